@@ -1,0 +1,216 @@
+//! How a tree is shown: data that a caller can print, and a detached mount made from it.
+//!
+//! A detached mount exists only as a descriptor: it is in no mount table, nobody else can reach it, and when
+//! the process dies it is gone. `runner` attaches it inside its own mount namespace.
+//!
+//! | kernel feature | since | used for | where it is missing |
+//! |---|---|---|---|
+//! | `fsopen`, `fsconfig`, `fsmount`, `move_mount`, `open_tree` | 5.2 | every mount | an error that says so |
+//! | `mount_setattr` | 5.12 | read-only, nosuid, propagation | an error that says so |
+//! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs |
+//! | overlay option `lowerdir+` | 6.8 | up to 500 layers | `lowerdir` in one 255-byte string: [`Overlay::SHORT_LIMIT`] layers |
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+
+use crate::dir::Dir;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys;
+
+/// May the tree be written through the mount?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// No.
+    ReadOnly,
+    /// Yes.
+    ReadWrite,
+}
+
+/// One way to show a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Mount {
+    /// The tree is a directory: show it as it is. Mounts below it are not shown.
+    Bind {
+        /// The directory.
+        source: PathBuf,
+    },
+    /// The tree is the sum of directories.
+    Overlay(Overlay),
+}
+
+/// The layers of an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Read-only layers, top first; at least one.
+    pub lowers: Vec<PathBuf>,
+    /// Where changes go; without it the overlay is read-only.
+    pub upper: Option<Upper>,
+    /// Skip every sync of the upper layer: for what is thrown away. A crash makes the upper worthless.
+    pub volatile: bool,
+    /// Keep OverlayFS's own marks in `user.overlay.*` instead of `trusted.overlay.*` (in a user namespace).
+    pub userxattr: bool,
+}
+
+/// The writable layer of an overlay; both directories lie on one file system and serve nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// Receives what is written.
+    pub dir: PathBuf,
+    /// OverlayFS's scratch directory.
+    pub work: PathBuf,
+}
+
+impl Mount {
+    /// Makes the detached mount.
+    ///
+    /// Closing the descriptor unmounts it unless it was attached. O(layers); a kill leaves nothing behind.
+    pub fn open(&self, access: Access) -> Result<OwnedFd> {
+        let mount = match self {
+            Self::Bind { source } => open_bind(source),
+            Self::Overlay(overlay) => overlay.open(),
+        };
+        let mount = mount.context(|| format!("mount {self}"))?;
+        if access == Access::ReadOnly {
+            sys::mount_setattr(mount.as_fd(), sys::MOUNT_ATTR_RDONLY, 0, false)
+                .context(|| format!("mount_setattr({self}, MOUNT_ATTR_RDONLY)"))?;
+        }
+        Ok(mount)
+    }
+
+    /// Opens the root of the tree for reading, mounting it only where it must be.
+    pub fn open_root(&self) -> Result<Dir> {
+        match self {
+            Self::Bind { source } => Dir::open(source),
+            Self::Overlay(overlay) => {
+                let root = self.open(Access::ReadOnly)?;
+                // fsmount returns an O_PATH descriptor; reading needs a real one.
+                let path = overlay.lowers.first().cloned().unwrap_or_default();
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let fd = nix::fcntl::openat(&root, ".", flags, Mode::empty())
+                    .context(|| format!("openat({self}, \".\")"))?;
+                Ok(Dir::from_fd(fd, path))
+            }
+        }
+    }
+}
+
+fn open_bind(source: &Path) -> Result<OwnedFd> {
+    let path = CString::new(source.as_os_str().as_bytes())
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, format!("{source:?} contains a NUL byte")))?;
+    sys::open_tree_clone(AT_FDCWD, &path, false).context(|| format!("open_tree({source:?}, OPEN_TREE_CLONE)"))
+}
+
+impl Overlay {
+    /// Layers of one mount with `lowerdir+` (kernel source, fs/overlayfs/params.h: OVL_MAX_STACK).
+    pub const LIMIT: usize = 500;
+
+    /// Layers of one mount where only the old `lowerdir=` exists: `/proc/self/fd/NNN:` twelve times is under 255 bytes.
+    pub const SHORT_LIMIT: usize = 12;
+
+    fn open(&self) -> Result<OwnedFd> {
+        let context = sys::fsopen(c"overlay").map_err(|errno| {
+            let error = Error::call("fsopen(\"overlay\")", errno);
+            match errno {
+                Errno::ENODEV => error.hint("load the module with `modprobe overlay`, or use --backend copy"),
+                Errno::EPERM => {
+                    error.hint("overlay mounts need root or a user namespace: see `rootling doctor`")
+                }
+                _ => error,
+            }
+        })?;
+        self.configure(&context).map_err(|error| {
+            // The kernel's own words, from the context's log, belong into the message.
+            let log = sys::fs_context_log(context.as_fd());
+            if log.is_empty() { error } else { error.context(format!("overlay: {log}")) }
+        })?;
+        sys::fsmount(context.as_fd(), 0).context(|| "fsmount(overlay)")
+    }
+
+    fn configure(&self, context: &OwnedFd) -> Result<()> {
+        let set = |key: &std::ffi::CStr, value: &std::ffi::CStr| {
+            sys::fsconfig_string(context.as_fd(), key, value)
+                .context(|| format!("fsconfig(overlay, {key:?}, {value:?})"))
+        };
+        let flag = |key: &std::ffi::CStr| {
+            sys::fsconfig_flag(context.as_fd(), key).context(|| format!("fsconfig(overlay, {key:?})"))
+        };
+        set(c"source", c"rootling")?;
+        // Explicit, because the kernel's defaults are a build option and these three make an upper directory
+        // unreadable without the mount that wrote it (kernel documentation, filesystems/overlayfs.rst).
+        if self.userxattr {
+            flag(c"userxattr")?;
+        } else {
+            set(c"redirect_dir", c"nofollow")?;
+            set(c"metacopy", c"off")?;
+        }
+        set(c"index", c"off")?;
+        set(c"xino", c"auto")?;
+        let lowers = self.lowers.iter().map(|path| open_layer(path)).collect::<Result<Vec<_>>>()?;
+        set_lowers(context, &lowers)?;
+        if let Some(upper) = &self.upper {
+            let (dir, work) = (open_layer(&upper.dir)?, open_layer(&upper.work)?);
+            set(c"upperdir", &proc_path(&dir))?;
+            set(c"workdir", &proc_path(&work))?;
+            if self.volatile {
+                flag(c"volatile")?;
+            }
+        }
+        sys::fsconfig_create(context.as_fd()).context(|| "fsconfig(overlay, FSCONFIG_CMD_CREATE)")
+    }
+}
+
+fn open_layer(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(AT_FDCWD, path, flags, Mode::empty())
+        .context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
+}
+
+/// A path to an open directory that is short and has no character an option would need to escape.
+fn proc_path(layer: &OwnedFd) -> CString {
+    CString::new(format!("/proc/self/fd/{}", layer.as_raw_fd())).expect("no NUL in a number")
+}
+
+fn set_lowers(context: &OwnedFd, lowers: &[OwnedFd]) -> Result<()> {
+    for (index, layer) in lowers.iter().enumerate() {
+        match sys::fsconfig_string(context.as_fd(), c"lowerdir+", &proc_path(layer)) {
+            Ok(()) => {}
+            // The first layer decides: before 6.8 the key is unknown.
+            Err(Errno::EINVAL) if index == 0 => return set_lowers_in_one_string(context, lowers),
+            Err(errno) => {
+                return Err(Error::call(format!("fsconfig(overlay, \"lowerdir+\", layer {index})"), errno));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set_lowers_in_one_string(context: &OwnedFd, lowers: &[OwnedFd]) -> Result<()> {
+    let paths: Vec<String> =
+        lowers.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
+    let joined = CString::new(paths.join(":")).expect("no NUL in numbers");
+    sys::fsconfig_string(context.as_fd(), c"lowerdir", &joined).map_err(|errno| {
+        let error = Error::call(format!("fsconfig(overlay, \"lowerdir\", {} layers)", lowers.len()), errno);
+        error.hint("kernels before 6.8 take few layers: flatten the tree, or use another backend")
+    })
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { source } => write!(f, "bind {source:?}"),
+            Self::Overlay(Overlay { lowers, upper, .. }) => {
+                write!(f, "overlay of {} layers, top {:?}", lowers.len(), lowers.first())?;
+                upper.as_ref().map_or(Ok(()), |upper| write!(f, ", changes in {:?}", upper.dir))
+            }
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! System calls that nix lacks: the only unsafe file of this crate.
+//!
+//! Wrappers borrow descriptors and return owned ones, set close-on-exec, never follow a final symbolic
+//! link, retry `EINTR`, and return a bare errno: the caller knows the object and adds the call.
+
+#![expect(unsafe_code, reason = "this file is the fence around it")]
+
+use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_uint, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nix::errno::Errno;
+
+type Result<T> = nix::Result<T>;
+
+fn check(returned: c_int) -> Result<c_int> {
+    Errno::result(returned)
+}
+
+fn check_long(returned: libc::c_long) -> Result<libc::c_long> {
+    Errno::result(returned)
+}
+
+/// Turns the number a successful system call returned into its owner.
+fn own(raw: libc::c_long) -> OwnedFd {
+    let raw = RawFd::try_from(raw).expect("the kernel returns descriptors as int");
+    // SAFETY: the kernel just returned this descriptor to us, and nothing else knows it.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+// ---------------------------------------------------------------- directories
+
+/// Fills `buffer` with `linux_dirent64` records and returns how many bytes are valid; 0 at the end.
+pub fn getdents64(dir: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into a buffer that outlives the call.
+    let read = check_long(unsafe {
+        libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+    })?;
+    Ok(usize::try_from(read).expect("a successful getdents64 returns a length"))
+}
+
+/// Clears the process's file mode creation mask and returns the old one.
+pub fn clear_umask() -> libc::mode_t {
+    // SAFETY: umask cannot fail and touches no memory.
+    unsafe { libc::umask(0) }
+}
+
+// ---------------------------------------------------------------- clones and flags
+
+// #define FICLONE _IOW(0x94, 9, int)  (linux/fs.h)
+const FICLONE: libc::Ioctl = 0x4004_9409;
+// #define FS_IOC_GETFLAGS _IOR('f', 1, long)  (linux/fs.h; the kernel reads and writes an int)
+const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601;
+// #define FS_IOC_SETFLAGS _IOW('f', 2, long)  (linux/fs.h)
+const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+
+/// `FS_IMMUTABLE_FL`: the inode can neither change nor go.
+pub const FS_IMMUTABLE_FL: c_int = 0x10;
+/// `FS_APPEND_FL`: the inode can only grow.
+pub const FS_APPEND_FL: c_int = 0x20;
+/// `FS_NOCOW_FL`: btrfs writes this file in place.
+pub const FS_NOCOW_FL: c_int = 0x0080_0000;
+
+/// Makes `target` share all extents of `source`.
+pub fn ficlone(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: FICLONE takes a descriptor by value; both are open for the whole call.
+    retry(|| check(unsafe { libc::ioctl(target.as_raw_fd(), FICLONE, source.as_raw_fd()) })).map(drop)
+}
+
+/// Returns the inode flags (`FS_*_FL`) of an open file or directory.
+pub fn inode_flags(file: BorrowedFd<'_>) -> Result<c_int> {
+    let mut flags: [c_int; 2] = [0; 2];
+    // SAFETY: the kernel writes one int; the buffer has room for the long the request's size names.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, flags.as_mut_ptr()) })?;
+    Ok(flags[0])
+}
+
+/// Replaces the inode flags (`FS_*_FL`) of an open file or directory.
+pub fn set_inode_flags(file: BorrowedFd<'_>, flags: c_int) -> Result<()> {
+    let value: [c_int; 2] = [flags, 0];
+    // SAFETY: the kernel reads one int out of a buffer that outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, value.as_ptr()) }).map(drop)
+}
+
+// ---------------------------------------------------------------- extended attributes
+
+/// Repeats a size-then-fill call until the value fits.
+fn fill(mut call: impl FnMut(*mut c_void, usize) -> isize) -> Result<Vec<u8>> {
+    let mut buffer = vec![0_u8; 256];
+    loop {
+        match Errno::result(call(buffer.as_mut_ptr().cast(), buffer.len())) {
+            Ok(length) => {
+                buffer.truncate(usize::try_from(length).expect("success is not negative"));
+                return Ok(buffer);
+            }
+            // XATTR_SIZE_MAX and XATTR_LIST_MAX are both 64 KiB (linux/limits.h).
+            Err(Errno::ERANGE) if buffer.len() < 65536 => buffer = vec![0; 65536],
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn split_names(list: &[u8]) -> Vec<OsString> {
+    list.split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect()
+}
+
+fn c_string(text: &OsStr) -> Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+/// Returns the names of a file's extended attributes.
+pub fn flistxattr(file: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+    // SAFETY: `fill` passes a writable buffer and its length.
+    fill(|buffer, size| unsafe { libc::flistxattr(file.as_raw_fd(), buffer.cast(), size) })
+        .map(|list| split_names(&list))
+}
+
+/// Returns the value of an extended attribute.
+pub fn fgetxattr(file: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
+    let name = c_string(name)?;
+    // SAFETY: `name` is NUL-terminated; `fill` passes a writable buffer and its length.
+    fill(|buffer, size| unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer, size) })
+}
+
+/// Sets an extended attribute.
+pub fn fsetxattr(file: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: `name` is NUL-terminated and `value` is readable for its length.
+    check(unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })
+        .map(drop)
+}
+
+/// Removes an extended attribute.
+pub fn fremovexattr(file: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: `name` is NUL-terminated.
+    check(unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
+/// Returns the path by which the l*xattr calls reach `name` in `dir` without following it.
+fn below(dir: BorrowedFd<'_>, name: &OsStr) -> Result<CString> {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.as_bytes());
+    CString::new(path).map_err(|_| Errno::EINVAL)
+}
+
+/// Returns the names of the extended attributes of an entry that cannot be opened (link, device, socket).
+pub fn llistxattr(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<OsString>> {
+    let path = below(dir, name)?;
+    // SAFETY: `path` is NUL-terminated; `fill` passes a writable buffer and its length.
+    fill(|buffer, size| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) })
+        .map(|list| split_names(&list))
+}
+
+/// Returns an extended attribute of an entry that cannot be opened.
+pub fn lgetxattr(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> Result<Vec<u8>> {
+    let path = below(dir, name)?;
+    let attribute = c_string(attribute)?;
+    // SAFETY: both strings are NUL-terminated; `fill` passes a writable buffer and its length.
+    fill(|buffer, size| unsafe { libc::lgetxattr(path.as_ptr(), attribute.as_ptr(), buffer, size) })
+}
+
+/// Sets an extended attribute of an entry that cannot be opened.
+pub fn lsetxattr(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, value: &[u8]) -> Result<()> {
+    let path = below(dir, name)?;
+    let attribute = c_string(attribute)?;
+    // SAFETY: both strings are NUL-terminated and `value` is readable for its length.
+    check(unsafe {
+        libc::lsetxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    })
+    .map(drop)
+}
+
+// ---------------------------------------------------------------- mounts as descriptors (linux/mount.h)
+
+/// Opens a configuration context for a new instance of a file system.
+pub fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    // SAFETY: the name is NUL-terminated.
+    check_long(unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), FSOPEN_CLOEXEC) }).map(own)
+}
+
+const FSCONFIG_SET_FLAG: c_uint = 0;
+const FSCONFIG_SET_STRING: c_uint = 1;
+const FSCONFIG_SET_FD: c_uint = 5;
+const FSCONFIG_CMD_CREATE: c_uint = 6;
+
+fn fsconfig(
+    context: BorrowedFd<'_>,
+    command: c_uint,
+    key: Option<&CStr>,
+    value: Option<&CStr>,
+    aux: c_int,
+) -> Result<()> {
+    let key = key.map_or(std::ptr::null(), CStr::as_ptr);
+    let value = value.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: each pointer is null where the command takes none, else NUL-terminated and outlives the call.
+    check_long(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, aux) })
+        .map(drop)
+}
+
+/// Sets a file system option that has no value.
+pub fn fsconfig_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
+    fsconfig(context, FSCONFIG_SET_FLAG, Some(key), None, 0)
+}
+
+/// Sets a file system option; the kernel takes values of up to 255 bytes.
+pub fn fsconfig_string(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> Result<()> {
+    fsconfig(context, FSCONFIG_SET_STRING, Some(key), Some(value), 0)
+}
+
+/// Sets a file system option to an open file (OverlayFS layers: since Linux 6.13).
+pub fn fsconfig_fd(context: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
+    fsconfig(context, FSCONFIG_SET_FD, Some(key), None, value.as_raw_fd())
+}
+
+/// Makes the super block.
+pub fn fsconfig_create(context: BorrowedFd<'_>) -> Result<()> {
+    fsconfig(context, FSCONFIG_CMD_CREATE, None, None, 0)
+}
+
+/// Returns a detached mount of a made super block; `attributes` are `MOUNT_ATTR_*`.
+pub fn fsmount(context: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    // SAFETY: all arguments are integers.
+    check_long(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+        .map(own)
+}
+
+/// Returns what the kernel logged about a file system context: the reason behind a bare `EINVAL`.
+pub fn fs_context_log(context: BorrowedFd<'_>) -> String {
+    let mut text = String::new();
+    let mut buffer = [0_u8; 1024];
+    while let Ok(read) = nix::unistd::read(context, &mut buffer) {
+        if read == 0 {
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(String::from_utf8_lossy(&buffer[..read]).trim());
+    }
+    text
+}
+
+/// Returns a detached clone of the mount at `path`: only that mount, or with those below it.
+pub fn open_tree_clone(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: c_uint = 1;
+    const AT_RECURSIVE: c_uint = 0x8000;
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC.cast_unsigned()
+        | libc::AT_SYMLINK_NOFOLLOW.cast_unsigned()
+        | libc::AT_EMPTY_PATH.cast_unsigned()
+        | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is NUL-terminated.
+    check_long(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), path.as_ptr(), flags) }).map(own)
+}
+
+/// Attaches a detached mount at the directory or file that `target` is.
+pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+    const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+    // SAFETY: both paths are empty NUL-terminated strings, both descriptors are open.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// `MOUNT_ATTR_RDONLY`.
+pub const MOUNT_ATTR_RDONLY: u64 = 1;
+/// `MOUNT_ATTR_NOSUID`.
+pub const MOUNT_ATTR_NOSUID: u64 = 2;
+/// `MOUNT_ATTR_NODEV`.
+pub const MOUNT_ATTR_NODEV: u64 = 4;
+/// `MOUNT_ATTR_NOEXEC`.
+pub const MOUNT_ATTR_NOEXEC: u64 = 8;
+
+/// struct mount_attr (linux/mount.h).
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Sets attributes and, where `propagation` is not 0, the propagation (`MS_PRIVATE`, ...) of a mount.
+pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> Result<()> {
+    const AT_RECURSIVE: c_uint = 0x8000;
+    let attributes = MountAttr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH.cast_unsigned() | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string; the struct outlives the call and its size is passed.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Duplicates a descriptor, close-on-exec.
+pub fn duplicate(file: impl AsFd) -> Result<OwnedFd> {
+    file.as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+}

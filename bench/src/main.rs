@@ -1,0 +1,2 @@
+//! Measures rootling beside its peers.
+fn main() {}

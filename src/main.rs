@@ -1,0 +1,3 @@
+//! The `rootling` program: everything is in the library.
+
+fn main() {}
