@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(records.xattrs, [(b"user.a".to_vec(), b"\n=\0".to_vec())]);
         assert_eq!(records.path.as_deref(), Some(&b"a b"[..]));
         for bad in
-            ["x path=a\n", "9 path=a\n", "99 path=a\n", "3 \n", "0 a=b\n", "10 path=ab", "9 pathab\n\n"]
+            ["x path=a\n", "8 path=a\n", "99 path=a\n", "3 \n", "0 a=b\n", "10 path=ab", "9 pathab\n\n"]
         {
             assert!(Records::default().merge(bad.as_bytes()).is_err(), "{bad:?}");
         }
