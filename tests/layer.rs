@@ -690,7 +690,7 @@ fn unpacked_tree(root: &Path) -> BTreeMap<String, String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Only root reads a tree whose modes are arbitrary.
     #[test]

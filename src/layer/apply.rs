@@ -18,7 +18,7 @@ use rootling_backends::{Context, Dir, EntryType, Error, ErrorKind, Result};
 
 use super::content::Writer;
 use super::member::{Content, Member};
-use super::place::{Parent, Place, times};
+use super::place::{Parent, Place, explain_owner, times};
 use super::read::{Archive, Entry, Limits};
 
 /// What names with the prefix `.wh.` mean.
@@ -214,7 +214,9 @@ impl Apply<'_> {
         // The same by descriptor: no names to resolve, and most files have no extended attributes.
         if self.options.owners {
             let (user, group) = (Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)));
-            fchown(&file, user, group).context(|| call("fchown"))?;
+            fchown(&file, user, group)
+                .context(|| call("fchown"))
+                .map_err(|error| explain_owner(error, member))?;
         }
         fchmod(&file, Mode::from_bits_truncate(member.mode)).context(|| call("fchmod"))?;
         let times = times(member);

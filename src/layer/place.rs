@@ -228,7 +228,7 @@ impl<'a> Place<'a> {
     /// Sets the attributes of what this process just made under `name`.
     pub(super) fn attributes(&mut self, dir: &Dir, name: &OsStr, member: &Member) -> Result<()> {
         if self.owners {
-            dir.set_owner(name, member.uid, member.gid)?;
+            dir.set_owner(name, member.uid, member.gid).map_err(|error| explain_owner(error, member))?;
         }
         for (attribute, value) in &member.xattrs {
             self.xattr(dir, name, attribute, value)?;
@@ -283,6 +283,17 @@ impl<'a> Place<'a> {
 /// A lower directory's own overlay attributes redirect and hide: an archive must not speak to the mount.
 fn is_overlay(attribute: &[u8]) -> bool {
     attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.")
+}
+
+/// Adds what chown(2) means by `EINVAL`.
+pub(super) fn explain_owner(error: Error, member: &Member) -> Error {
+    match error.errno() {
+        Some(Errno::EINVAL) => {
+            let Member { uid, gid, .. } = member;
+            error.hint(format!("map user {uid} and group {gid} into this user namespace (see /etc/subuid)"))
+        }
+        _ => error,
+    }
 }
 
 /// Returns the times to set: tar keeps no time of access worth having.
