@@ -7,15 +7,24 @@
 //! | [`change`] | what differs between two trees: data |
 //! | [`dir`] | a directory held by descriptor: the only way inside a tree |
 //! | [`error`] | the one error type |
+//! | `pairing` | one path compared on both sides: turns the candidates of a search into changes |
+//! | [`btrfs`] | backend: a subvolume for each tree, snapshots |
+//! | [`overlay`] | backend: an upper directory for each tree |
+//! | [`probe`] | what a file system can do, found out by doing; chooses and opens backends |
 //!
 //! This crate knows trees. It never hears of names, tags, digests, records, locks or processes: those are
 //! its callers'. It never prints.
 
 pub mod backend;
+#[cfg(feature = "btrfs")]
+pub mod btrfs;
 pub mod change;
 pub mod dir;
 pub mod error;
 pub mod mount;
+pub mod overlay;
+mod pairing;
+pub mod probe;
 pub mod sys;
 
 pub use backend::{
