@@ -4,6 +4,7 @@
 //! btrfs. `ROOTLING_TEST_RUNS` makes more runs of each case, `ROOTLING_TEST_SEED` repeats one.
 
 #![expect(clippy::print_stderr, reason = "a test that skips says why")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use rootling_backends::compare::diff_trees;
 use rootling_backends::overlay::OverlayFs;
-use rootling_backends::{Access, Backend, Baseline, Change, DiffOptions, Dir, Form, ForkOptions, Times, Tree};
+use rootling_backends::{
+    Access, Backend, Baseline, Change, DiffOptions, Dir, ForkOptions, Form, Times, Tree,
+};
 
 /// xorshift64*: small, and the same everywhere.
 struct Random(u64);
@@ -65,7 +68,9 @@ impl Drop for Store<'_> {
 fn seeds() -> Vec<u64> {
     match std::env::var("ROOTLING_TEST_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (1..=std::env::var("ROOTLING_TEST_RUNS").map_or(12, |runs| runs.parse().unwrap())).collect(),
+        Err(_) => {
+            (1..=std::env::var("ROOTLING_TEST_RUNS").map_or(12, |runs| runs.parse().unwrap())).collect()
+        }
     }
 }
 
@@ -96,7 +101,7 @@ fn edit(root: &Path, random: &mut Random, subvolumes: Option<&dyn Backend>) {
     let dir = dirs[random.below(dirs.len())].clone();
     let new = dir.join(format!("n{}", random.below(40)));
     let other_dir = dirs[random.below(dirs.len())].clone();
-    let file = (!files.is_empty()).then(|| files[random.below(files.len())].clone()).unwrap_or(new.clone());
+    let file = if files.is_empty() { new.clone() } else { files[random.below(files.len())].clone() };
     let done = match random.below(18) {
         0..3 => fs::File::create_new(&new).and_then(|mut file| write!(file, "{}", random.below(1 << 20))),
         3 => fs::create_dir(&new),
@@ -176,7 +181,9 @@ fn edit_mounted(backend: &dyn Backend, tree: &Tree, random: &mut Random, edits: 
 /// base -> tree (edited, compared) -> snapshot of it -> edited on, compared with the snapshot and with the base
 /// -> a fork of the snapshot, edited and compared.
 fn story(backend: &dyn Backend, seed: u64, nested: bool) {
-    let Some(store) = Store::open(backend, &format!("story-{}-{seed}-{nested}", backend.kind())) else { return };
+    let Some(store) = Store::open(backend, &format!("story-{}-{seed}-{nested}", backend.kind())) else {
+        return;
+    };
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let base = Tree::full(store.slot("base"));
     backend.create(&base.slot).unwrap();
