@@ -1,0 +1,147 @@
+//! Turns candidates into changes: compares one path on both sides, for searches that know where to look.
+//!
+//! A search (a btrfs tree search, the walk of an upper directory) names paths that *may* differ. Everything it
+//! names is compared here, so a search may name too much, never too little. What comes out equals, for these
+//! paths, what [`diff_trees`] says.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+
+use crate::backend::Usage;
+use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
+use crate::compare::{added_recursively, compare_entries, diff_trees, sort};
+use crate::dir::{Dir, EntryType};
+use crate::error::{Context, Result};
+
+/// What is left to do at a path after the entry itself was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Nothing.
+    Done,
+    /// Both sides are directories: what is in them was not looked at.
+    Children,
+}
+
+/// The changes found so far, by path.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    options: DiffOptions,
+    found: BTreeMap<PathBuf, Change>,
+}
+
+impl Changes {
+    pub(crate) fn new(options: DiffOptions) -> Self {
+        Self { options, found: BTreeMap::new() }
+    }
+
+    /// Returns the changes, sorted by path, parents first.
+    pub(crate) fn into_sorted(self) -> Vec<Change> {
+        let mut changes = self.found.into_values().collect::<Vec<_>>();
+        sort(&mut changes);
+        changes
+    }
+
+    /// Compares what `name` stands for in both directories, without descending into two directories.
+    pub(crate) fn entry(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<Rest> {
+        let kind_of = |dir: &Dir| {
+            dir.stat_if_exists(name).map(|stat| stat.map(|stat| EntryType::of_mode(stat.st_mode)))
+        };
+        match (kind_of(old)?, kind_of(new)?) {
+            (None, None) => {}
+            (Some(entry_type), None) => self.push(path, ChangeKind::Deleted, entry_type, Aspects::default()),
+            (None, Some(_)) => self.added(new, name, path)?,
+            (Some(before), Some(now)) => {
+                let aspects = compare_entries((old, name), (new, name), self.options)?;
+                let was_replaced = before != EntryType::Directory && now == EntryType::Directory;
+                if was_replaced {
+                    self.added(new, name, path)?;
+                }
+                if !aspects.is_empty() {
+                    self.push(path, ChangeKind::Modified, now, aspects);
+                }
+                if now == EntryType::Directory && !was_replaced {
+                    return Ok(Rest::Children);
+                }
+            }
+        }
+        Ok(Rest::Done)
+    }
+
+    /// Compares everything from `name` down; it is a directory on both sides.
+    pub(crate) fn subtree(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<()> {
+        for mut change in diff_trees(&old.open_dir(name)?, &new.open_dir(name)?, self.options)? {
+            change.path = joined(path, &change.path);
+            self.found.insert(change.path.clone(), change);
+        }
+        Ok(())
+    }
+
+    /// Notes `name` and all below it as added.
+    fn added(&mut self, new: &Dir, name: &OsStr, path: &Path) -> Result<()> {
+        let above = path.parent().unwrap_or(Path::new(""));
+        for mut change in added_recursively(new, Path::new(name))? {
+            change.path = above.join(&change.path);
+            self.found.insert(change.path.clone(), change);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, path: &Path, kind: ChangeKind, entry_type: EntryType, aspects: Aspects) {
+        self.found.insert(path.to_owned(), Change { path: path.to_owned(), kind, entry_type, aspects });
+    }
+}
+
+/// Appends `below` to `path`; unlike `Path::join`, either may be empty without leaving a trailing slash.
+pub(crate) fn joined(path: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
+}
+
+/// Opens the directory at `path` below `root`; symbolic links are refused, an empty path is `root` itself.
+pub(crate) fn open_dir_beneath(root: &Dir, path: &Path) -> Result<Dir> {
+    if path.as_os_str().is_empty() {
+        return root.try_clone();
+    }
+    let fd = root.open_beneath(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    Ok(Dir::from_fd(fd, root.path().join(path)))
+}
+
+/// Is the directory on btrfs?
+pub(crate) fn is_on_btrfs(dir: &Dir) -> Result<bool> {
+    let status = nix::sys::statfs::fstatfs(dir.as_fd()).context(|| format!("fstatfs({dir})"))?;
+    Ok(status.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC)
+}
+
+/// Counts what is below and including `root`: each inode once, whatever its names.
+pub(crate) fn count(root: &Dir) -> Result<Usage> {
+    let mut usage = Usage::default();
+    let mut linked = HashSet::new();
+    let mut add = |stat: &nix::sys::stat::FileStat| {
+        let is_dir = EntryType::of_mode(stat.st_mode) == EntryType::Directory;
+        if stat.st_nlink > 1 && !is_dir && !linked.insert((stat.st_dev, stat.st_ino)) {
+            return;
+        }
+        usage.entries += 1;
+        usage.apparent_bytes += u64::try_from(stat.st_size).unwrap_or(0);
+        // stat(2): st_blocks counts units of 512 bytes on every file system.
+        usage.disk_bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    };
+    add(&root.stat_self()?);
+    // Paths, not descriptors: the depth of a tree must not cost open files.
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let dir = open_dir_beneath(root, &path)?;
+        for entry in dir.entries()? {
+            // Gone since the listing: it occupies nothing.
+            let Some(stat) = dir.stat_if_exists(&entry.name)? else { continue };
+            add(&stat);
+            if EntryType::of_mode(stat.st_mode) == EntryType::Directory {
+                pending.push(path.join(&entry.name));
+            }
+        }
+    }
+    Ok(usage)
+}
