@@ -1,6 +1,6 @@
 //! What differs between nodes.
 
-use rootling_backends::{Access, Change, Context, DiffOptions, Dir, Result, compare};
+use rootling_backends::{Change, Context, DiffOptions, Dir, Result, compare};
 
 use super::draft::Ephemeral;
 use super::{Node, Record, Store, host};
@@ -52,6 +52,6 @@ impl Store {
     /// Opens the root of a node's tree for reading.
     pub fn open_root(&self, node: &Node) -> Result<Dir> {
         let tree = self.tree(node)?;
-        self.backend(node.record.backend)?.mount(&tree, Access::ReadOnly, false).open_root()
+        self.backend(node.record.backend)?.open_root(&tree)
     }
 }

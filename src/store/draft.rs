@@ -134,7 +134,7 @@ impl Ephemeral {
 
     /// Opens the root of what it was forked from, for reading: the same files until the first change.
     pub fn open_parent(&self, store: &Store) -> Result<Dir> {
-        store.backend(self.record.backend)?.mount(&self.parent, Access::ReadOnly, false).open_root()
+        store.backend(self.record.backend)?.open_root(&self.parent)
     }
 
     /// Returns the backend that made it.
