@@ -110,6 +110,7 @@ pub(crate) fn open_dir_beneath(root: &Dir, path: &Path) -> Result<Dir> {
 }
 
 /// Is the directory on btrfs?
+#[cfg(feature = "btrfs")]
 pub(crate) fn is_on_btrfs(dir: &Dir) -> Result<bool> {
     let status = nix::sys::statfs::fstatfs(dir.as_fd()).context(|| format!("fstatfs({dir})"))?;
     Ok(status.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC)
