@@ -39,14 +39,12 @@ use crate::{flatten, reap, replicate, sys};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverlayFs {
     userxattr: bool,
-    fuse: bool,
 }
 
 impl OverlayFs {
-    /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace. `fuse`: the kernel
-    /// refuses, fuse-overlayfs mounts instead.
-    pub fn new(userxattr: bool, fuse: bool) -> Self {
-        Self { userxattr, fuse }
+    /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace.
+    pub fn new(userxattr: bool) -> Self {
+        Self { userxattr }
     }
 
     fn view(&self, tree: &Tree) -> Result<Dir> {
