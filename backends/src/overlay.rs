@@ -42,14 +42,12 @@ const VIEW: &str = "view";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverlayFs {
     userxattr: bool,
-    fuse: bool,
 }
 
 impl OverlayFs {
-    /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace. `fuse`: the kernel
-    /// refuses, fuse-overlayfs mounts instead.
-    pub fn new(userxattr: bool, fuse: bool) -> Self {
-        Self { userxattr, fuse }
+    /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace.
+    pub fn new(userxattr: bool) -> Self {
+        Self { userxattr }
     }
 
     /// Makes the fork as a merge of all layers: where one more layer cannot be mounted.
