@@ -24,6 +24,7 @@ pub(crate) struct Ran {
 }
 
 /// Says that the running test cannot run here; with `ROOTLING_REQUIRE` set that is a failure.
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
 pub(crate) fn skip(why: &str) {
     let required = std::env::var("ROOTLING_REQUIRE").unwrap_or_default();
     assert!(required.is_empty(), "cannot run here and ROOTLING_REQUIRE={required} asks for it: {why}");

@@ -110,6 +110,7 @@ fn every_file_says_what_it_is_for() {
 #[test]
 fn nothing_is_left_unfinished() {
     for needle in ["todo!(", "unimplemented!(", "dbg!(", "#[allow("] {
-        assert_eq!(files_with(needle), [String::new(); 0], "{needle}");
+        let files = files_with(needle);
+        assert!(files.is_empty(), "{needle} in {files:?}");
     }
 }

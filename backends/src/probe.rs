@@ -17,10 +17,12 @@ use nix::sys::statvfs::FsFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Kind};
+use crate::copy::Copy;
 use crate::dir::Dir;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
 use crate::overlay::{OverlayFs, layer_limit};
+use crate::reflink::Reflink;
 use crate::{reap, sys};
 
 /// One thing that works here, or does not.
@@ -167,10 +169,8 @@ pub fn open(kind: Kind, abilities: &Abilities) -> Result<Box<dyn Backend>> {
         #[cfg(not(feature = "btrfs"))]
         Kind::Btrfs => return Err(Error::new(ErrorKind::Unsupported, LACKS_FEATURE)),
         Kind::Overlay => Box::new(OverlayFs::new(abilities.userxattr)),
-        // TODO: open them once this branch has the modules of plain trees.
-        Kind::Reflink | Kind::Copy => {
-            return Err(Error::new(ErrorKind::Unsupported, format!("this build lacks backend {kind}")));
-        }
+        Kind::Reflink => Box::new(Reflink::new(abilities.userxattr)),
+        Kind::Copy => Box::new(Copy::new(abilities.userxattr)),
     })
 }
 

@@ -196,7 +196,7 @@ impl<'a> Child<'a> {
     /// Attaches over `/`: the one directory that is there on every host. Absolute paths still start at the
     /// host's root, because a process's root directory does not move when something is mounted over it.
     fn attach_root(&self) -> Result<()> {
-        let private = u64::try_from(libc::MS_PRIVATE).unwrap_or_default();
+        let private = libc::MS_PRIVATE;
         kernel::mount_setattr(self.root, 0, private, true)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let slash = nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())?;
@@ -255,7 +255,7 @@ impl<'a> Child<'a> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let source = nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?;
         let clone = kernel::open_tree_clone(source.as_fd(), c"", true)?;
-        let private = u64::try_from(libc::MS_PRIVATE).unwrap_or_default();
+        let private = libc::MS_PRIVATE;
         kernel::mount_setattr(clone.as_fd(), attributes, private, true)?;
         let target = self.resolve(target, OFlag::empty())?;
         kernel::move_mount(clone.as_fd(), target.as_fd())

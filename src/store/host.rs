@@ -47,8 +47,9 @@ pub(crate) fn stays_out(path: &Path, store: &Path) -> bool {
 pub(crate) fn blank(layer: &Path, store: &Path, userxattr: bool) -> Result<()> {
     files::make_dir(layer)?;
     let top = Dir::open(root())?;
-    let volatile = VOLATILE.iter().map(|name| Path::new("/").join(name));
-    for path in volatile.chain([store.to_owned()]) {
+    let volatile: Vec<PathBuf> = VOLATILE.iter().map(|name| Path::new("/").join(name)).collect();
+    let store = Some(store.to_owned()).filter(|store| !volatile.iter().any(|path| store.starts_with(path)));
+    for path in volatile.into_iter().chain(store) {
         let blanked = blank_one(&top, &Dir::open(layer)?, &path, &Marks::new(userxattr));
         blanked.context(|| format!("blank {path:?} in the fork"))?;
     }
