@@ -156,6 +156,16 @@ enum Command {
     Man(completion::ManArguments),
 }
 
+/// Makes a parser for clap of one of ours: clap shows one sentence, so the hint goes into it.
+fn said<T>(parse: fn(&str) -> Result<T>) -> impl Fn(&str) -> std::result::Result<T, String> + Clone {
+    move |text| {
+        parse(text).map_err(|error| match error.first_hint() {
+            Some(hint) => format!("{error}: {hint}"),
+            None => error.to_string(),
+        })
+    }
+}
+
 /// What every command gets.
 #[derive(Debug)]
 struct Context {

@@ -14,7 +14,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rootling_backends::{Cost, Error, Kind};
+use rootling_backends::{Cost, Error, ErrorKind, Kind};
 use serde::Serialize;
 
 /// How data is printed.
@@ -102,11 +102,24 @@ impl Output {
             text.push_str(&format!("\n  because: {cause}"));
             source = cause.source();
         }
-        if let Some(hint) = error.first_hint() {
+        if let Some(hint) = error.first_hint().or_else(|| usual_hint(error.kind())) {
             text.push_str(&format!("\n  hint: {hint}"));
         }
         eprintln!("{text}");
     }
+}
+
+/// What usually helps, where the place that failed knew nothing better.
+fn usual_hint(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::NoSpace => "make room: `rootling prune`, `rootling rm`, or a larger file system",
+        ErrorKind::ReadOnly => "remount it for writing, or use a store elsewhere: --root PATH",
+        ErrorKind::TooManyOpenFiles => "allow more open files: ulimit -n 65536",
+        ErrorKind::CrossDevice => "both must be on one file system: use --backend copy, or a store there",
+        ErrorKind::PermissionDenied => "`rootling doctor` says what this user may do here",
+        ErrorKind::Corrupt => "run `rootling fsck` to see what else is damaged",
+        _ => return None,
+    })
 }
 
 /// A sign of life; dropping it takes it off the screen.
