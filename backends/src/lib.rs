@@ -7,16 +7,33 @@
 //! | [`change`] | what differs between two trees: data |
 //! | [`dir`] | a directory held by descriptor: the only way inside a tree |
 //! | [`error`] | the one error type |
+//! | [`replicate`] | a plain tree out of a plain tree |
+//! | [`flatten`] | a plain tree out of a chain of deltas |
+//! | [`compare`] | two entries, two trees: what differs |
+//! | [`reap`] | removing a slot, whatever is in it |
+//! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
+//! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
+//! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
 //!
 //! This crate knows trees. It never hears of names, tags, digests, records, locks or processes: those are
 //! its callers'. It never prints.
 
+pub mod attributes;
 pub mod backend;
 pub mod change;
+pub mod compare;
+mod data;
 pub mod dir;
+pub mod entry;
 pub mod error;
+pub mod flatten;
+pub mod marks;
+mod merge;
 pub mod mount;
+pub mod reap;
+pub mod replicate;
 pub mod sys;
+mod walk;
 
 pub use backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,
@@ -24,5 +41,6 @@ pub use backend::{
 };
 pub use change::{Aspects, Change, ChangeKind, DiffOptions};
 pub use dir::{Dir, DirEntry, EntryType, Times};
+pub use entry::CloneMode;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use mount::{Access, Mount, Overlay, Upper};

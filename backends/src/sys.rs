@@ -76,6 +76,72 @@ pub fn ficlone(target: BorrowedFd<'_>, source: BorrowedFd<'_>) -> Result<()> {
     retry(|| check(unsafe { libc::ioctl(target.as_raw_fd(), FICLONE, source.as_raw_fd()) })).map(drop)
 }
 
+/// Copies up to `length` bytes at `offset` of `source` to the same place in `target`, in the kernel; 0 at the end.
+pub fn copy_file_range(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    offset: i64,
+    length: usize,
+) -> Result<usize> {
+    let (mut from, mut to) = (offset, offset);
+    // SAFETY: both offsets are live for the whole call; the rest are integers.
+    let copied = Errno::result(unsafe {
+        libc::copy_file_range(source.as_raw_fd(), &raw mut from, target.as_raw_fd(), &raw mut to, length, 0)
+    })?;
+    Ok(usize::try_from(copied).expect("success is not negative"))
+}
+
+/// Returns a clock's time: seconds and nanoseconds.
+pub fn clock(id: libc::clockid_t) -> Result<(i64, i64)> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec into a live one.
+    check(unsafe { libc::clock_gettime(id, &raw mut time) })?;
+    Ok((time.tv_sec, time.tv_nsec))
+}
+
+// #define BTRFS_IOC_SUBVOL_GETFLAGS _IOR(0x94, 25, __u64)  (linux/btrfs.h)
+const BTRFS_IOC_SUBVOL_GETFLAGS: libc::Ioctl = 0x8008_9419;
+// #define BTRFS_IOC_SUBVOL_SETFLAGS _IOW(0x94, 26, __u64)  (linux/btrfs.h)
+const BTRFS_IOC_SUBVOL_SETFLAGS: libc::Ioctl = 0x4008_941a;
+// #define BTRFS_IOC_SNAP_DESTROY _IOW(0x94, 15, struct btrfs_ioctl_vol_args)  (linux/btrfs.h; the struct has 4096 bytes)
+const BTRFS_IOC_SNAP_DESTROY: libc::Ioctl = 0x5000_940f;
+
+/// `BTRFS_SUBVOL_RDONLY`.
+pub const BTRFS_SUBVOL_RDONLY: u64 = 2;
+
+/// Returns the flags (`BTRFS_SUBVOL_*`) of the subvolume whose root is open.
+pub fn subvolume_flags(root: BorrowedFd<'_>) -> Result<u64> {
+    let mut flags = 0_u64;
+    // SAFETY: the kernel writes one u64 into a live one.
+    check(unsafe { libc::ioctl(root.as_raw_fd(), BTRFS_IOC_SUBVOL_GETFLAGS, &raw mut flags) })?;
+    Ok(flags)
+}
+
+/// Replaces the flags (`BTRFS_SUBVOL_*`) of the subvolume whose root is open.
+pub fn set_subvolume_flags(root: BorrowedFd<'_>, flags: u64) -> Result<()> {
+    // SAFETY: the kernel reads one u64 out of a live one.
+    check(unsafe { libc::ioctl(root.as_raw_fd(), BTRFS_IOC_SUBVOL_SETFLAGS, &raw const flags) }).map(drop)
+}
+
+/// struct btrfs_ioctl_vol_args (linux/btrfs.h).
+#[repr(C)]
+struct VolArgs {
+    fd: i64,
+    name: [u8; 4088],
+}
+
+/// Destroys the subvolume that `name` in `parent` is, with all files in it but not the subvolumes below it.
+pub fn destroy_subvolume(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let mut arguments = VolArgs { fd: 0, name: [0; 4088] };
+    let bytes = name.as_bytes();
+    if bytes.len() >= arguments.name.len() || bytes.contains(&0) {
+        return Err(Errno::EINVAL);
+    }
+    arguments.name[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: the kernel reads one struct btrfs_ioctl_vol_args, NUL-terminated name included, out of a live one.
+    check(unsafe { libc::ioctl(parent.as_raw_fd(), BTRFS_IOC_SNAP_DESTROY, &raw const arguments) }).map(drop)
+}
+
 /// Returns the inode flags (`FS_*_FL`) of an open file or directory.
 pub fn inode_flags(file: BorrowedFd<'_>) -> Result<c_int> {
     let mut flags: [c_int; 2] = [0; 2];

@@ -1,0 +1,93 @@
+//! A plain tree out of a chain of deltas, below OverlayFS: nothing is mounted, any number of layers.
+
+use std::path::PathBuf;
+
+use crate::backend::Cost;
+use crate::dir::Dir;
+use crate::entry::CloneMode;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::marks::Marks;
+use crate::merge::Merge;
+
+/// Merges `layers` (top first) into the existing empty directory `target`, as an overlay of them would show them.
+///
+/// Whiteouts and opaque directories are honoured, OverlayFS's attributes dropped; a merged directory has the attributes
+/// of the topmost layer that has it. O(entries of all layers), on all cores, one open directory for each thread and side:
+/// the layers' roots stay open. A failure leaves what was made; nothing is synced.
+pub fn flatten(layers: &[PathBuf], target: &Dir, userxattr: bool, clone: CloneMode) -> Result<Cost> {
+    if layers.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "flatten needs one layer at least"));
+    }
+    let open = layers.iter().map(Dir::open).collect::<Result<Vec<_>>>()?;
+    Merge { layers: &open, marks: Some(Marks::new(userxattr)), target, clone }
+        .run()
+        .context(|| format!("flatten {} layers to {:?}", layers.len(), target.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marks::make_whiteout;
+    use std::ffi::OsStr;
+    use std::io::Write;
+
+    fn write(dir: &Dir, name: &str, text: &str) {
+        dir.create_file(name, 0o644).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn names(dir: &Dir) -> Vec<String> {
+        let mut names: Vec<_> =
+            dir.entries().unwrap().into_iter().map(|entry| entry.name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn upper_layers_hide_replace_and_merge_what_is_beneath() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open(temp.path()).unwrap();
+        let layers: Vec<Dir> = ["top", "middle", "base"]
+            .iter()
+            .map(|name| {
+                root.make_dir(name, 0o755).unwrap();
+                root.open_dir(name).unwrap()
+            })
+            .collect();
+        let [top, middle, base] = &layers[..] else { unreachable!() };
+        for name in ["gone", "kept", "changed"] {
+            write(base, name, "base");
+        }
+        for name in ["merged", "opaque", "becomes-file", "hidden-then-made"] {
+            base.make_dir(name, 0o755).unwrap();
+            write(&base.open_dir(name).unwrap(), "below", "base");
+        }
+        make_whiteout(middle, OsStr::new("gone")).unwrap();
+        make_whiteout(middle, OsStr::new("hidden-then-made")).unwrap();
+        write(middle, "changed", "middle");
+        write(middle, "becomes-file", "middle");
+        middle.make_dir("opaque", 0o755).unwrap();
+        middle.set_xattr("opaque", OsStr::new("user.overlay.opaque"), b"y").unwrap();
+        write(&middle.open_dir("opaque").unwrap(), "middle", "middle");
+        top.make_dir("merged", 0o711).unwrap();
+        write(&top.open_dir("merged").unwrap(), "above", "top");
+        top.make_dir("opaque", 0o755).unwrap();
+        top.make_dir("hidden-then-made", 0o755).unwrap();
+        write(top, "gone", "top");
+        let target = temp.path().join("flat");
+        std::fs::create_dir(&target).unwrap();
+        let target = Dir::open(&target).unwrap();
+
+        let paths: Vec<PathBuf> = layers.iter().map(|layer| layer.path().to_owned()).collect();
+        flatten(&paths, &target, true, CloneMode::Auto).unwrap();
+
+        let all = ["becomes-file", "changed", "gone", "hidden-then-made", "kept", "merged", "opaque"];
+        assert_eq!(names(&target), all);
+        let read = |name: &str| std::fs::read_to_string(target.path().join(name)).unwrap();
+        assert_eq!([read("gone"), read("changed"), read("becomes-file")], ["top", "middle", "middle"]);
+        assert_eq!(names(&target.open_dir("merged").unwrap()), ["above", "below"]);
+        assert_eq!(target.stat("merged").unwrap().st_mode & 0o7777, 0o711);
+        assert_eq!(names(&target.open_dir("opaque").unwrap()), ["middle"]);
+        assert_eq!(target.xattrs("opaque").unwrap(), []);
+        assert_eq!(names(&target.open_dir("hidden-then-made").unwrap()), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,102 @@
+//! What OverlayFS writes on disk beside the content: whiteouts, opaque directories, and where it does so.
+//!
+//! | mark | means |
+//! |---|---|
+//! | character device 0:0 | the name is deleted |
+//! | `overlay.opaque` = `y` on a directory | nothing of the layers beneath shows in it |
+//! | `overlay.opaque` = `x` on a directory | it holds whiteouts of the next form |
+//! | `overlay.whiteout` on an empty file | the name is deleted |
+//! | `overlay.metacopy`, `overlay.redirect` | the content is elsewhere: our mounts never write them |
+//!
+//! The attributes are in `trusted.` or, for mounts with `userxattr`, in `user.`
+//! (kernel documentation, filesystems/overlayfs.rst).
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use crate::dir::{Dir, EntryType};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys;
+
+/// How the marks are spelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    opaque: OsString,
+    whiteout: OsString,
+    redirect: OsString,
+}
+
+/// What a directory's `overlay.opaque` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opacity {
+    /// It is merged with the directories beneath.
+    None,
+    /// Nothing beneath shows.
+    Opaque,
+    /// It is merged, and empty files in it may be whiteouts.
+    HasXattrWhiteouts,
+}
+
+impl Marks {
+    /// Returns the spelling in `user.` or in `trusted.`.
+    pub fn new(userxattr: bool) -> Self {
+        let prefix = if userxattr { "user.overlay." } else { "trusted.overlay." };
+        let name = |mark: &str| OsString::from(format!("{prefix}{mark}"));
+        Self { opaque: name("opaque"), whiteout: name("whiteout"), redirect: name("redirect") }
+    }
+
+    /// Reads a directory's mark. A redirected directory is refused: its content is under another name.
+    pub fn opacity(&self, dir: &Dir) -> Result<Opacity> {
+        if get(dir, &self.redirect)?.is_some() {
+            return Err(foreign(format!("{dir} was renamed with redirect_dir")));
+        }
+        Ok(match get(dir, &self.opaque)?.as_deref() {
+            Some(b"y") => Opacity::Opaque,
+            Some(b"x") => Opacity::HasXattrWhiteouts,
+            _ => Opacity::None,
+        })
+    }
+
+    /// Makes a directory hide all that is beneath it.
+    pub fn make_opaque(&self, dir: &Dir) -> Result<()> {
+        sys::fsetxattr(dir.as_fd(), &self.opaque, b"y")
+            .context(|| format!("fsetxattr({dir}, {:?}, \"y\")", self.opaque))
+    }
+
+    /// Is this entry a whiteout? `opacity` is its directory's.
+    pub fn is_whiteout(&self, dir: &Dir, name: &OsStr, kind: EntryType, opacity: Opacity) -> Result<bool> {
+        match kind {
+            EntryType::CharDevice => Ok(dir.stat(name)?.st_rdev == 0),
+            EntryType::File if opacity == Opacity::HasXattrWhiteouts => self.has(dir, name, &self.whiteout),
+            _ => Ok(false),
+        }
+    }
+
+    fn has(&self, dir: &Dir, name: &OsStr, attribute: &OsStr) -> Result<bool> {
+        match sys::lgetxattr(dir.as_fd(), name, attribute) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(false),
+            Err(errno) => Err(Error::call(format!("lgetxattr({dir}, {name:?}, {attribute:?})"), errno)),
+        }
+    }
+}
+
+fn foreign(message: String) -> Error {
+    Error::new(ErrorKind::Unsupported, message)
+        .hint("write layers with redirect_dir=nofollow and metacopy=off")
+}
+
+fn get(dir: &Dir, attribute: &OsStr) -> Result<Option<Vec<u8>>> {
+    match sys::fgetxattr(dir.as_fd(), attribute) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        Err(errno) => Err(Error::call(format!("fgetxattr({dir}, {attribute:?})"), errno)),
+    }
+}
+
+/// Makes a whiteout.
+pub fn make_whiteout(dir: &Dir, name: &OsStr) -> Result<()> {
+    dir.make_node(name, libc::S_IFCHR, 0)
+}

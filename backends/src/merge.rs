@@ -1,0 +1,274 @@
+//! One plain tree out of one or many: the engine below [`replicate`](crate::replicate) and [`flatten`](crate::flatten).
+//!
+//! A task is a directory, or some of its entries. Directories are made with mode 0700 and nothing else;
+//! hard links follow when all files are there; attributes of directories come last, the deepest first, so that
+//! nothing moves their times afterwards and no default ACL or setgid bit colours what is made in them.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, Once};
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use crate::attributes::{Attributes, Xattrs};
+use crate::backend::Cost;
+use crate::dir::{Dir, DirEntry, EntryType};
+use crate::entry::{CloneMode, Copier};
+use crate::error::{Context, Result};
+use crate::marks::{Marks, Opacity};
+use crate::{sys, walk};
+
+/// Trees to merge and where to.
+#[derive(Debug)]
+pub(crate) struct Merge<'a> {
+    /// Top first.
+    pub(crate) layers: &'a [Dir],
+    /// How OverlayFS's marks are spelled; without it, none is honoured.
+    pub(crate) marks: Option<Marks>,
+    pub(crate) target: &'a Dir,
+    pub(crate) clone: CloneMode,
+}
+
+/// A directory of the new tree and what it is to be given in the end.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) path: PathBuf,
+    pub(crate) attributes: Attributes,
+}
+
+enum Task {
+    /// A directory that is made, and the layers that have it.
+    Directory(PathBuf, Vec<usize>),
+    /// Some entries of a directory, none of them directories.
+    Entries(PathBuf, usize, Vec<(OsString, EntryType)>),
+}
+
+/// What one directory of the merged tree holds.
+#[derive(Default)]
+struct Listing {
+    directories: Vec<(OsString, Vec<usize>)>,
+    others: Vec<(usize, Vec<(OsString, EntryType)>)>,
+}
+
+/// Clears the process's umask, once: modes are given to `openat` and `mkdirat` as they are meant.
+pub(crate) fn clear_umask() {
+    static CLEARED: Once = Once::new();
+    CLEARED.call_once(|| {
+        sys::clear_umask();
+    });
+}
+
+impl Merge<'_> {
+    pub(crate) fn run(&self) -> Result<Cost> {
+        let started = Instant::now();
+        clear_umask();
+        drop_default_acl(self.target)?;
+        let xattrs = if self.marks.is_some() { Xattrs::WithoutOverlay } else { Xattrs::All };
+        let copier = Copier::new(self.clone, xattrs);
+        let made = Mutex::new(Vec::new());
+        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect());
+        walk::for_each(vec![first], |task, more| match task {
+            Task::Directory(path, layers) => self.directory(path, layers, more, &copier, &made),
+            Task::Entries(path, layer, entries) => self.entries(&path, layer, &entries, &copier, None),
+        })?;
+        copier.make_links(self.target)?;
+        let made = made.into_inner().expect("no thread panics while it holds the lock");
+        copier.count_directories(made.len() - 1);
+        finish(self.target, made)?;
+        let mut cost = copier.cost();
+        cost.elapsed = started.elapsed();
+        Ok(cost)
+    }
+
+    fn directory(
+        &self,
+        path: PathBuf,
+        layers: Vec<usize>,
+        more: &mut Vec<Task>,
+        copier: &Copier,
+        made: &Mutex<Vec<Made>>,
+    ) -> Result<usize> {
+        let (attributes, listing) = self.list(&path, &layers, copier.xattrs())?;
+        made.lock()
+            .expect("no thread panics while it holds the lock")
+            .push(Made { path: path.clone(), attributes });
+        let mut handled = 1;
+        if !listing.directories.is_empty() || !listing.others.is_empty() {
+            let to = walk::open_below(self.target, &path)?;
+            for (name, layers) in listing.directories {
+                to.make_dir(&name, 0o700)?;
+                more.push(Task::Directory(path.join(name), layers));
+            }
+            for (layer, mut entries) in listing.others {
+                while entries.len() > 2 * walk::CHUNK {
+                    let rest = entries.split_off(entries.len() - walk::CHUNK);
+                    more.push(Task::Entries(path.clone(), layer, rest));
+                }
+                handled += self.entries(&path, layer, &entries, copier, Some(&to))?;
+            }
+        }
+        Ok(handled)
+    }
+
+    fn entries(
+        &self,
+        path: &Path,
+        layer: usize,
+        entries: &[(OsString, EntryType)],
+        copier: &Copier,
+        to: Option<&Dir>,
+    ) -> Result<usize> {
+        let from = walk::open_below(&self.layers[layer], path)?;
+        let opened;
+        let to = match to {
+            Some(to) => to,
+            None => {
+                opened = walk::open_below(self.target, path)?;
+                &opened
+            }
+        };
+        for (name, kind) in entries {
+            copier.copy(&from, to, path, name, *kind)?;
+        }
+        Ok(entries.len())
+    }
+
+    fn list(&self, path: &Path, layers: &[usize], xattrs: Xattrs) -> Result<(Attributes, Listing)> {
+        let mut merged = Merged::default();
+        let mut attributes = None;
+        for &layer in layers {
+            let Some(dir) = walk::enter(&self.layers[layer], path)? else {
+                if attributes.is_none() {
+                    attributes = Some(mount_point(&self.layers[layer], path, xattrs)?);
+                }
+                continue;
+            };
+            if attributes.is_none() {
+                attributes = Some(Attributes::of_open(&dir, &dir.stat_self()?, xattrs, &dir)?);
+            }
+            let opacity = self.marks.as_ref().map_or(Ok(Opacity::None), |marks| marks.opacity(&dir))?;
+            for entry in dir.entries()? {
+                self.sort(&mut merged, layer, &dir, entry, opacity)?;
+            }
+            if opacity == Opacity::Opaque {
+                break;
+            }
+        }
+        Ok((attributes.expect("a directory is in one layer at least"), merged.listing()))
+    }
+
+    fn sort(
+        &self,
+        merged: &mut Merged,
+        layer: usize,
+        dir: &Dir,
+        entry: DirEntry,
+        opacity: Opacity,
+    ) -> Result<()> {
+        let kind = walk::type_of(dir, &entry)?;
+        let whiteout = match &self.marks {
+            Some(marks) => marks.is_whiteout(dir, &entry.name, kind, opacity)?,
+            None => false,
+        };
+        merged.add(layer, entry.name, kind, whiteout);
+        Ok(())
+    }
+}
+
+/// The names of one directory, as they are found from the top layer down.
+#[derive(Default)]
+struct Merged {
+    names: HashMap<OsString, Name>,
+    others: Vec<(usize, Vec<(OsString, EntryType)>)>,
+}
+
+enum Name {
+    /// Nothing below matters any more.
+    Settled,
+    /// A directory in these layers; `true` while a lower one may add to it.
+    Directory(Vec<usize>, bool),
+}
+
+impl Merged {
+    fn add(&mut self, layer: usize, name: OsString, kind: EntryType, whiteout: bool) {
+        let is_directory = kind == EntryType::Directory && !whiteout;
+        match self.names.get_mut(&name) {
+            Some(Name::Directory(layers, open)) if *open => {
+                if is_directory {
+                    layers.push(layer)
+                } else {
+                    *open = false
+                }
+            }
+            Some(_) => {}
+            None if is_directory => {
+                self.names.insert(name, Name::Directory(vec![layer], true));
+            }
+            None => {
+                if !whiteout {
+                    match self.others.last_mut() {
+                        Some((last, entries)) if *last == layer => entries.push((name.clone(), kind)),
+                        _ => self.others.push((layer, vec![(name.clone(), kind)])),
+                    }
+                }
+                self.names.insert(name, Name::Settled);
+            }
+        }
+    }
+
+    fn listing(self) -> Listing {
+        let directories = self.names.into_iter().filter_map(|(name, state)| match state {
+            Name::Directory(layers, _) => Some((name, layers)),
+            Name::Settled => None,
+        });
+        Listing { directories: directories.collect(), others: self.others }
+    }
+}
+
+/// What is mounted on a directory is not part of the tree, but it hides the directory's own attributes.
+fn mount_point(layer: &Dir, path: &Path, xattrs: Xattrs) -> Result<Attributes> {
+    let (parent, name) = crate::entry::open_parent(layer, path)?;
+    Attributes::of_entry(&parent, name, &parent.stat(name)?, xattrs)
+}
+
+/// A default ACL that the target's own parent gave it would be inherited by all that is made in it.
+fn drop_default_acl(target: &Dir) -> Result<()> {
+    use std::os::fd::AsFd;
+    match sys::fremovexattr(target.as_fd(), "system.posix_acl_default".as_ref()) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        other => other.context(|| format!("fremovexattr({target}, \"system.posix_acl_default\")")),
+    }
+}
+
+/// Gives directories their attributes, the deepest first.
+pub(crate) fn finish(target: &Dir, made: Vec<Made>) -> Result<()> {
+    let mut levels: Vec<Vec<Made>> = Vec::new();
+    for made in made {
+        let depth = made.path.components().count();
+        if levels.len() <= depth {
+            levels.resize_with(depth + 1, Vec::new);
+        }
+        levels[depth].push(made);
+    }
+    for level in levels.into_iter().rev() {
+        walk::for_each(chunks(level), |chunk: Vec<Made>, _| {
+            for Made { path, attributes } in &chunk {
+                let dir = walk::open_below(target, path)?;
+                attributes.apply_to_open(&dir, &dir.stat_self()?, &dir)?;
+            }
+            Ok(chunk.len())
+        })?;
+    }
+    Ok(())
+}
+
+fn chunks<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
+    let mut chunks = Vec::new();
+    while all.len() > walk::CHUNK {
+        chunks.push(all.split_off(all.len() - walk::CHUNK));
+    }
+    chunks.push(all);
+    chunks
+}

@@ -1,0 +1,292 @@
+//! Removing a slot with everything in it, whatever a tree's inhabitants left there.
+//!
+//! First all that is no directory, on all cores; then the directories, the deepest first. What stands in the way is
+//! cleared only where it does: immutable and append-only flags, directories without permissions, read-only subvolumes.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
+
+use crate::backend::Reaped;
+use crate::dir::{Dir, EntryType};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::{sys, walk};
+
+/// The inode number of every subvolume's root (linux/btrfs_tree.h: BTRFS_FIRST_FREE_OBJECTID).
+const SUBVOLUME_ROOT: u64 = 256;
+
+/// Destroys whatever is in the directory `slot`, itself included; one that is gone is fine.
+///
+/// Refuses to cross into another mounted file system, with an error that names it. O(entries), on all cores.
+/// Killed or failed in the middle, it leaves the rest to a second call. Nothing is synced.
+pub fn reap(slot: &Path) -> Result<Reaped> {
+    let (Some(parent), Some(name)) = (slot.parent(), slot.file_name()) else {
+        return Err(Error::new(ErrorKind::InvalidInput, format!("{slot:?} is no slot")));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match Dir::open(parent) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Reaped::default()),
+        other => Reaper::new(other?).run(name).context(|| format!("reap {slot:?}")),
+    }
+}
+
+/// Paths are relative to the directory that holds the slot: the slot itself is removed like all else.
+struct Reaper {
+    root: Dir,
+    entries: AtomicU64,
+    subvolumes: AtomicU64,
+    flags_cleared: AtomicU64,
+    /// By depth: directories, and the names of directories in them.
+    levels: Mutex<Vec<Vec<(PathBuf, Vec<OsString>)>>>,
+}
+
+enum Task {
+    /// A directory to be emptied of all but directories.
+    Directory(PathBuf),
+    /// Some names in one, none of them directories.
+    Names(PathBuf, Vec<OsString>),
+}
+
+impl Reaper {
+    fn new(root: Dir) -> Self {
+        Self {
+            root,
+            entries: AtomicU64::new(0),
+            subvolumes: AtomicU64::new(0),
+            flags_cleared: AtomicU64::new(0),
+            levels: Mutex::default(),
+        }
+    }
+
+    fn run(self, slot: &OsStr) -> Result<Reaped> {
+        match self.root.stat_if_exists(slot)?.map(|stat| EntryType::of_mode(stat.st_mode)) {
+            None => return Ok(Reaped::default()),
+            Some(EntryType::Directory) => {
+                walk::for_each(vec![Task::Directory(slot.into())], |task, more| self.step(task, more))?;
+                self.directories()?;
+                self.remove(&self.root, slot, true)?;
+            }
+            Some(_) => self.remove(&self.root, slot, false)?,
+        }
+        Ok(Reaped {
+            entries: self.entries.into_inner(),
+            subvolumes: self.subvolumes.into_inner(),
+            flags_cleared: self.flags_cleared.into_inner(),
+        })
+    }
+
+    fn step(&self, task: Task, more: &mut Vec<Task>) -> Result<usize> {
+        match task {
+            Task::Directory(path) => self.empty(path, more),
+            Task::Names(path, names) => {
+                let Some(dir) = self.open(&path)? else { return Ok(0) };
+                self.remove_names(&dir, &names)
+            }
+        }
+    }
+
+    /// Removes what is in a directory but its directories, which become tasks.
+    fn empty(&self, path: PathBuf, more: &mut Vec<Task>) -> Result<usize> {
+        let Some(dir) = self.open(&path)? else { return Ok(1) };
+        if is_subvolume(&dir)? && self.destroy(&dir, &path)? {
+            return Ok(1);
+        }
+        let (mut names, mut directories) = (Vec::new(), Vec::new());
+        for entry in dir.entries()? {
+            let kind = walk::type_of(&dir, &entry)?;
+            if kind == EntryType::Directory { directories.push(entry.name) } else { names.push(entry.name) }
+        }
+        more.extend(directories.iter().map(|name| Task::Directory(path.join(name))));
+        while names.len() > 2 * walk::CHUNK {
+            more.push(Task::Names(path.clone(), names.split_off(names.len() - walk::CHUNK)));
+        }
+        let handled = self.remove_names(&dir, &names)? + 1;
+        if !directories.is_empty() {
+            self.postpone(path, directories);
+        }
+        Ok(handled)
+    }
+
+    fn postpone(&self, path: PathBuf, directories: Vec<OsString>) {
+        let depth = path.components().count();
+        let mut levels = self.levels.lock().expect("no thread panics while it holds the lock");
+        if levels.len() <= depth {
+            levels.resize_with(depth + 1, Vec::new);
+        }
+        levels[depth].push((path, directories));
+    }
+
+    fn remove_names(&self, dir: &Dir, names: &[OsString]) -> Result<usize> {
+        names.iter().try_for_each(|name| self.remove(dir, name, false))?;
+        Ok(names.len())
+    }
+
+    /// Removes the directories, all empty by now but for each other, the deepest first.
+    fn directories(&self) -> Result<()> {
+        let mut levels =
+            std::mem::take(&mut *self.levels.lock().expect("no thread panics while it holds the lock"));
+        while let Some(level) = levels.pop() {
+            walk::for_each(level, |(path, names), _| {
+                let Some(dir) = self.open(&path)? else { return Ok(0) };
+                names.iter().try_for_each(|name| self.remove(&dir, name, true))?;
+                Ok(names.len())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Opens a directory, giving itself the permission where that is all that lacks; `None` if it is gone.
+    fn open(&self, path: &Path) -> Result<Option<Dir>> {
+        match walk::open_below(&self.root, path) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) => match error.errno() {
+                Some(Errno::ENOENT) => Ok(None),
+                Some(Errno::EXDEV) => Err(mounted(&self.root.path().join(path))),
+                Some(Errno::EACCES) => {
+                    let (parent, name) = crate::entry::open_parent(&self.root, path)?;
+                    permit(&parent, name)?;
+                    walk::open_below(&self.root, path).map(Some)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Removes one name; clears what forbids it, once. A name that is gone is fine.
+    fn remove(&self, dir: &Dir, name: &OsStr, is_dir: bool) -> Result<()> {
+        let attempt = || if is_dir { dir.remove_dir(name) } else { dir.unlink(name) };
+        let mut result = attempt();
+        if let Err(error) = &result
+            && matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES))
+        {
+            self.clear_flags(dir.as_fd());
+            self.clear_entry_flags(dir, name, is_dir);
+            // Best effort: the second attempt tells whether this was what lacked.
+            let _ = nix::sys::stat::fchmod(dir, Mode::S_IRWXU);
+            result = attempt();
+        }
+        match result {
+            Ok(()) => {
+                self.entries.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            Err(error) if error.errno() == Some(Errno::EBUSY) => {
+                Err(error.hint(format!("unmount what is mounted on {:?}", dir.path().join(name))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn clear_entry_flags(&self, dir: &Dir, name: &OsStr, is_dir: bool) {
+        // Only files and directories have flags, and nothing else is safe to open.
+        let is_file = || dir.stat(name).is_ok_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::File);
+        if is_dir {
+            if let Ok(open) = dir.open_dir(name) {
+                self.clear_flags(open.as_fd());
+            }
+        } else if is_file()
+            && let Ok(open) = dir.open_file(name)
+        {
+            self.clear_flags(open.as_fd());
+        }
+    }
+
+    /// Clears the flags that forbid removal. Best effort: the removal itself tells whether that was enough.
+    fn clear_flags(&self, file: std::os::fd::BorrowedFd<'_>) {
+        const FORBIDDING: i32 = sys::FS_IMMUTABLE_FL | sys::FS_APPEND_FL;
+        if let Ok(flags) = sys::inode_flags(file)
+            && flags & FORBIDDING != 0
+            && sys::set_inode_flags(file, flags & !FORBIDDING).is_ok()
+        {
+            self.flags_cleared.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Destroys a subvolume as a whole; false if that cannot be, and it was made writable to be emptied instead.
+    fn destroy(&self, dir: &Dir, path: &Path) -> Result<bool> {
+        let (parent, name) = crate::entry::open_parent(&self.root, path)?;
+        match sys::destroy_subvolume(parent.as_fd(), name) {
+            Ok(()) => {
+                self.subvolumes.fetch_add(1, Ordering::Relaxed);
+                return Ok(true);
+            }
+            Err(Errno::ENOENT) => return Ok(true),
+            // Subvolumes in it (ENOTEMPTY), no privilege, a mount: what is left is to empty it.
+            Err(_) => {}
+        }
+        if let Ok(flags) = sys::subvolume_flags(dir.as_fd())
+            && flags & sys::BTRFS_SUBVOL_RDONLY != 0
+        {
+            sys::set_subvolume_flags(dir.as_fd(), flags & !sys::BTRFS_SUBVOL_RDONLY)
+                .context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_SETFLAGS)"))?;
+        }
+        Ok(false)
+    }
+}
+
+fn is_subvolume(dir: &Dir) -> Result<bool> {
+    if dir.stat_self()?.st_ino != SUBVOLUME_ROOT {
+        return Ok(false);
+    }
+    let system = fstatfs(dir).context(|| format!("fstatfs({dir})"))?;
+    Ok(system.filesystem_type() == BTRFS_SUPER_MAGIC)
+}
+
+fn mounted(path: &Path) -> Error {
+    Error::new(ErrorKind::Busy, format!("another file system is mounted on {path:?}"))
+        .hint(format!("unmount {path:?}"))
+}
+
+/// Gives the owner all permissions on a directory, through a descriptor that cannot be a symbolic link.
+fn permit(parent: &Dir, name: &OsStr) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::openat(parent, name, flags, Mode::empty())
+        .context(|| format!("openat({parent}, {name:?}, O_PATH)"))?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path.as_str(), Mode::S_IRWXU, follow)
+        .context(|| format!("fchmodat({parent}, {name:?}, 0o700)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_goes_with_flags_odd_modes_and_depth_and_a_second_call_finds_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let slot = temp.path().join("slot");
+        std::fs::create_dir(&slot).unwrap();
+        let root = Dir::open(&slot).unwrap();
+        root.make_dir("closed", 0).unwrap();
+        root.make_dir("open", 0o755).unwrap();
+        let open = root.open_dir("open").unwrap();
+        let file = open.create_file("immutable", 0o600).unwrap();
+        open.make_symlink("out", OsStr::new("/")).unwrap();
+        let flagged = sys::set_inode_flags(file.as_fd(), sys::FS_IMMUTABLE_FL).is_ok();
+        if flagged {
+            sys::set_inode_flags(open.as_fd(), sys::FS_APPEND_FL).unwrap();
+        }
+        let mut dir = root.try_clone().unwrap();
+        for _ in 0..3000 {
+            dir.make_dir("deep", 0o755).unwrap();
+            dir = dir.open_dir("deep").unwrap();
+        }
+
+        let reaped = reap(&slot).unwrap();
+
+        assert_eq!(reaped.entries, 3000 + 5);
+        assert_eq!(reaped.flags_cleared, if flagged { 2 } else { 0 });
+        assert!(!slot.exists());
+        assert_eq!(reap(&slot).unwrap(), Reaped::default());
+    }
+}
