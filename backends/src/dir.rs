@@ -157,7 +157,10 @@ impl Dir {
     }
 
     fn open_resolved(&self, path: &Path, flags: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY).resolve(resolve);
+        // openat2(2) refuses what open(2) ignores: O_PATH goes with O_CLOEXEC, O_DIRECTORY and O_NOFOLLOW only.
+        let always =
+            if flags.contains(OFlag::O_PATH) { OFlag::O_CLOEXEC } else { OFlag::O_CLOEXEC | OFlag::O_NOCTTY };
+        let how = OpenHow::new().flags(flags | always).resolve(resolve);
         // openat2(2): EAGAIN means that a rename or mount elsewhere raced with a `..`: try again.
         for _ in 0..128 {
             match nix::fcntl::openat2(&self.fd, path, how) {

@@ -14,12 +14,18 @@
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
+//! | `pairing` | one path compared on both sides: turns the candidates of a search into changes |
+//! | [`btrfs`] | backend: a subvolume for each tree, snapshots |
+//! | [`overlay`] | backend: an upper directory for each tree |
+//! | [`probe`] | what a file system can do, found out by doing; chooses and opens backends |
 //!
 //! This crate knows trees. It never hears of names, tags, digests, records, locks or processes: those are
 //! its callers'. It never prints.
 
 pub mod attributes;
 pub mod backend;
+#[cfg(feature = "btrfs")]
+pub mod btrfs;
 pub mod change;
 pub mod compare;
 mod data;
@@ -30,6 +36,9 @@ pub mod flatten;
 pub mod marks;
 mod merge;
 pub mod mount;
+pub mod overlay;
+mod pairing;
+pub mod probe;
 pub mod reap;
 pub mod replicate;
 pub mod sys;

@@ -249,6 +249,14 @@ pub fn lsetxattr(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr, value: &[
     .map(drop)
 }
 
+/// Removes an extended attribute of an entry that cannot be opened.
+pub fn lremovexattr(dir: BorrowedFd<'_>, name: &OsStr, attribute: &OsStr) -> Result<()> {
+    let path = below(dir, name)?;
+    let attribute = c_string(attribute)?;
+    // SAFETY: both strings are NUL-terminated.
+    check(unsafe { libc::lremovexattr(path.as_ptr(), attribute.as_ptr()) }).map(drop)
+}
+
 // ---------------------------------------------------------------- mounts as descriptors (linux/mount.h)
 
 /// Opens a configuration context for a new instance of a file system.
@@ -394,4 +402,186 @@ pub fn duplicate(file: impl AsFd) -> Result<OwnedFd> {
     file.as_fd()
         .try_clone_to_owned()
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+}
+
+// ---------------------------------------------------------------- btrfs (linux/btrfs.h)
+
+/// `BTRFS_IOCTL_MAGIC`, and the request number that `_IOC(direction, magic, number, size)` makes of it.
+const fn btrfs_request(direction: u32, number: u32, size: usize) -> libc::Ioctl {
+    const BTRFS_IOCTL_MAGIC: u32 = 0x94;
+    ((direction << 30) | ((size as u32) << 16) | (BTRFS_IOCTL_MAGIC << 8) | number) as libc::Ioctl
+}
+const IOC_WRITE: u32 = 1;
+const IOC_READ: u32 = 2;
+
+/// Bytes of `struct btrfs_ioctl_search_args_v2` before its buffer: the key (104) and `buf_size`.
+pub const BTRFS_SEARCH_HEADER: usize = 112;
+
+/// Runs one `BTRFS_IOC_TREE_SEARCH_V2` in the subvolume tree of `file`.
+///
+/// `arguments` starts with `struct btrfs_ioctl_search_key` as the caller filled it in; its last field, `buf_size`, is
+/// set here. The items found lie behind the header. Needs CAP_SYS_ADMIN.
+pub fn btrfs_tree_search(file: BorrowedFd<'_>, arguments: &mut [u8]) -> Result<()> {
+    // #define BTRFS_IOC_TREE_SEARCH_V2 _IOWR(BTRFS_IOCTL_MAGIC, 17, struct btrfs_ioctl_search_args_v2)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ | IOC_WRITE, 17, BTRFS_SEARCH_HEADER);
+    assert!(arguments.len() > BTRFS_SEARCH_HEADER, "room for the header and some items");
+    let size = (arguments.len() - BTRFS_SEARCH_HEADER) as u64;
+    arguments[BTRFS_SEARCH_HEADER - 8..BTRFS_SEARCH_HEADER].copy_from_slice(&size.to_ne_bytes());
+    // SAFETY: the kernel reads the header and writes at most `buf_size` bytes behind it, all inside `arguments`.
+    retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, arguments.as_mut_ptr()) })).map(drop)
+}
+
+/// What the kernel knows of a subvolume: the part of `struct btrfs_ioctl_get_subvol_info_args` that is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubvolumeInfo {
+    /// Its id: the number of its tree.
+    pub id: u64,
+    /// The transaction that last wrote its tree.
+    pub generation: u64,
+    /// The transaction that made it.
+    pub made_in: u64,
+    /// Its name for ever.
+    pub uuid: [u8; 16],
+    /// The uuid of what it is a snapshot of; zeros for none.
+    pub parent_uuid: [u8; 16],
+}
+
+/// Returns what the kernel knows of the subvolume that `file` is in (since Linux 4.18; needs no privilege).
+pub fn btrfs_subvolume_info(file: BorrowedFd<'_>) -> Result<SubvolumeInfo> {
+    // struct btrfs_ioctl_get_subvol_info_args: treeid, name[256], parent_id, dirid, generation, flags, uuid[16],
+    // parent_uuid[16], received_uuid[16], ctransid, otransid, stransid, rtransid, 4 times, reserved[8]
+    const SIZE: usize = 504;
+    // #define BTRFS_IOC_GET_SUBVOL_INFO _IOR(BTRFS_IOCTL_MAGIC, 60, struct btrfs_ioctl_get_subvol_info_args)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ, 60, SIZE);
+    let mut buffer = [0_u8; SIZE];
+    // SAFETY: the kernel writes SIZE bytes, as the request says, into a buffer of that length.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, buffer.as_mut_ptr()) })?;
+    let number = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().expect("eight bytes"));
+    let uuid = |at: usize| buffer[at..at + 16].try_into().expect("sixteen bytes");
+    Ok(SubvolumeInfo {
+        id: number(0),
+        generation: number(280),
+        made_in: number(352),
+        uuid: uuid(296),
+        parent_uuid: uuid(312),
+    })
+}
+
+/// Returns id and containing directory's inode number of the subvolumes directly below the one that `file` is in
+/// and whose id is at least `from`: at most 255 (since Linux 4.18; needs no privilege).
+///
+/// `EOVERFLOW`'s case, more than fit, is told by the second value.
+pub fn btrfs_child_subvolumes(file: BorrowedFd<'_>, from: u64) -> Result<(Vec<(u64, u64)>, bool)> {
+    // struct btrfs_ioctl_get_subvol_rootref_args { u64 min_treeid; struct { u64 treeid; u64 dirid; } rootref[255];
+    // u8 num_items; u8 align[7]; }
+    const SIZE: usize = 4096;
+    // #define BTRFS_IOC_GET_SUBVOL_ROOTREF _IOWR(BTRFS_IOCTL_MAGIC, 61, struct btrfs_ioctl_get_subvol_rootref_args)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ | IOC_WRITE, 61, SIZE);
+    let mut buffer = [0_u8; SIZE];
+    buffer[..8].copy_from_slice(&from.to_ne_bytes());
+    // SAFETY: the kernel reads and writes SIZE bytes, as the request says, of a buffer of that length.
+    let more = match check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, buffer.as_mut_ptr()) }) {
+        Ok(_) => false,
+        Err(Errno::EOVERFLOW) => true,
+        Err(errno) => return Err(errno),
+    };
+    let count = usize::from(buffer[SIZE - 8]);
+    let number = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().expect("eight bytes"));
+    Ok(((0..count).map(|index| (number(8 + 16 * index), number(16 + 16 * index))).collect(), more))
+}
+
+/// Returns the path, relative to `dir`, of the subvolume `id` that lies in the directory with inode number
+/// `containing` of `dir`'s subvolume (since Linux 4.18; needs only the right to read the directories on the way).
+pub fn btrfs_child_path(dir: BorrowedFd<'_>, id: u64, containing: u64) -> Result<OsString> {
+    // struct btrfs_ioctl_ino_lookup_user_args { u64 dirid; u64 treeid; char name[256]; char path[3824]; }
+    const SIZE: usize = 4096;
+    const NAME: usize = 16;
+    const PATH: usize = NAME + 256;
+    // #define BTRFS_IOC_INO_LOOKUP_USER _IOWR(BTRFS_IOCTL_MAGIC, 62, struct btrfs_ioctl_ino_lookup_user_args)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ | IOC_WRITE, 62, SIZE);
+    let mut buffer = [0_u8; SIZE];
+    buffer[..8].copy_from_slice(&containing.to_ne_bytes());
+    buffer[8..NAME].copy_from_slice(&id.to_ne_bytes());
+    // SAFETY: the kernel reads and writes SIZE bytes, as the request says, of a buffer of that length.
+    check(unsafe { libc::ioctl(dir.as_raw_fd(), REQUEST, buffer.as_mut_ptr()) })?;
+    let text = |from: &[u8]| from.iter().copied().take_while(|byte| *byte != 0).collect::<Vec<u8>>();
+    // The path ends in a slash where it is not empty.
+    let mut path = text(&buffer[PATH..]);
+    path.extend(text(&buffer[NAME..PATH]));
+    Ok(OsString::from_vec(path))
+}
+
+/// Makes a snapshot of the subvolume that `source` is the root of, under a new name in `dir`.
+///
+/// Returns when the transaction that makes it is committed: the snapshot is durable then.
+pub fn btrfs_snapshot(
+    source: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    read_only: bool,
+) -> Result<()> {
+    // struct btrfs_ioctl_vol_args_v2 { s64 fd; u64 transid; u64 flags; u64 unused[4]; char name[4040]; }
+    const SIZE: usize = 4096;
+    const NAME: usize = 56;
+    // #define BTRFS_IOC_SNAP_CREATE_V2 _IOW(BTRFS_IOCTL_MAGIC, 23, struct btrfs_ioctl_vol_args_v2)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_WRITE, 23, SIZE);
+    let name = name.as_bytes();
+    if name.contains(&0) {
+        return Err(Errno::EINVAL);
+    }
+    if name.len() >= SIZE - NAME {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let mut buffer = [0_u8; SIZE];
+    buffer[..8].copy_from_slice(&i64::from(source.as_raw_fd()).to_ne_bytes());
+    let flags = if read_only { BTRFS_SUBVOL_RDONLY } else { 0 };
+    buffer[16..24].copy_from_slice(&flags.to_ne_bytes());
+    buffer[NAME..NAME + name.len()].copy_from_slice(name);
+    // SAFETY: the kernel reads SIZE bytes, as the request says, of a buffer of that length; the descriptor in it
+    // is open for the whole call and the name ends in a NUL inside the buffer.
+    retry(|| check(unsafe { libc::ioctl(dir.as_raw_fd(), REQUEST, buffer.as_ptr()) })).map(drop)
+}
+
+/// Commits the running transaction of `file`'s btrfs and returns its number once it is on disk. Does not write
+/// out data that is still in the page cache: `syncfs` does.
+pub fn btrfs_commit(file: BorrowedFd<'_>) -> Result<u64> {
+    // #define BTRFS_IOC_START_SYNC _IOR(BTRFS_IOCTL_MAGIC, 24, __u64)
+    const START: libc::Ioctl = btrfs_request(IOC_READ, 24, 8);
+    // #define BTRFS_IOC_WAIT_SYNC _IOW(BTRFS_IOCTL_MAGIC, 22, __u64)
+    const WAIT: libc::Ioctl = btrfs_request(IOC_WRITE, 22, 8);
+    let mut transaction = 0_u64;
+    // SAFETY: the kernel writes one u64 into a variable that outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), START, &raw mut transaction) })?;
+    // SAFETY: the kernel reads one u64 out of a variable that outlives the call.
+    retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), WAIT, &raw const transaction) }))?;
+    Ok(transaction)
+}
+
+const BTRFS_SUBVOL_RDONLY: u64 = 2;
+
+/// Is the subvolume that `file` is the root of read-only? `EINVAL` where it is no subvolume's root.
+pub fn btrfs_is_read_only(file: BorrowedFd<'_>) -> Result<bool> {
+    btrfs_subvolume_flags(file).map(|flags| flags & BTRFS_SUBVOL_RDONLY != 0)
+}
+
+fn btrfs_subvolume_flags(file: BorrowedFd<'_>) -> Result<u64> {
+    // #define BTRFS_IOC_SUBVOL_GETFLAGS _IOR(BTRFS_IOCTL_MAGIC, 25, __u64)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ, 25, 8);
+    let mut flags = 0_u64;
+    // SAFETY: the kernel writes one u64 into a variable that outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, &raw mut flags) })?;
+    Ok(flags)
+}
+
+/// Makes the subvolume that `file` is the root of read-only or writable; its owner may.
+pub fn btrfs_set_read_only(file: BorrowedFd<'_>, read_only: bool) -> Result<()> {
+    // #define BTRFS_IOC_SUBVOL_SETFLAGS _IOW(BTRFS_IOCTL_MAGIC, 26, __u64)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_WRITE, 26, 8);
+    let flags = btrfs_subvolume_flags(file)?;
+    let wanted = if read_only { flags | BTRFS_SUBVOL_RDONLY } else { flags & !BTRFS_SUBVOL_RDONLY };
+    if wanted == flags {
+        return Ok(());
+    }
+    // SAFETY: the kernel reads one u64 out of a variable that outlives the call.
+    retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, &raw const wanted) })).map(drop)
 }
