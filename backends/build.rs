@@ -6,8 +6,6 @@
 //! the archive in front. Without an archive, or with `ROOTLING_DYNAMIC_BTRFSUTIL` set (the library is LGPL, and who
 //! ships binaries may prefer to leave it replaceable), the shared library is linked.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
-
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;

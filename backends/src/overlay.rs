@@ -29,10 +29,11 @@ use crate::backend::{
 use crate::change::{Change, DiffOptions};
 use crate::compare::diff_trees;
 use crate::dir::{Dir, EntryType, Times};
+use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay};
-use crate::pairing::{Changes, Rest};
-use crate::{flatten, reap, replicate, sys, usage};
+use crate::pairing::{Changes, Rest, count};
+use crate::{flatten, reap, replicate, sys};
 
 /// The backend [`Kind::Overlay`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +62,8 @@ impl OverlayFs {
     }
 }
 
-fn clone_mode(options: ForkOptions) -> replicate::Mode {
-    if options.always_clone { replicate::Mode::Always } else { replicate::Mode::Auto }
+fn clone_mode(options: ForkOptions) -> CloneMode {
+    if options.always_clone { CloneMode::Always } else { CloneMode::Auto }
 }
 
 impl Backend for OverlayFs {
@@ -113,8 +114,8 @@ impl Backend for OverlayFs {
         let target = dir.open_dir(FS)?;
         let options = replicate::Options::default();
         if tree.form == Form::Delta && parent.is_none() {
-            let cost = flatten::flatten(&tree.layers(), &target, self.userxattr, replicate::Mode::Auto)
-                .context(what)?;
+            let cost =
+                flatten::flatten(&tree.layers(), &target, self.userxattr, CloneMode::Auto).context(what)?;
             return Ok(Snapshotted { form: Form::Full, baseline: Baseline::None, cost });
         }
         let cost = replicate::replicate(&Dir::open(tree.fs())?, &target, &options).context(what)?;
@@ -183,9 +184,10 @@ impl Backend for OverlayFs {
         Ok(changes.into_sorted())
     }
 
-    /// Counts the upper directory.
+    /// Counts the upper directory. A delta's own files are its alone, except that a copy-up by clone shares what was not overwritten.
     fn usage(&self, tree: &Tree) -> Result<Usage> {
-        usage::usage(&tree.fs())
+        let counted = count(&Dir::open(tree.fs())?)?;
+        Ok(Usage { exclusive_bytes: (tree.form == Form::Delta).then_some(counted.disk_bytes), ..counted })
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {

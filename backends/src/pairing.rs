@@ -4,15 +4,16 @@
 //! names is compared here, so a search may name too much, never too little. What comes out equals, for these
 //! paths, what [`diff_trees`] says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use crate::backend::Usage;
 use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
-use crate::compare::{compare_entries, diff_trees};
+use crate::compare::{added_recursively, compare_entries, diff_trees, sort};
 use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Result};
 
@@ -39,7 +40,9 @@ impl Changes {
 
     /// Returns the changes, sorted by path, parents first.
     pub(crate) fn into_sorted(self) -> Vec<Change> {
-        self.found.into_values().collect()
+        let mut changes = self.found.into_values().collect::<Vec<_>>();
+        sort(&mut changes);
+        changes
     }
 
     /// Compares what `name` stands for in both directories, without descending into two directories.
@@ -50,16 +53,18 @@ impl Changes {
         match (kind_of(old)?, kind_of(new)?) {
             (None, None) => {}
             (Some(entry_type), None) => self.push(path, ChangeKind::Deleted, entry_type, Aspects::default()),
-            (None, Some(entry_type)) => self.added(new, name, path, entry_type)?,
+            (None, Some(_)) => self.added(new, name, path)?,
             (Some(before), Some(now)) => {
                 let aspects = compare_entries((old, name), (new, name), self.options)?;
+                let was_replaced = before != EntryType::Directory && now == EntryType::Directory;
+                if was_replaced {
+                    self.added(new, name, path)?;
+                }
                 if !aspects.is_empty() {
                     self.push(path, ChangeKind::Modified, now, aspects);
                 }
-                match (before, now) {
-                    (EntryType::Directory, EntryType::Directory) => return Ok(Rest::Children),
-                    (_, EntryType::Directory) => self.added_below(&new.open_dir(name)?, path)?,
-                    _ => {}
+                if now == EntryType::Directory && !was_replaced {
+                    return Ok(Rest::Children);
                 }
             }
         }
@@ -75,21 +80,12 @@ impl Changes {
         Ok(())
     }
 
-    fn added(&mut self, new: &Dir, name: &OsStr, path: &Path, entry_type: EntryType) -> Result<()> {
-        self.push(path, ChangeKind::Added, entry_type, Aspects::default());
-        match entry_type {
-            EntryType::Directory => self.added_below(&new.open_dir(name)?, path),
-            _ => Ok(()),
-        }
-    }
-
-    fn added_below(&mut self, dir: &Dir, path: &Path) -> Result<()> {
-        for entry in dir.entries()? {
-            let entry_type = match entry.entry_type {
-                Some(entry_type) => entry_type,
-                None => EntryType::of_mode(dir.stat(&entry.name)?.st_mode),
-            };
-            self.added(dir, &entry.name, &path.join(&entry.name), entry_type)?;
+    /// Notes `name` and all below it as added.
+    fn added(&mut self, new: &Dir, name: &OsStr, path: &Path) -> Result<()> {
+        let above = path.parent().unwrap_or(Path::new(""));
+        for mut change in added_recursively(new, Path::new(name))? {
+            change.path = above.join(&change.path);
+            self.found.insert(change.path.clone(), change);
         }
         Ok(())
     }
@@ -117,4 +113,35 @@ pub(crate) fn open_dir_beneath(root: &Dir, path: &Path) -> Result<Dir> {
 pub(crate) fn is_on_btrfs(dir: &Dir) -> Result<bool> {
     let status = nix::sys::statfs::fstatfs(dir.as_fd()).context(|| format!("fstatfs({dir})"))?;
     Ok(status.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC)
+}
+
+/// Counts what is below and including `root`: each inode once, whatever its names.
+pub(crate) fn count(root: &Dir) -> Result<Usage> {
+    let mut usage = Usage::default();
+    let mut linked = HashSet::new();
+    let mut add = |stat: &nix::sys::stat::FileStat| {
+        let is_dir = EntryType::of_mode(stat.st_mode) == EntryType::Directory;
+        if stat.st_nlink > 1 && !is_dir && !linked.insert((stat.st_dev, stat.st_ino)) {
+            return;
+        }
+        usage.entries += 1;
+        usage.apparent_bytes += u64::try_from(stat.st_size).unwrap_or(0);
+        // stat(2): st_blocks counts units of 512 bytes on every file system.
+        usage.disk_bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    };
+    add(&root.stat_self()?);
+    // Paths, not descriptors: the depth of a tree must not cost open files.
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let dir = open_dir_beneath(root, &path)?;
+        for entry in dir.entries()? {
+            // Gone since the listing: it occupies nothing.
+            let Some(stat) = dir.stat_if_exists(&entry.name)? else { continue };
+            add(&stat);
+            if EntryType::of_mode(stat.st_mode) == EntryType::Directory {
+                pending.push(path.join(&entry.name));
+            }
+        }
+    }
+    Ok(usage)
 }

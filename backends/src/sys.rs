@@ -556,32 +556,3 @@ pub fn btrfs_commit(file: BorrowedFd<'_>) -> Result<u64> {
     retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), WAIT, &raw const transaction) }))?;
     Ok(transaction)
 }
-
-const BTRFS_SUBVOL_RDONLY: u64 = 2;
-
-/// Is the subvolume that `file` is the root of read-only? `EINVAL` where it is no subvolume's root.
-pub fn btrfs_is_read_only(file: BorrowedFd<'_>) -> Result<bool> {
-    btrfs_subvolume_flags(file).map(|flags| flags & BTRFS_SUBVOL_RDONLY != 0)
-}
-
-fn btrfs_subvolume_flags(file: BorrowedFd<'_>) -> Result<u64> {
-    // #define BTRFS_IOC_SUBVOL_GETFLAGS _IOR(BTRFS_IOCTL_MAGIC, 25, __u64)
-    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ, 25, 8);
-    let mut flags = 0_u64;
-    // SAFETY: the kernel writes one u64 into a variable that outlives the call.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, &raw mut flags) })?;
-    Ok(flags)
-}
-
-/// Makes the subvolume that `file` is the root of read-only or writable; its owner may.
-pub fn btrfs_set_read_only(file: BorrowedFd<'_>, read_only: bool) -> Result<()> {
-    // #define BTRFS_IOC_SUBVOL_SETFLAGS _IOW(BTRFS_IOCTL_MAGIC, 26, __u64)
-    const REQUEST: libc::Ioctl = btrfs_request(IOC_WRITE, 26, 8);
-    let flags = btrfs_subvolume_flags(file)?;
-    let wanted = if read_only { flags | BTRFS_SUBVOL_RDONLY } else { flags & !BTRFS_SUBVOL_RDONLY };
-    if wanted == flags {
-        return Ok(());
-    }
-    // SAFETY: the kernel reads one u64 out of a variable that outlives the call.
-    retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, &raw const wanted) })).map(drop)
-}

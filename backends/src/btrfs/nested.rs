@@ -86,7 +86,7 @@ pub(super) fn snapshot(source: &Dir, parent: &Dir, name: &OsStr, read_only: bool
         made += fill_place(&open(source, nested)?, &copy, &nested.path, read_only)?;
     }
     if read_only {
-        set_read_only(&copy, true)?;
+        set_read_only(&copy)?;
     }
     Ok(made)
 }
@@ -109,15 +109,33 @@ fn fill_place(source: &Dir, copy: &Dir, path: &Path, read_only: bool) -> Result<
     Ok(made)
 }
 
-/// Makes a subvolume and all below it read-only or writable. A second call does nothing.
-pub(super) fn set_read_only_all(root: &Dir, read_only: bool) -> Result<()> {
+/// Makes what lies below a subvolume read-only, and then the subvolume. A second call does nothing.
+pub(super) fn set_read_only_all(root: &Dir) -> Result<()> {
     for nested in children(root)? {
-        set_read_only_all(&open(root, &nested)?, read_only)?;
+        set_read_only_all(&open(root, &nested)?)?;
     }
-    set_read_only(root, read_only)
+    set_read_only(root)
 }
 
-fn set_read_only(dir: &Dir, read_only: bool) -> Result<()> {
-    sys::btrfs_set_read_only(dir.as_fd(), read_only)
-        .context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_SETFLAGS, read-only {read_only})"))
+fn set_read_only(dir: &Dir) -> Result<()> {
+    let flags = flags(dir)?;
+    if flags & sys::BTRFS_SUBVOL_RDONLY != 0 {
+        return Ok(());
+    }
+    sys::set_subvolume_flags(dir.as_fd(), flags | sys::BTRFS_SUBVOL_RDONLY)
+        .context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_SETFLAGS, BTRFS_SUBVOL_RDONLY)"))
+}
+
+fn flags(dir: &Dir) -> Result<u64> {
+    sys::subvolume_flags(dir.as_fd()).context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_GETFLAGS)"))
+}
+
+/// Is the subvolume, with all inside it, read-only?
+pub(super) fn is_read_only(root: &Dir) -> Result<bool> {
+    for nested in children(root)? {
+        if !is_read_only(&open(root, &nested)?)? {
+            return Ok(false);
+        }
+    }
+    Ok(flags(root)? & sys::BTRFS_SUBVOL_RDONLY != 0)
 }

@@ -7,7 +7,7 @@
 //!
 //! Formats: linux/btrfs_tree.h; all numbers little-endian on disk, the headers between them in the machine's order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -25,6 +25,7 @@ const LAST_INODE: u64 = -256_i64 as u64;
 const INODE_ITEM_KEY: u32 = 1;
 const INODE_REF_KEY: u32 = 12;
 const INODE_EXTREF_KEY: u32 = 13;
+const EXTENT_DATA_KEY: u32 = 108;
 
 /// Room for the items of one call. Larger saves calls; the kernel fills it from one leaf after the other.
 const BUFFER: usize = 128 * 1024;
@@ -124,6 +125,34 @@ impl<'a> Search<'a> {
             _ => Ok(()),
         })?;
         Ok(names)
+    }
+
+    /// Returns the bytes on disk of the extents written after transaction `generation`, each counted once.
+    pub(super) fn written_after(&mut self, generation: u64) -> Result<u64> {
+        const REGULAR: u8 = 1;
+        let slice = Slice {
+            objects: (ROOT_INODE, LAST_INODE),
+            types: (INODE_ITEM_KEY, EXTENT_DATA_KEY),
+            min_transaction: generation.saturating_add(1),
+        };
+        let mut extents = HashMap::new();
+        self.run(slice, |key, item| {
+            // struct btrfs_file_extent_item { le64 generation; le64 ram_bytes; u8 compression; u8 encryption; le16 other;
+            // u8 type; le64 disk_bytenr; le64 disk_num_bytes; ... }; inline data has its bytes from disk_bytenr on.
+            if key.item_type == EXTENT_DATA_KEY
+                && u64::from_le_bytes(array(item, 0)?) > generation
+                && u8::from_le_bytes(array(item, 20)?) >= REGULAR
+            {
+                let (start, length) =
+                    (u64::from_le_bytes(array(item, 21)?), u64::from_le_bytes(array(item, 29)?));
+                // A hole starts nowhere.
+                if start != 0 {
+                    extents.insert(start, length);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(extents.into_values().sum())
     }
 
     fn run(&mut self, slice: Slice, mut visit: impl FnMut(Key, &[u8]) -> Result<()>) -> Result<()> {
