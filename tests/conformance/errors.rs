@@ -19,15 +19,14 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn fork_into_a_used_slot_fails(s: &Setup) -> Outcome {
-    let parent = s.parent(&tree! { "f" => file("f") });
-    let used = s.fork(&parent).tree.slot;
-    let before = s.view(&Tree { slot: used.clone(), ..s.fork(&parent).tree });
-    let result = s.backend.fork(&parent, &used, ForkOptions::default());
-    let object = used.to_str().unwrap();
-    assert_error(result, &[ErrorKind::AlreadyExists, ErrorKind::FailedPrecondition], object);
-    assert!(before.node("f").is_some() && used.join("fs").exists());
-    let result = s.backend.create(&used);
-    assert_error(result, &[ErrorKind::AlreadyExists, ErrorKind::FailedPrecondition], object);
+    let value = tree! { "f" => file("f") };
+    let parent = s.parent(&value);
+    let used = s.fork(&parent).tree;
+    let (slot, kinds) = (&used.slot, [ErrorKind::AlreadyExists, ErrorKind::FailedPrecondition]);
+    let object = slot.to_str().unwrap();
+    assert_error(s.backend.fork(&parent, slot, ForkOptions::default()), &kinds, object);
+    assert_error(s.backend.create(slot), &kinds, object);
+    s.assert_view(&used, &value, "what was in the slot");
     Ok(())
 }
 
@@ -65,11 +64,11 @@ fn always_clone_fails_where_nothing_can_be_cloned(s: &Setup) -> Outcome {
     if s.backend.capabilities().constant_time_fork {
         return Err(Skip::because("its forks touch no file"));
     }
-    let parent = s.parent(&tree! { "d" => dir(), "d/f" => file("data") });
+    let parent = s.parent(&tree! { "d" => dir(), "d/uncloned" => file("data") });
     let slot = s.slot();
     let result = s.backend.fork(&parent, &slot, ForkOptions { always_clone: true, ..ForkOptions::default() });
     let error = result.expect_err("nothing can be cloned here");
-    assert!(format!("{error:?}").contains('f'), "{error:?}");
+    assert!(format!("{error:?}").contains("uncloned"), "{error:?}");
     let left: Vec<_> = fs::read_dir(&slot).into_iter().flatten().collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     Ok(())

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rootling_backends::{
-    Access, Backend, Baseline, Change, DiffOptions, ErrorKind, ForkOptions, Form, Snapshotted, Tree,
+    Access, Backend, Baseline, Change, DiffOptions, Dir, ErrorKind, ForkOptions, Form, Snapshotted, Tree,
+    compare,
 };
 
 use crate::support::compare::{assert_tree_eq, diff, lines};
@@ -124,8 +125,7 @@ impl Setup {
 
     /// Returns what a reader of the tree sees.
     pub(crate) fn view(&self, tree: &Tree) -> TreeValue {
-        let root = self.backend.mount(tree, Access::ReadOnly, false).open_root().unwrap();
-        TreeValue::read(&root).unwrap()
+        TreeValue::read(&self.root(tree)).unwrap()
     }
 
     /// Asserts what a reader of the tree sees.
@@ -138,13 +138,20 @@ impl Setup {
         self.backend.changes(&fork.tree, &fork.parent, &fork.baseline, options).unwrap()
     }
 
-    /// Asserts that `changes` finds exactly what differs, with and without times.
+    fn root(&self, tree: &Tree) -> Dir {
+        self.backend.mount(tree, Access::ReadOnly, false).open_root().unwrap()
+    }
+
+    /// Asserts that `changes` finds exactly what differs, with and without times, as judged by the kit and by `diff_trees`.
     #[track_caller]
     pub(crate) fn assert_changes_exact(&self, fork: &Fork) {
         let (old, new) = (self.view(&fork.parent), self.view(&fork.tree));
         for options in [DiffOptions { times: false }, DiffOptions { times: true }] {
             let found = lines(&self.changes(fork, options));
             assert_eq!(found, lines(&diff(&old, &new, options)), "changes with {options:?}");
+            let judged =
+                compare::diff_trees(&self.root(&fork.parent), &self.root(&fork.tree), options).unwrap();
+            assert_eq!(found, lines(&judged), "diff_trees with {options:?}");
         }
     }
 

@@ -37,10 +37,14 @@ fn differences(found: &TreeValue, expected: &TreeValue) -> Vec<String> {
     paths.into_iter().filter_map(one).take(20).collect()
 }
 
-/// Returns what changed from `parent` to `child`, as a backend has to say it.
+/// Returns what changed from `parent` to `child`, as a backend has to say it: sorted by the bytes of the paths.
 pub(crate) fn diff(parent: &TreeValue, child: &TreeValue, options: DiffOptions) -> Vec<Change> {
     let paths: BTreeSet<&Path> = parent.iter().chain(child.iter()).map(|(path, _)| path).collect();
-    paths.into_iter().filter_map(|path| change(parent, child, path, options)).collect()
+    let mut changes: Vec<Change> =
+        paths.into_iter().filter_map(|path| change(parent, child, path, options)).collect();
+    // By bytes, not by components: `a.b` comes between `a` and `a/b`.
+    changes.sort_by(|one, other| one.path.as_os_str().cmp(other.path.as_os_str()));
+    changes
 }
 
 fn change(parent: &TreeValue, child: &TreeValue, path: &Path, options: DiffOptions) -> Option<Change> {
