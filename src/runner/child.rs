@@ -1,0 +1,409 @@
+//! The child's side of a plan: system calls only.
+//!
+//! Nothing here allocates, takes a lock, prints or panics, because the process is a copy of one that may have
+//! had other threads (as under a test harness): their locks are held for ever. A failure is sent as a number.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
+use nix::mount::{MntFlags, MsFlags};
+use nix::pty::Winsize;
+use nix::sys::stat::{Mode, fstat};
+use rootling_backends::sys as kernel;
+use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+
+use super::plan::{Base, NewFs, Op};
+use super::report::{self, Kind};
+use super::{caps, sys};
+
+type Result<T> = nix::Result<T>;
+
+/// What the child starts with and opens on its way.
+#[derive(Debug)]
+pub(super) struct Child<'a> {
+    /// Where failures go.
+    pub(super) report: BorrowedFd<'a>,
+    /// The root filesystem's detached mount.
+    pub(super) root: BorrowedFd<'a>,
+    /// Our bounding set before anything is dropped.
+    pub(super) bounding: u64,
+    /// Who owns the terminal.
+    pub(super) uid: u32,
+    /// The terminal's first size.
+    pub(super) size: Option<Winsize>,
+    /// The command's end of the terminal.
+    pub(super) terminal: Option<OwnedFd>,
+    held: Held,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    proc: Option<OwnedFd>,
+    sys: Option<OwnedFd>,
+    dev: Option<OwnedFd>,
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+    files: Option<OwnedFd>,
+}
+
+impl<'a> Child<'a> {
+    /// Starts with nothing opened.
+    pub(super) fn new(report: BorrowedFd<'a>, root: BorrowedFd<'a>, bounding: u64, uid: u32) -> Self {
+        Self { report, root, bounding, uid, size: None, terminal: None, held: Held::default() }
+    }
+
+    /// Runs the plan's steps in order; the first failure is reported and ends the process.
+    pub(super) fn set_up(&mut self, ops: &[Op]) {
+        for (index, op) in ops.iter().enumerate() {
+            match self.step(op) {
+                Ok(()) => {}
+                Err(errno) if matches!((op, errno), (Op::File { .. }, Errno::ENOENT)) => {
+                    report::send(self.report, Kind::Note, index, errno as i32, None);
+                }
+                Err(errno) => {
+                    report::send(self.report, Kind::Step, index, errno as i32, None);
+                    sys::exit(125);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, op: &Op) -> Result<()> {
+        match op {
+            Op::DieWithParent => die_with_parent(self.report),
+            Op::BecomeRoot => self.become_root(),
+            Op::SlavePropagation => {
+                let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+                nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)
+            }
+            Op::AttachRoot => self.attach_root(),
+            Op::Mount { new, base, target, resolve, make, optional, keep } => {
+                let mounted = self.mount(new, *base, target, *resolve, *make);
+                match mounted {
+                    Ok(mount) => self.keep(*keep, mount),
+                    // Best effort: an optional file system is a view that the box can do without.
+                    Err(_) if *optional => {}
+                    Err(errno) => return Err(errno),
+                }
+                Ok(())
+            }
+            Op::BindSys => self.bind_sys(),
+            Op::Device { source, target, device } => self.device(source, target, *device),
+            Op::DevLink { name, target } => nix::unistd::symlinkat(target.as_c_str(), self.dev()?, name.as_c_str()),
+            Op::Bind { source, target, attributes } => self.bind(source, target, *attributes),
+            Op::OpenFiles => self.open_files(),
+            Op::File { name, target, content } => self.file(name, target, content.to_bytes()),
+            Op::CloseFiles => self.close_files(),
+            Op::ReadOnly { base, path } => self.read_only(*base, path),
+            Op::Mask { base, path } => self.mask(*base, path),
+            Op::Loopback => sys::loopback_up(),
+            Op::Pivot => self.pivot(),
+            Op::Hostname { name } => nix::unistd::sethostname(lossless(name)),
+            Op::Terminal => self.open_terminal(),
+            // ENOSYS: a kernel without keyrings has none to leave.
+            Op::Keyring => ignore(sys::new_session_keyring(), Errno::ENOSYS),
+            Op::Umask => {
+                nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
+                Ok(())
+            }
+            Op::DropCapabilities { keep } => caps::drop_all_but(*keep, self.bounding),
+            Op::NoNewPrivileges => no_new_privileges(),
+        }
+    }
+
+    fn become_root(&self) -> Result<()> {
+        let mut go = [0];
+        if sys::receive(self.report, &mut go, true)? == 0 {
+            sys::exit(125);
+        }
+        // The parent left the groups of the caller: in the new namespace they are unmapped and mean nothing,
+        // but they still open files.
+        sys::set_identity(0, 0, Some(&[])).or_else(|errno| match errno {
+            // A map of a single id comes with setgroups denied.
+            Errno::EPERM => sys::set_identity(0, 0, None),
+            errno => Err(errno),
+        })?;
+        sys::prctl(libc::PR_SET_DUMPABLE, 0)
+    }
+
+    // ------------------------------------------------------------ places
+
+    fn base(&self, base: Base) -> Result<BorrowedFd<'_>> {
+        let held = match base {
+            Base::Root => return Ok(self.root),
+            Base::Proc => &self.held.proc,
+            Base::Sys => &self.held.sys,
+            Base::Dev => &self.held.dev,
+        };
+        held.as_ref().map(OwnedFd::as_fd).ok_or(Errno::EBADF)
+    }
+
+    fn dev(&self) -> Result<BorrowedFd<'_>> {
+        self.base(Base::Dev)
+    }
+
+    fn keep(&mut self, keep: Option<Base>, mount: OwnedFd) {
+        match keep {
+            Some(Base::Proc) => self.held.proc = Some(mount),
+            Some(Base::Sys) => self.held.sys = Some(mount),
+            Some(Base::Dev) => self.held.dev = Some(mount),
+            Some(Base::Root) | None => {}
+        }
+    }
+
+    /// Opens a path the user named as a process inside would see it.
+    fn resolve(&self, path: &CStr, flags: OFlag) -> Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+        for _ in 0..128 {
+            // openat2(2): EAGAIN means that a rename or mount elsewhere raced with a `..`: try again.
+            match nix::fcntl::openat2(self.root, path, how) {
+                Err(Errno::EAGAIN) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Opens a directory whose last name is not followed, making it where asked.
+    fn directory(&self, base: Base, path: &CStr, make: bool) -> Result<OwnedFd> {
+        let at = self.base(base)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(at, path, flags, Mode::empty()) {
+            Err(Errno::ENOENT) if make => {
+                nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
+                nix::fcntl::openat(at, path, flags, Mode::empty())
+            }
+            other => other,
+        }
+    }
+
+    /// Opens what may be missing.
+    fn open_if_exists(&self, base: Base, path: &CStr) -> Result<Option<OwnedFd>> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(self.base(base)?, path, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    // ------------------------------------------------------------ mounts
+
+    /// Attaches over `/`: the one directory that is there on every host. Absolute paths still start at the
+    /// host's root, because a process's root directory does not move when something is mounted over it.
+    fn attach_root(&self) -> Result<()> {
+        let private = u64::try_from(libc::MS_PRIVATE).unwrap_or_default();
+        kernel::mount_setattr(self.root, 0, private, true)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let slash = nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())?;
+        kernel::move_mount(self.root, slash.as_fd())
+    }
+
+    fn mount(&self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<OwnedFd> {
+        let target = if resolve {
+            self.resolve(target, OFlag::O_DIRECTORY)?
+        } else {
+            self.directory(base, target, make)?
+        };
+        let mount = new_mount(new)?;
+        kernel::move_mount(mount.as_fd(), target.as_fd())?;
+        Ok(mount)
+    }
+
+    fn bind_sys(&mut self) -> Result<()> {
+        let clone = match kernel::open_tree_clone(AT_FDCWD, c"/sys", false) {
+            // In a user namespace the mounts below are locked to it: only together.
+            Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, c"/sys", true)?,
+            other => other?,
+        };
+        let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        kernel::mount_setattr(clone.as_fd(), attributes, 0, true)?;
+        let target = self.directory(Base::Root, c"sys", true)?;
+        kernel::move_mount(clone.as_fd(), target.as_fd())?;
+        self.held.sys = Some(clone);
+        Ok(())
+    }
+
+    fn device(&mut self, source: &CStr, target: &CStr, device: (u32, u32)) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let node = nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?;
+        let stat = fstat(&node)?;
+        let expected = libc::makedev(device.0, device.1);
+        if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != expected {
+            return Err(Errno::ENXIO);
+        }
+        let clone = kernel::open_tree_clone(node.as_fd(), c"", false)?;
+        kernel::mount_setattr(clone.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false)?;
+        self.show_in_dev(&clone, target)?;
+        if device == (1, 3) {
+            self.held.null = Some(clone);
+        }
+        Ok(())
+    }
+
+    fn show_in_dev(&self, clone: &OwnedFd, name: &CStr) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let point = nix::fcntl::openat(self.dev()?, name, flags, Mode::S_IRUSR)?;
+        kernel::move_mount(clone.as_fd(), point.as_fd())
+    }
+
+    fn bind(&self, source: &CStr, target: &CStr, attributes: u64) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let source = nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?;
+        let clone = kernel::open_tree_clone(source.as_fd(), c"", true)?;
+        let private = u64::try_from(libc::MS_PRIVATE).unwrap_or_default();
+        kernel::mount_setattr(clone.as_fd(), attributes, private, true)?;
+        let target = self.resolve(target, OFlag::empty())?;
+        kernel::move_mount(clone.as_fd(), target.as_fd())
+    }
+
+    /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).
+    fn open_files(&mut self) -> Result<()> {
+        let target = self.directory(Base::Dev, c"shm", true)?;
+        let context = kernel::fsopen(c"tmpfs")?;
+        kernel::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
+        kernel::fsconfig_create(context.as_fd())?;
+        let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let mount = kernel::fsmount(context.as_fd(), attributes)?;
+        kernel::move_mount(mount.as_fd(), target.as_fd())?;
+        self.held.files = Some(mount);
+        Ok(())
+    }
+
+    fn file(&self, name: &CStr, target: &CStr, mut content: &[u8]) -> Result<()> {
+        let target = self.resolve(target, OFlag::empty())?;
+        let files = self.held.files.as_ref().ok_or(Errno::EBADF)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?;
+        while !content.is_empty() {
+            let written = nix::unistd::write(&file, content)?;
+            content = content.get(written..).unwrap_or_default();
+        }
+        let clone = kernel::open_tree_clone(file.as_fd(), c"", false)?;
+        kernel::move_mount(clone.as_fd(), target.as_fd())
+    }
+
+    fn close_files(&mut self) -> Result<()> {
+        let Some(files) = self.held.files.take() else { return Ok(()) };
+        nix::unistd::fchdir(&files)?;
+        nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
+        nix::unistd::chdir(c"/")
+    }
+
+    fn read_only(&self, base: Base, path: &CStr) -> Result<()> {
+        let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
+        let clone = kernel::open_tree_clone(target.as_fd(), c"", false)?;
+        kernel::mount_setattr(clone.as_fd(), MOUNT_ATTR_RDONLY, 0, false)?;
+        kernel::move_mount(clone.as_fd(), target.as_fd())
+    }
+
+    /// The null device is the host's, checked: one inside could have been swapped for a link.
+    fn mask(&mut self, base: Base, path: &CStr) -> Result<()> {
+        let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
+        if fstat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            let null = self.held.null.as_ref().ok_or(Errno::EBADF)?;
+            let clone = kernel::open_tree_clone(null.as_fd(), c"", false)?;
+            return kernel::move_mount(clone.as_fd(), target.as_fd());
+        }
+        if let Some(empty) = &self.held.empty {
+            let clone = kernel::open_tree_clone(empty.as_fd(), c"", false)?;
+            return kernel::move_mount(clone.as_fd(), target.as_fd());
+        }
+        let context = kernel::fsopen(c"tmpfs")?;
+        kernel::fsconfig_string(context.as_fd(), c"nr_inodes", c"1")?;
+        kernel::fsconfig_create(context.as_fd())?;
+        let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let mount = kernel::fsmount(context.as_fd(), attributes)?;
+        kernel::move_mount(mount.as_fd(), target.as_fd())?;
+        self.held.empty = Some(mount);
+        Ok(())
+    }
+
+    fn pivot(&self) -> Result<()> {
+        nix::unistd::fchdir(self.root)?;
+        // pivot_root(2), NOTES: "." twice stacks the old root on the new one, so no directory is needed for it.
+        nix::unistd::pivot_root(c".", c".")?;
+        nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
+        nix::unistd::chdir(c"/")
+    }
+
+    fn open_terminal(&mut self) -> Result<()> {
+        let peer = open_terminal(self.report, self.dev()?, self.uid, self.size.as_ref())?;
+        let clone = kernel::open_tree_clone(peer.as_fd(), c"", false)?;
+        self.show_in_dev(&clone, c"console")?;
+        self.terminal = Some(peer);
+        Ok(())
+    }
+}
+
+/// *child*: opens a new terminal of the devpts in `dev`, sends the master away, returns the other end.
+pub(super) fn open_terminal(
+    report: BorrowedFd<'_>,
+    dev: BorrowedFd<'_>,
+    uid: u32,
+    size: Option<&Winsize>,
+) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let master = nix::fcntl::openat(dev, c"pts/ptmx", flags, Mode::empty())?;
+    // Somebody inside may have mounted or made something else there.
+    let real = nix::sys::statfs::fstatfs(&master)?.filesystem_type() == nix::sys::statfs::DEVPTS_SUPER_MAGIC;
+    if !real || fstat(&master)?.st_rdev != libc::makedev(5, 2) {
+        return Err(Errno::ENXIO);
+    }
+    let peer = sys::pty_peer(master.as_fd())?;
+    nix::unistd::fchown(&peer, Some(nix::unistd::Uid::from_raw(uid)), None)?;
+    if let Some(size) = size {
+        sys::set_window_size(master.as_fd(), size)?;
+    }
+    report::send(report, Kind::Terminal, 0, 0, Some(master.as_fd()));
+    Ok(peer)
+}
+
+/// *child*: asks to be killed when the parent dies, and finds out whether it already has.
+pub(super) fn die_with_parent(report: BorrowedFd<'_>) -> Result<()> {
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
+    // In a new pid namespace getppid is always 0; a closed socket tells as well.
+    match sys::receive(report, &mut [0], false) {
+        Ok(0) => sys::exit(125),
+        _ => Ok(()),
+    }
+}
+
+/// *child*: no set-user-id, and nobody inside looks into this process: it still is the host's program.
+pub(super) fn no_new_privileges() -> Result<()> {
+    sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+fn new_mount(new: &NewFs) -> Result<OwnedFd> {
+    let context = kernel::fsopen(&new.fs)?;
+    let set = |key: &CStr, value: &CStr| {
+        if value.is_empty() {
+            kernel::fsconfig_flag(context.as_fd(), key)
+        } else {
+            kernel::fsconfig_string(context.as_fd(), key, value)
+        }
+    };
+    for (key, value) in &new.options {
+        set(key, value)?;
+    }
+    for (key, value) in &new.wishes {
+        // Best effort: the kernel refuses what this user namespace cannot express.
+        set(key, value).ok();
+    }
+    kernel::fsconfig_create(context.as_fd())?;
+    kernel::fsmount(context.as_fd(), new.attributes)
+}
+
+fn ignore(result: Result<()>, harmless: Errno) -> Result<()> {
+    match result {
+        Err(errno) if errno == harmless => Ok(()),
+        other => other,
+    }
+}
+
+fn lossless(text: &CStr) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(text.to_bytes())
+}

@@ -1,0 +1,116 @@
+//! Another command in a box that is running.
+//!
+//! One process joins the box's namespaces by a handle on its command, and a child of it becomes the new
+//! command: a pid namespace takes in only children. The first is outside the pid namespace, so nobody in the
+//! box can see it; the second keeps to the same last steps as `run`. The environment is the spec's, never ours.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use rootling_backends::{Context, Result};
+
+use super::child::{die_with_parent, no_new_privileges, open_terminal};
+use super::plan::Command;
+use super::report::{self, Channel, Kind};
+use super::running::Running;
+use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command};
+use super::spec::Process;
+use super::sys::{self, Cloned};
+use super::{caps, tty};
+
+const STEPS: [&str; 6] = [
+    "die with the caller",
+    "join the namespaces of the box",
+    "become root of the box",
+    "open a terminal in the box",
+    "join a new session keyring",
+    "drop capabilities",
+];
+
+/// Runs a command in a running box, to its end; `NotFound` where the box has ended.
+///
+/// The caller needs to be root, or the user whose user namespace the box is in.
+pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
+    let command = Command::build(process)?;
+    let handle = target.open()?;
+    let own_userns = joins_userns(target.pid)?;
+    let facts = Facts::read()?;
+    let signals = Signals::block()?;
+    let size = if command.tty { tty::size() } else { None };
+    let channel = Channel::new()?;
+    match sys::clone3(0).context(|| "clone3()")? {
+        Cloned::Child => {
+            let report = channel.into_child();
+            let bounding = if own_userns { u64::MAX } else { facts.bounding };
+            let mut terminal = None;
+            for step in 0..STEPS.len() {
+                let done = match step {
+                    0 => die_with_parent(report.as_fd()),
+                    1 => join(handle.as_fd(), own_userns),
+                    2 if own_userns => become_root(),
+                    3 if command.tty => open_dev()
+                        .and_then(|dev| open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref()))
+                        .map(|peer| terminal = Some(peer)),
+                    4 => keyring(),
+                    5 => caps::drop_all_but(caps::DEFAULT, bounding).and_then(|()| no_new_privileges()),
+                    _ => Ok(()),
+                };
+                if let Err(errno) = done {
+                    report::send(report.as_fd(), Kind::Step, step, errno as i32, None);
+                    sys::exit(125);
+                }
+            }
+            nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
+            fork_command(&command, &report, terminal, facts.ignored)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            let listener = channel.into_parent();
+            let mut guest = Guest { pid, pidfd, ended: false };
+            let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
+            finish(&mut guest, &listener, &signals, &name, &command, |_| {})
+        }
+    }
+}
+
+/// setns(2) refuses the user namespace one is in already.
+fn joins_userns(pid: i32) -> Result<bool> {
+    let id = |path: String| {
+        std::fs::metadata(&path).map(|meta| (meta.dev(), meta.ino())).context(|| format!("stat({path})"))
+    };
+    Ok(id("/proc/self/ns/user".to_owned())? != id(format!("/proc/{pid}/ns/user"))?)
+}
+
+fn join(handle: BorrowedFd<'_>, own_userns: bool) -> nix::Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP
+        | CloneFlags::CLONE_NEWNET;
+    flags.set(CloneFlags::CLONE_NEWUSER, own_userns);
+    sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
+    nix::sched::setns(handle, flags)
+}
+
+fn become_root() -> nix::Result<()> {
+    let joined = sys::set_identity(0, 0, Some(&[])).or_else(|_| sys::set_identity(0, 0, None));
+    // Changing identity made the kernel forget the request; the parent cannot have gone unnoticed for long,
+    // because the report socket fails then.
+    joined.and_then(|()| sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong))
+}
+
+fn open_dev() -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(AT_FDCWD, c"/dev", flags, Mode::empty())
+}
+
+fn keyring() -> nix::Result<()> {
+    match sys::new_session_keyring() {
+        Err(Errno::ENOSYS) => Ok(()),
+        other => other,
+    }
+}

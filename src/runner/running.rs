@@ -1,0 +1,65 @@
+//! How a running box is found again: a process id alone may be somebody else's by now.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use rootling_backends::{Context, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::sys;
+
+/// A process, named so that no other process ever has the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The box's command, as its caller sees it.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot: field 22 of `/proc/PID/stat`.
+    pub start_time_ticks: u64,
+    /// Which boot that was.
+    pub boot_id: String,
+}
+
+impl Running {
+    /// Describes a process that runs now.
+    pub fn of(pid: i32) -> Result<Self> {
+        Ok(Self { pid, start_time_ticks: start_time(pid)?, boot_id: boot_id()? })
+    }
+
+    /// Is it still running?
+    pub fn is_alive(&self) -> bool {
+        self.open().is_ok()
+    }
+
+    /// Opens a handle on it; `NotFound` where it has ended, also if its id is in use again.
+    pub(super) fn open(&self) -> Result<OwnedFd> {
+        let gone = || Error::new(ErrorKind::NotFound, format!("process {} of the box has ended", self.pid));
+        if boot_id()? != self.boot_id {
+            return Err(gone());
+        }
+        // The handle first, the time after: what the handle holds cannot be replaced under us.
+        let handle = sys::pidfd_open(self.pid).map_err(|_| gone())?;
+        match start_time(self.pid) {
+            Ok(time) if time == self.start_time_ticks => Ok(handle),
+            _ => Err(gone()),
+        }
+    }
+}
+
+/// Field 22 of proc_pid_stat(5); the second is a name in parentheses that may hold anything. A zombie has ended.
+fn start_time(pid: i32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read(&path).context(|| format!("read({path})"))?;
+    let text = String::from_utf8_lossy(&text);
+    let mut fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+    let state = fields.next().unwrap_or("Z");
+    let time = fields.nth(18).and_then(|field| field.parse().ok());
+    match time {
+        Some(time) if !matches!(state, "Z" | "X") => Ok(time),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("process {pid} has ended"))),
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).context(|| format!("read({path})"))
+}

@@ -1,0 +1,395 @@
+//! System calls for namespaces, terminals and identities: the only unsafe file of the root crate.
+//!
+//! Everything marked *child* is called between `clone3` and `execve`, in a copy of a process that may have had
+//! other threads: such a function allocates nothing, takes no lock and never goes through a C library wrapper
+//! that does (glibc's `setresuid` signals all threads it believes to exist; its `fork` takes malloc's locks).
+
+#![expect(unsafe_code, reason = "this file is the fence around it")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::pty::Winsize;
+
+type Result<T> = nix::Result<T>;
+
+fn check(returned: libc::c_long) -> Result<libc::c_long> {
+    Errno::result(returned)
+}
+
+fn own(raw: libc::c_long) -> OwnedFd {
+    let raw = RawFd::try_from(raw).expect("the kernel returns descriptors as int");
+    // SAFETY: the kernel just returned this descriptor to us, and nothing else knows it.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// Takes a descriptor that just arrived in a message.
+pub(super) fn own_received(raw: RawFd) -> OwnedFd {
+    own(raw.into())
+}
+
+fn pid(raw: libc::c_long) -> libc::pid_t {
+    libc::pid_t::try_from(raw).expect("the kernel returns process ids as int")
+}
+
+// ---------------------------------------------------------------- processes
+
+/// struct clone_args (linux/sched.h), its first version.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Which of the two processes a clone returned in.
+#[derive(Debug)]
+pub(super) enum Cloned {
+    /// The new one: only functions marked *child* from here to `execve`.
+    Child,
+    /// The old one.
+    Parent {
+        /// The new process, as we see it.
+        pid: libc::pid_t,
+        /// A handle on it that no later process can take over.
+        pidfd: OwnedFd,
+    },
+}
+
+/// Makes a child in new namespaces, `CLONE_NEW*` in `namespaces`, with default signal handlers.
+pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
+    const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    let mut pidfd: c_int = -1;
+    let arguments = CloneArgs {
+        flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: u64::try_from(libc::SIGCHLD).expect("signals are positive"),
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM and with no stack this is a fork: the child has its own copy of all memory and
+    // keeps to *child* functions. The struct and `pidfd` outlive the call.
+    let returned = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>())
+    })?;
+    Ok(match returned {
+        0 => Cloned::Child,
+        child => Cloned::Parent { pid: pid(child), pidfd: own(pidfd.into()) },
+    })
+}
+
+/// *child*: forks without the C library's handlers and locks; 0 in the new process.
+pub(super) fn fork() -> Result<libc::pid_t> {
+    // SAFETY: flags of SIGCHLD alone and null for the rest make clone(2) a fork on every architecture.
+    check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).map(pid)
+}
+
+/// Forks a process that has one thread: both may allocate afterwards.
+pub(super) fn fork_single_threaded() -> Result<nix::unistd::ForkResult> {
+    // SAFETY: the caller is documented to run with a single thread, so no lock is held by another.
+    unsafe { nix::unistd::fork() }
+}
+
+/// *child*: ends the process without exit handlers.
+pub(super) fn exit(status: c_int) -> ! {
+    // SAFETY: _exit touches no memory and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Opens a handle on a process.
+pub(super) fn pidfd_open(process: libc::pid_t) -> Result<OwnedFd> {
+    // SAFETY: both arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) }).map(own)
+}
+
+/// Sends a signal to the process behind a handle.
+pub(super) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: c_int) -> Result<()> {
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: a null siginfo is allowed; the rest are integers.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) })
+        .map(drop)
+}
+
+/// *child*: sends a signal to a process of this pid namespace.
+pub(super) fn kill(process: libc::pid_t, signal: c_int) {
+    // SAFETY: kill touches no memory. Best effort: the process may be gone already.
+    unsafe { libc::kill(process, signal) };
+}
+
+/// *child*: takes one signal that is blocked; `SIGKILL` and `SIGSTOP` are never taken.
+pub(super) fn wait_for_signal() -> c_int {
+    let all = u64::MAX;
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: the mask is the kernel's eight bytes and outlives the call; info and timeout may be null.
+    let signal = unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, none, none, size_of::<u64>())
+    };
+    c_int::try_from(signal).unwrap_or(-1)
+}
+
+/// *child*: blocks every signal, or none.
+pub(super) fn set_signal_mask(mask: u64) {
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: the mask is the kernel's eight bytes and outlives the call; the old one is not asked for.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, size_of::<u64>())
+    };
+}
+
+/// *child*: gives one signal its default action.
+pub(super) fn default_signal(signal: c_int) {
+    // SAFETY: SIG_DFL runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// *child*: reaps one ended child: its id and wait status, or `None` where none has ended.
+pub(super) fn reap() -> Option<(libc::pid_t, c_int)> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    let process = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (process > 0).then_some((process, status))
+}
+
+/// Waits for one child; its wait status.
+pub(super) fn wait_for(process: libc::pid_t) -> Result<c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` outlives the call.
+        match check(unsafe { libc::waitpid(process, &raw mut status, 0) }.into()) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(|_| status),
+        }
+    }
+}
+
+/// The exit status a shell would show for a wait status: 128+n for signal n.
+pub(super) fn shell_status(status: c_int) -> u8 {
+    let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// *child*: `prctl` with integers only.
+pub(super) fn prctl(option: c_int, value: c_ulong) -> Result<()> {
+    // SAFETY: the options used here take integers, no pointers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0) }).map(drop)
+}
+
+/// *child*: closes every descriptor from `first` on.
+pub(super) fn close_from(first: u32) -> Result<()> {
+    // SAFETY: the caller is about to exec or lives without descriptors: no owner will use or close them again.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// *child*: moves `file` to descriptor 3, close-on-exec, and closes everything above.
+pub(super) fn keep_only(file: BorrowedFd<'_>) -> Result<BorrowedFd<'static>> {
+    if file.as_raw_fd() != 3 {
+        // SAFETY: whoever owned 3 is a local of a function that never returns, so it will not be closed again.
+        check(unsafe { libc::dup3(file.as_raw_fd(), 3, libc::O_CLOEXEC) }.into())?;
+    }
+    close_from(4)?;
+    // SAFETY: 3 is open, and stays so until this process executes something or ends.
+    Ok(unsafe { BorrowedFd::borrow_raw(3) })
+}
+
+/// *child*: makes `file` descriptor number `number` as well, not close-on-exec.
+pub(super) fn duplicate_as(file: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+    // SAFETY: 0, 1 and 2 have no owner in Rust.
+    check(unsafe { libc::dup2(file.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// *child*: joins a new session keyring, so that the caller's keys stay outside.
+pub(super) fn new_session_keyring() -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    let none: *const c_char = std::ptr::null();
+    // SAFETY: a null name means an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) }).map(drop)
+}
+
+// ---------------------------------------------------------------- identities
+
+/// *child*: sets real, effective and saved user and group and the supplementary groups of this thread.
+pub(super) fn set_identity(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: the kernel reads `len` ids out of a slice that outlives the call.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: all arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: all arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// struct __user_cap_header_struct (linux/capability.h).
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: c_int,
+}
+
+/// struct __user_cap_data_struct, twice: capabilities 0-31 and 32-63.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// *child*: the permitted capabilities of this thread.
+pub(super) fn permitted() -> Result<u64> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 writes two data structs; both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+}
+
+/// *child*: makes `set` permitted and effective; nothing is inheritable.
+pub(super) fn set_capabilities(set: u64) -> Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |bits: u64| {
+        let bits = u32::try_from(bits & u64::from(u32::MAX)).expect("masked");
+        CapData { effective: bits, permitted: bits, inheritable: 0 }
+    };
+    let data = [half(set), half(set >> 32)];
+    // SAFETY: version 3 reads two data structs; both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+// ---------------------------------------------------------------- exec
+
+/// Strings as `execve` wants them: pointers, then null.
+#[derive(Debug)]
+pub(super) struct StringArray {
+    strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl StringArray {
+    /// Keeps the strings and their addresses.
+    pub(super) fn new(strings: Vec<CString>) -> Self {
+        // Moving a CString does not move its bytes, so the addresses stay right.
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    pub(super) fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// *child*: replaces the program; returns only on failure.
+pub(super) fn execve(path: &CStr, arguments: &StringArray, environment: &StringArray) -> Errno {
+    // SAFETY: both arrays end in null and every string in them lives as long as its array.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// *child*: the current directory, as bytes without NUL.
+pub(super) fn current_dir(buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into a buffer that outlives the call.
+    let length = check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    Ok(usize::try_from(length).expect("success is not negative").saturating_sub(1))
+}
+
+// ---------------------------------------------------------------- terminals
+
+/// *child*: unlocks a pty and opens its other end, by descriptor and not by path.
+pub(super) fn pty_peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // #define TIOCSPTLCK _IOW('T', 0x31, int)  (asm-generic/ioctls.h)
+    let unlocked: c_int = 0;
+    // SAFETY: the kernel reads one int that outlives the call.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) }.into())?;
+    // #define TIOCGPTPEER _IO('T', 0x41)  (asm-generic/ioctls.h)
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the argument is an integer.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into()).map(own)
+}
+
+/// *child*: makes a terminal the controlling one of this session.
+pub(super) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the argument is an integer.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Returns a terminal's size.
+pub(super) fn window_size(terminal: BorrowedFd<'_>) -> Result<Winsize> {
+    let mut size = Winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes one struct winsize that outlives the call.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }.into())?;
+    Ok(size)
+}
+
+/// Sets a terminal's size; its foreground processes get `SIGWINCH`.
+pub(super) fn set_window_size(terminal: BorrowedFd<'_>, size: &Winsize) -> Result<()> {
+    // SAFETY: the kernel reads one struct winsize that outlives the call.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) }.into())
+        .map(drop)
+}
+
+// ---------------------------------------------------------------- messages between the two
+
+/// *child*: sends a message, with a descriptor where one is given.
+pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], file: Option<BorrowedFd<'_>>) -> Result<()> {
+    /// A cmsghdr with one descriptor behind it, as CMSG_SPACE(sizeof(int)) lays it out.
+    #[repr(C, align(8))]
+    struct Control {
+        header: libc::cmsghdr,
+        file: c_int,
+    }
+    // SAFETY: cmsghdr is integers only: zero is a value of it.
+    let header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+    let mut control = Control { header, file: -1 };
+    control.header.cmsg_level = libc::SOL_SOCKET;
+    control.header.cmsg_type = libc::SCM_RIGHTS;
+    control.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<c_int>()) as _;
+    let mut part = libc::iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
+    // SAFETY: msghdr is integers and pointers: zero is a value of it.
+    let mut envelope: libc::msghdr = unsafe { std::mem::zeroed() };
+    envelope.msg_iov = &raw mut part;
+    envelope.msg_iovlen = 1;
+    if let Some(file) = file {
+        control.file = file.as_raw_fd();
+        envelope.msg_control = (&raw mut control).cast();
+        envelope.msg_controllen = size_of::<Control>() as _;
+    }
+    // SAFETY: the envelope points to a buffer and a control block that outlive the call.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const envelope, libc::MSG_NOSIGNAL) };
+    Errno::result(sent).map(drop)
+}
+
+/// *child*: what waits in the socket: `Ok(0)` when the other end is closed, `EAGAIN` when nothing does.
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], block: bool) -> Result<usize> {
+    let flags = if block { 0 } else { libc::MSG_DONTWAIT };
+    // SAFETY: the kernel writes at most `len` bytes into a buffer that outlives the call.
+    let read = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+    Errno::result(read).map(|length| usize::try_from(length).expect("success is not negative"))
+}
+
+// ---------------------------------------------------------------- network
+
+/// *child*: brings the loopback interface of this network namespace up.
+pub(super) fn loopback_up() -> Result<()> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: all arguments are integers.
+    let socket = own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?);
+    // SAFETY: ifreq is plain bytes: zero is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo\0") {
+        *slot = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("IFF_UP is 1");
+    // #define SIOCSIFFLAGS 0x8914  (linux/sockios.h); reads struct ifreq
+    // SAFETY: the kernel reads one ifreq that outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}

@@ -1,0 +1,183 @@
+//! Root of one's own user namespace: what lets a user who is not root make mounts and boxes.
+//!
+//! With a range in `/etc/subuid` and `/etc/subgid` the namespace has as many users as the range, through the
+//! setuid tools `newuidmap` and `newgidmap`; without, it has only root, who is the caller outside.
+
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{ForkResult, Uid, User, getgid, getuid};
+use rootling_backends::{Context, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::sys;
+
+/// What a caller is after [`enter_userns`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Entered {
+    /// It was root already: nothing was done.
+    Root,
+    /// Root, with as many further users as were mapped.
+    Range {
+        /// Users besides root.
+        users: u32,
+        /// Groups besides root's.
+        groups: u32,
+    },
+    /// Root and nobody else: files of other owners cannot be made, package managers fail.
+    Single {
+        /// Why there is no range, in words.
+        reason: String,
+    },
+}
+
+/// Makes a caller that is not root the root of a new user and mount namespace.
+///
+/// Must be called at program start with a single thread. A second call finds root and does nothing. Costs two
+/// processes more where a range is mapped. A crash leaves nothing: the namespaces end with their processes.
+pub fn enter_userns() -> Result<Entered> {
+    if Uid::effective().is_root() {
+        return Ok(Entered::Root);
+    }
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    let name = User::from_uid(getuid()).ok().flatten().map(|user| user.name).unwrap_or_default();
+    let ranges = subordinate("/etc/subuid", &name, uid).zip(subordinate("/etc/subgid", &name, uid));
+    let reason = match ranges {
+        Some((users, groups)) => match enter_with_ranges((uid, users), (gid, groups)) {
+            Ok(()) => return Ok(Entered::Range { users: users.1, groups: groups.1 }),
+            Err(Failed::Mapping(reason)) => reason,
+            Err(Failed::Namespace(error)) => return Err(error),
+        },
+        None => {
+            unshare_both()?;
+            "no range in /etc/subuid and /etc/subgid".to_owned()
+        }
+    };
+    map_single(uid, gid)?;
+    become_root()?;
+    Ok(Entered::Single { reason })
+}
+
+enum Failed {
+    /// The namespace is there and still unmapped.
+    Mapping(String),
+    Namespace(Error),
+}
+
+/// The first range of a user in a file of `name:first:count` (subuid(5)); the name may be the number.
+fn subordinate(path: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
+    find_range(&fs::read_to_string(path).ok()?, name, uid)
+}
+
+fn find_range(text: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
+    text.lines().find_map(|line| {
+        let (who, range) = line.split_once(':')?;
+        let (first, count) = range.split_once(':')?;
+        let mine = (!name.is_empty() && who == name) || who.parse() == Ok(uid);
+        let range = (first.trim().parse().ok()?, count.trim().parse().ok()?);
+        (mine && range.1 > 0).then_some(range)
+    })
+}
+
+fn unshare_both() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .context(|| "unshare(CLONE_NEWUSER|CLONE_NEWNS)")
+        .map_err(|error| error.hint("user namespaces are off here: run as root, or ask for them"))
+}
+
+type Range = (u32, (u32, u32));
+
+/// The tools act on a process from outside its namespace, so a helper is forked before we enter it.
+fn enter_with_ranges(users: Range, groups: Range) -> std::result::Result<(), Failed> {
+    let pipes = || -> Result<_> {
+        let go = std::io::pipe().context(|| "pipe()")?;
+        Ok((go, std::io::pipe().context(|| "pipe()")?))
+    };
+    let ((go_reader, mut go), (mut answer, answer_writer)) = pipes().map_err(Failed::Namespace)?;
+    let parent = std::process::id();
+    let forked = sys::fork_single_threaded().context(|| "fork()").map_err(Failed::Namespace)?;
+    let ForkResult::Parent { child } = forked else {
+        drop((go, answer));
+        help(parent, go_reader, answer_writer, users, groups);
+    };
+    drop((go_reader, answer_writer));
+    let entered = unshare_both();
+    if entered.is_ok() {
+        // Best effort: if the helper has died, the answer below is short.
+        drop(go.write_all(b"g"));
+    }
+    drop(go);
+    let mut text = String::new();
+    // Best effort: no answer counts as a bad one.
+    drop(answer.read_to_string(&mut text));
+    sys::wait_for(child.as_raw()).ok();
+    entered.map_err(Failed::Namespace)?;
+    match text.as_str() {
+        "ok" => become_root().map_err(Failed::Namespace),
+        reason => Err(Failed::Mapping(reason.to_owned())),
+    }
+}
+
+/// In the helper: maps the caller's ids once it is in its namespace, answers, ends.
+fn help(parent: u32, mut go: PipeReader, mut answer: PipeWriter, users: Range, groups: Range) -> ! {
+    let mut byte = [0];
+    if matches!(go.read(&mut byte), Ok(1)) {
+        let text = match map_range("newuidmap", parent, users)
+            .and_then(|()| map_range("newgidmap", parent, groups))
+        {
+            Ok(()) => "ok".to_owned(),
+            Err(reason) => reason,
+        };
+        // Best effort: the caller takes silence for a failure.
+        drop(answer.write_all(text.as_bytes()));
+    }
+    sys::exit(0)
+}
+
+fn map_range(tool: &str, parent: u32, (own, (first, count)): Range) -> std::result::Result<(), String> {
+    let mut command = Command::new(tool);
+    command.arg(parent.to_string()).args(["0", &own.to_string(), "1", "1", &first.to_string(), &count.to_string()]);
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{tool}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("{tool}: {error}")),
+    }
+}
+
+fn map_single(uid: u32, gid: u32) -> Result<()> {
+    // user_namespaces(7): setgroups must be given up before an unprivileged process may map a group.
+    let files =
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
+    for (file, text) in files {
+        let path = format!("/proc/self/{file}");
+        match fs::write(&path, &text) {
+            // newuidmap worked and newgidmap did not: the users are mapped already.
+            Err(_) if file == "uid_map" && fs::read_to_string(&path).is_ok_and(|map| !map.is_empty()) => {}
+            other => other.context(|| format!("write({path}, {text:?})"))?,
+        }
+    }
+    Ok(())
+}
+
+fn become_root() -> Result<()> {
+    sys::set_identity(0, 0, Some(&[]))
+        .or_else(|_| sys::set_identity(0, 0, None))
+        .context(|| "setresuid(0)")
+        .map_err(|error| error.with_kind(ErrorKind::PermissionDenied))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_range;
+
+    #[test]
+    fn a_range_is_found_by_name_or_number_and_nonsense_is_skipped() {
+        let text = "# note\nyou:1:2\nme:x:5\nme:100000:65536\n1001:7:8\n";
+        assert_eq!(find_range(text, "me", 1001), Some((100_000, 65536)));
+        assert_eq!(find_range(text, "", 1001), Some((7, 8)));
+        assert_eq!(find_range(text, "they", 5), None);
+    }
+}
