@@ -119,6 +119,8 @@ impl Store {
             for name in &left {
                 self.try_run(&["rm", name]);
             }
+            // States of a box between two commits have no name, and are children too.
+            self.run(&["prune"]);
             let now = self.names();
             assert!(now.len() < left.len(), "{when}: none of {left:?} can be removed");
             left = now;
