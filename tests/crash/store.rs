@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::compare::assert_tree_eq;
 use crate::support::tree::TreeValue;
@@ -80,9 +81,21 @@ impl Store {
         let path = at.to_str().expect("scratch paths are ASCII");
         self.run(&["mount", name, path]);
         let result = look(&at);
-        self.run(&["umount", path]);
+        self.unmount(path);
         std::fs::remove_dir(&at).unwrap();
         result
+    }
+
+    /// A child that another trial just forked holds our descriptors until it executes its program: then a mount is busy.
+    #[track_caller]
+    fn unmount(&self, path: &str) {
+        for _ in 0..100 {
+            if self.try_run(&["umount", path]).status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.run(&["umount", path]);
     }
 
     /// Asserts what is in the tree of a name.
