@@ -14,6 +14,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
 
 use crate::dir::{Dir, EntryType, Times};
+use crate::entry::Quoted;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
@@ -28,11 +29,27 @@ pub enum Xattrs {
     All,
     /// All but OverlayFS's own (`trusted.overlay.*`, `user.overlay.*`).
     WithoutOverlay,
+    /// All, and OverlayFS's own are an error: they would change their meaning where the copy is to lie.
+    RefuseOverlay,
 }
 
 impl Xattrs {
     fn counts(self, name: &OsStr) -> bool {
         self == Self::All || !is_overlay_xattr(name)
+    }
+
+    /// Fails if an attribute says that the inode cannot be copied like this.
+    fn check<'a>(self, mut names: impl Iterator<Item = &'a OsString>, what: &impl Display) -> Result<()> {
+        match self {
+            Self::WithoutOverlay if names.any(|name| name.as_bytes().ends_with(b".overlay.metacopy")) => {
+                let message = format!("{what} was copied up with metacopy: its data is in another layer");
+                Err(Error::new(ErrorKind::Unsupported, message).hint("write layers with metacopy=off"))
+            }
+            Self::RefuseOverlay if names.any(|name| is_overlay_xattr(name)) => {
+                Err(Error::new(ErrorKind::Unsupported, format!("{what} has marks of OverlayFS of its own")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -70,6 +87,7 @@ impl Attributes {
     /// Reads those of one name, which is not followed.
     pub fn of_entry(dir: &Dir, name: &OsStr, stat: &FileStat, xattrs: Xattrs) -> Result<Self> {
         let mut found = dir.xattrs(name)?;
+        xattrs.check(found.iter().map(|(attribute, _)| attribute), &Quoted(dir, name))?;
         found.retain(|(attribute, _)| xattrs.counts(attribute));
         Ok(Self::new(stat, found))
     }
@@ -143,12 +161,7 @@ pub(crate) fn open_xattrs(
         Err(Errno::EOPNOTSUPP) => Vec::new(),
         other => other.context(|| format!("flistxattr({what})"))?,
     };
-    if xattrs == Xattrs::WithoutOverlay
-        && names.iter().any(|name| name.as_bytes().ends_with(b".overlay.metacopy"))
-    {
-        let message = format!("{what} was copied up with metacopy: its data is in another layer");
-        return Err(Error::new(ErrorKind::Unsupported, message).hint("write layers with metacopy=off"));
-    }
+    xattrs.check(names.iter(), what)?;
     names.retain(|name| xattrs.counts(name));
     names.sort();
     let mut found = Vec::with_capacity(names.len());

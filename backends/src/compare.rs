@@ -82,7 +82,7 @@ fn xattrs((dir, name): (&Dir, &OsStr)) -> Result<Vec<(OsString, Vec<u8>)>> {
 /// O(entries of both), on all cores, and reads all files of equal size: the fallback where nothing is known, and the
 /// judge of everything quicker.
 pub fn diff_trees(old: &Dir, new: &Dir, options: DiffOptions) -> Result<Vec<Change>> {
-    let compare = Compare { old, new, options, changes: Changes::default() };
+    let compare = Compare { old, new, options, changes: Changes::default(), directories: None };
     compare
         .root()
         .and_then(|()| {
@@ -96,8 +96,8 @@ pub fn diff_trees(old: &Dir, new: &Dir, options: DiffOptions) -> Result<Vec<Chan
 pub fn added_recursively(tree: &Dir, path: &Path) -> Result<Vec<Change>> {
     let (parent, name) = crate::entry::open_parent(tree, path)?;
     let kind = EntryType::of_mode(parent.stat(name)?.st_mode);
-    let compare =
-        Compare { old: tree, new: tree, options: DiffOptions::default(), changes: Changes::default() };
+    let options = DiffOptions::default();
+    let compare = Compare { old: tree, new: tree, options, changes: Changes::default(), directories: None };
     let mut tasks = Vec::new();
     compare.added(path.to_owned(), kind, &mut tasks);
     walk::for_each(tasks, |task, more| compare.step(task, more))?;
@@ -146,9 +146,32 @@ pub(crate) struct Compare<'a> {
     pub(crate) new: &'a Dir,
     pub(crate) options: DiffOptions,
     pub(crate) changes: Changes,
+    /// Where to note the directories of the new tree that were looked at, if anybody wants to know.
+    pub(crate) directories: Option<Directories>,
+}
+
+/// Which directory stood where.
+#[derive(Debug, Default)]
+pub(crate) struct Directories(Mutex<Vec<(u64, PathBuf)>>);
+
+impl Directories {
+    pub(crate) fn push(&self, dir: &Dir, path: &Path) -> Result<()> {
+        let inode = dir.stat_self()?.st_ino;
+        self.0.lock().expect("no thread panics while it holds the lock").push((inode, path.to_owned()));
+        Ok(())
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<(u64, PathBuf)> {
+        self.0.into_inner().expect("no thread panics while it holds the lock")
+    }
 }
 
 impl Compare<'_> {
+    /// Notes a directory of the new tree.
+    pub(crate) fn saw(&self, dir: &Dir, path: &Path) -> Result<()> {
+        self.directories.as_ref().map_or(Ok(()), |directories| directories.push(dir, path))
+    }
+
     /// Compares the attributes of the roots.
     pub(crate) fn root(&self) -> Result<()> {
         let dot = OsStr::new(".");
@@ -179,6 +202,7 @@ impl Compare<'_> {
         match task {
             Task::Added(path) => {
                 let Some(dir) = walk::enter(self.new, &path)? else { return Ok(1) };
+                self.saw(&dir, &path)?;
                 let entries = dir.entries()?;
                 for entry in &entries {
                     self.added(path.join(&entry.name), walk::type_of(&dir, entry)?, more);
@@ -191,6 +215,9 @@ impl Compare<'_> {
 
     fn both(&self, path: &Path, more: &mut Vec<Task>) -> Result<usize> {
         let sides = (walk::enter(self.old, path)?, walk::enter(self.new, path)?);
+        if let Some(dir) = &sides.1 {
+            self.saw(dir, path)?;
+        }
         let mut old_entries: HashMap<OsString, DirEntry> =
             list(sides.0.as_ref())?.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         let new_entries = list(sides.1.as_ref())?;

@@ -10,6 +10,10 @@
 //! | [`replicate`] | a plain tree out of a plain tree |
 //! | [`flatten`] | a plain tree out of a chain of deltas |
 //! | [`compare`] | two entries, two trees: what differs |
+//! | [`fence`] | what changed in a plain directory, by ctime |
+//! | [`delta`] | a difference written down as an OverlayFS upper directory |
+//! | [`reflink`], [`copy`] | the plain-directory backends; `plain` is what they share |
+//! | [`usage`] | what a tree occupies |
 //! | [`reap`] | removing a slot, whatever is in it |
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
@@ -28,20 +32,26 @@ pub mod backend;
 pub mod btrfs;
 pub mod change;
 pub mod compare;
+pub mod copy;
 mod data;
+pub mod delta;
 pub mod dir;
 pub mod entry;
 pub mod error;
+pub mod fence;
 pub mod flatten;
 pub mod marks;
 mod merge;
 pub mod mount;
 pub mod overlay;
 mod pairing;
+mod plain;
 pub mod probe;
 pub mod reap;
+pub mod reflink;
 pub mod replicate;
 pub mod sys;
+pub mod usage;
 mod walk;
 
 pub use backend::{
@@ -49,7 +59,9 @@ pub use backend::{
     Tree, Usage, WORK,
 };
 pub use change::{Aspects, Change, ChangeKind, DiffOptions};
+pub use copy::Copy;
 pub use dir::{Dir, DirEntry, EntryType, Times};
 pub use entry::CloneMode;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use mount::{Access, Mount, Overlay, Upper};
+pub use reflink::Reflink;

@@ -167,10 +167,8 @@ pub fn open(kind: Kind, abilities: &Abilities) -> Result<Box<dyn Backend>> {
         #[cfg(not(feature = "btrfs"))]
         Kind::Btrfs => return Err(Error::new(ErrorKind::Unsupported, LACKS_FEATURE)),
         Kind::Overlay => Box::new(OverlayFs::new(abilities.userxattr, !abilities.overlay.works)),
-        // TODO: open them once this branch has the modules of plain trees.
-        Kind::Reflink | Kind::Copy => {
-            return Err(Error::new(ErrorKind::Unsupported, format!("this build lacks backend {kind}")));
-        }
+        Kind::Reflink => Box::new(crate::reflink::Reflink::new(abilities.userxattr)),
+        Kind::Copy => Box::new(crate::copy::Copy::new(abilities.userxattr)),
     })
 }
 
