@@ -440,6 +440,8 @@ pub struct SubvolumeInfo {
     pub generation: u64,
     /// The transaction that made it.
     pub made_in: u64,
+    /// When that was: seconds since 1970.
+    pub made_at: i64,
     /// Its name for ever.
     pub uuid: [u8; 16],
     /// The uuid of what it is a snapshot of; zeros for none.
@@ -462,6 +464,7 @@ pub fn btrfs_subvolume_info(file: BorrowedFd<'_>) -> Result<SubvolumeInfo> {
         id: number(0),
         generation: number(280),
         made_in: number(352),
+        made_at: number(392).cast_signed(),
         uuid: uuid(296),
         parent_uuid: uuid(312),
     })

@@ -9,6 +9,9 @@
 //! * a touched directory that is another one than stood there (moved here, made anew) is compared with all below it;
 //! * a directory that was not touched stands where it stood: moving it would have touched it.
 //!
+//! Reading touches too: it sets the access time. An inode whose ctime, which cannot be set, is the same on both sides is left out,
+//! provided that it lies a second before the snapshot: within one tick of the clock two changes may carry one time.
+//!
 //! By induction from the root, everything else is equal. Each candidate is really compared, so nothing false is reported.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -68,7 +71,11 @@ impl Comparison<'_> {
     fn subvolume(&mut self, prefix: &Path) -> Result<()> {
         let (old, new) = (open_dir_beneath(self.old, prefix)?, open_dir_beneath(self.new, prefix)?);
         let mut search = Search::new(&new);
-        let touched = search.touched_after(self.generation)?;
+        let mut touched = search.touched_after(self.generation)?;
+        let related = are_related(&old, &new)?;
+        if let Some(made_at) = related {
+            leave_out_read(&old, made_at, &mut touched)?;
+        }
         let mut candidates = named(&mut search, &touched)?;
         for nested in nested::children(&new)? {
             candidates.insert(nested.path, Candidate::Subvolume);
@@ -77,7 +84,7 @@ impl Comparison<'_> {
             prefix: prefix.to_owned(),
             touched,
             generation: self.generation,
-            related: are_related(&old, &new)?,
+            related: related.is_some(),
         };
         if here.touched.contains_key(&ROOT_INODE) {
             self.changes.entry(&old, &new, OsStr::new("."), prefix)?;
@@ -113,7 +120,7 @@ impl Comparison<'_> {
                 self.lost_names(&old.open_dir(name)?, &new.open_dir(name)?, path)?;
                 Ok(Rest::Children)
             }
-            Candidate::Subvolume if are_related(&old.open_dir(name)?, &new.open_dir(name)?)? => {
+            Candidate::Subvolume if are_related(&old.open_dir(name)?, &new.open_dir(name)?)?.is_some() => {
                 self.subvolume(path)?;
                 Ok(Rest::Done)
             }
@@ -190,11 +197,31 @@ fn directory_path(
     Ok(path)
 }
 
-/// Is one of the two subvolumes a snapshot of the other? Then equal inode numbers mean the same inode.
-fn are_related(old: &Dir, new: &Dir) -> Result<bool> {
+/// Leaves out the inodes that were only read since the snapshot was made.
+fn leave_out_read(old: &Dir, made_at: i64, touched: &mut BTreeMap<u64, Touched>) -> Result<()> {
+    let mut search = Search::new(old);
+    let mut only_read = Vec::new();
+    for (&number, inode) in touched.iter().filter(|(_, inode)| inode.changed_at.0 + 1 < made_at) {
+        if search.inode(number)?.as_ref() == Some(inode) {
+            only_read.push(number);
+        }
+    }
+    for number in only_read {
+        touched.remove(&number);
+    }
+    Ok(())
+}
+
+/// Is one of the two subvolumes a snapshot of the other? Then equal inode numbers mean the same inode. Returns the second in which
+/// the snapshot was made.
+fn are_related(old: &Dir, new: &Dir) -> Result<Option<i64>> {
     if !is_on_btrfs(old)? || old.stat_self()?.st_ino != ROOT_INODE || new.stat_self()?.st_ino != ROOT_INODE {
-        return Ok(false);
+        return Ok(None);
     }
     let (old, new) = (nested::info(old)?, nested::info(new)?);
-    Ok(new.parent_uuid == old.uuid || old.parent_uuid == new.uuid)
+    Ok(if new.parent_uuid == old.uuid {
+        Some(new.made_at)
+    } else {
+        (old.parent_uuid == new.uuid).then_some(old.made_at)
+    })
 }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::dir::{Dir, EntryType};
+use crate::dir::Dir;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
@@ -35,8 +35,8 @@ const BUFFER: usize = 128 * 1024;
 pub(super) struct Touched {
     /// The transaction that made the inode: with the number it identifies an inode for ever.
     pub(super) made_in: u64,
-    /// What it is.
-    pub(super) entry_type: EntryType,
+    /// When its data, attributes or names last changed, which nobody can set: seconds and nanoseconds since 1970.
+    pub(super) changed_at: (i64, u32),
 }
 
 /// One name of an inode.
@@ -105,12 +105,22 @@ impl<'a> Search<'a> {
             }
             let inode = InodeItem::parse(item)?;
             if inode.transaction > generation && inode.links > 0 {
-                let entry_type = EntryType::of_mode(inode.mode);
-                touched.insert(key.object, Touched { made_in: inode.made_in, entry_type });
+                touched.insert(key.object, inode.identity());
             }
             Ok(())
         })?;
         Ok(touched)
+    }
+
+    /// Returns an inode by its number.
+    pub(super) fn inode(&mut self, number: u64) -> Result<Option<Touched>> {
+        let types = (INODE_ITEM_KEY, INODE_ITEM_KEY);
+        let mut found = None;
+        self.run(Slice { objects: (number, number), types, min_transaction: 0 }, |_, item| {
+            found = Some(InodeItem::parse(item)?.identity());
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Returns all names of an inode: none for the root of the subvolume, several for a hard-linked file.
@@ -212,18 +222,23 @@ struct InodeItem {
     made_in: u64,
     transaction: u64,
     links: u32,
-    mode: u32,
+    changed_at: (i64, u32),
 }
 
 impl InodeItem {
-    /// generation u64, transid u64, size u64, nbytes u64, block_group u64, nlink u32, uid u32, gid u32, mode u32, ...
+    /// generation u64, transid u64, size u64, nbytes u64, block_group u64, nlink u32, then at 124
+    /// ctime as i64 and u32
     fn parse(item: &[u8]) -> Result<Self> {
         Ok(Self {
             made_in: u64::from_le_bytes(array(item, 0)?),
             transaction: u64::from_le_bytes(array(item, 8)?),
             links: u32::from_le_bytes(array(item, 40)?),
-            mode: u32::from_le_bytes(array(item, 52)?),
+            changed_at: (i64::from_le_bytes(array(item, 124)?), u32::from_le_bytes(array(item, 132)?)),
         })
+    }
+
+    fn identity(&self) -> Touched {
+        Touched { made_in: self.made_in, changed_at: self.changed_at }
     }
 }
 
