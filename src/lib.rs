@@ -1,4 +1,37 @@
 //! rootling makes, forks, enters and compares Linux root filesystems on the copy-on-write the host already has.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | tree | a directory on disk that a *backend* made: plain directory, btrfs subvolume, OverlayFS upper directory |
+//! | node | the store's object: a tree and its record; *active* (it can change) or *committed* (it never does) |
+//! | box | a named active node, with the committed nodes it stands on as its history |
+//! | fork | a new active node on a committed one |
+//!
+//! # Code map
+//!
+//! Imports point one way; `tests/layering.rs` checks this table against the source.
+//!
+//! | module | what it is for | may import | never |
+//! |---|---|---|---|
+//! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
+//! | [`layer`] | tar archives into trees | backends | store |
+//! | [`store`] | what is on disk and true | backends, layer | network, processes |
+//! | [`reference`] | the grammar of references | store (its ids and names) | files |
+//! | [`loop_store`] | a store in a loop file | backends | store |
+//! | [`runner`] | processes in namespaces | backends | store |
+//! | [`process`] | a tree's own settings and what was asked for -> what is run | runner | store |
+//! | [`cli`] | commands | everything | being imported |
+//!
+//! **Invariants.** `unsafe` stands in two files: `backends/src/sys.rs` and `src/runner/sys.rs`. Only `cli/output.rs` prints.
+//! Only `store/index.rs` knows bincode, only `backends/src/btrfs.rs` knows btrfsutil. Library code never reads
+//! `$HOME`, never prints, never ends the process.
 
+pub mod cli;
 pub mod layer;
+pub mod loop_store;
+pub mod process;
+pub mod reference;
 pub mod runner;
+pub mod store;

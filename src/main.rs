@@ -1,3 +1,7 @@
 //! The `rootling` program: everything is in the library.
 
-fn main() {}
+use std::process::exit;
+
+fn main() {
+    exit(rootling::cli::main());
+}

@@ -1,3 +1,18 @@
-//! The tests.
+//! Table of contents of the tests that run through the built binary or look at the source.
+//!
+//! | module | what it tests |
+//! |---|---|
+//! | `layering` | who imports whom, where unsafe stands, who prints |
+//! | `layer` | tar archives, honest and hostile, into trees |
+//! | `runner` | processes in namespaces, through the library |
+//! | `cli` | every command as a person would use it |
+//! | `wrong` | every command used wrong, and file systems that fail |
+//! | `readme` | the console blocks of README.md |
+//!
+//! Backends are tested by `conformance/`, crashes by `crash/`.
 
+mod cli;
+mod environment;
 mod layer;
+mod layering;
+mod wrong;

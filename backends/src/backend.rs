@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, DiffOptions};
+use crate::dir::Dir;
 use crate::error::Result;
 use crate::mount::{Access, Mount, Overlay, Upper};
 
@@ -289,6 +290,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Returns how to show the tree. `volatile`: the tree is thrown away afterwards, skip its syncs.
     fn mount(&self, tree: &Tree, access: Access, volatile: bool) -> Mount;
+
+    /// Opens the root of the tree for reading, mounting it only where it must be.
+    fn open_root(&self, tree: &Tree) -> Result<Dir> {
+        self.mount(tree, Access::ReadOnly, false).open_root()
+    }
 
     /// Returns what differs in `tree` against the sealed tree it was forked from: exact, sorted by path, parents first.
     fn changes(

@@ -143,7 +143,11 @@ impl Overlay {
         let flag = |key: &std::ffi::CStr| {
             sys::fsconfig_flag(context.as_fd(), key).context(|| format!("fsconfig(overlay, {key:?})"))
         };
-        set(c"source", c"rootling")?;
+        // What the mount table shows: whose changes these are. The kernel takes up to 255 bytes.
+        let shown = self.upper.as_ref().map(|upper| &upper.dir).or(self.lowers.first());
+        let shown = shown.filter(|path| path.as_os_str().len() < 255);
+        let source = shown.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
+        set(c"source", source.as_deref().unwrap_or(c"rootling"))?;
         // Explicit, because the kernel's defaults are a build option and these three make an upper directory
         // unreadable without the mount that wrote it (kernel documentation, filesystems/overlayfs.rst).
         if self.userxattr {

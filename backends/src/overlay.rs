@@ -31,26 +31,23 @@ use crate::compare::diff_trees;
 use crate::dir::{Dir, EntryType, Times};
 use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::mount::{Access, Mount, Overlay};
+use crate::mount::{Access, Mount, Overlay, Upper};
 use crate::pairing::{Changes, Rest, count};
 use crate::{flatten, reap, replicate, sys};
+
+/// The scratch directory of a view of a tree that cannot be a stack of lower layers; gone again at once.
+const VIEW: &str = "view";
 
 /// The backend [`Kind::Overlay`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverlayFs {
     userxattr: bool,
-    fuse: bool,
 }
 
 impl OverlayFs {
-    /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace. `fuse`: the kernel
-    /// refuses, fuse-overlayfs mounts instead.
-    pub fn new(userxattr: bool, fuse: bool) -> Self {
-        Self { userxattr, fuse }
-    }
-
-    fn view(&self, tree: &Tree) -> Result<Dir> {
-        self.mount(tree, Access::ReadOnly, false).open_root()
+    /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace.
+    pub fn new(userxattr: bool) -> Self {
+        Self { userxattr }
     }
 
     /// Makes the fork as a merge of all layers: where one more layer cannot be mounted.
@@ -163,6 +160,25 @@ impl Backend for OverlayFs {
         tree.mount(access, self.userxattr, volatile)
     }
 
+    /// A tree that stands on a directory which it lies in itself (a fork of the running machine) is no stack of lower layers to the
+    /// kernel (`ELOOP`); its own directory may still be an upper one, shown read-only, with a scratch directory of its own.
+    fn open_root(&self, tree: &Tree) -> Result<Dir> {
+        match self.mount(tree, Access::ReadOnly, false).open_root() {
+            Err(error) if error.errno() == Some(Errno::ELOOP) && tree.form == Form::Delta => {}
+            other => return other,
+        }
+        let work = tree.slot.join(VIEW);
+        let made = std::fs::create_dir(&work);
+        if !made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            made.context(|| format!("mkdir({work:?})"))?;
+        }
+        let upper = Some(Upper { dir: tree.fs(), work: work.clone() });
+        let (lowers, userxattr) = (tree.lowers.clone(), self.userxattr);
+        let root = Mount::Overlay(Overlay { lowers, upper, volatile: false, userxattr }).open_root();
+        reap::reap(&work)?;
+        root
+    }
+
     /// Looks only at the paths that the layers which the two trees do not share have an entry for. O(upper directory), and one read-only
     /// mount for each side.
     fn changes(
@@ -173,7 +189,7 @@ impl Backend for OverlayFs {
         options: DiffOptions,
     ) -> Result<Vec<Change>> {
         let what = || format!("compare {:?} with {:?}", tree.slot, parent.slot);
-        let (old, new) = (self.view(parent).context(what)?, self.view(tree).context(what)?);
+        let (old, new) = (self.open_root(parent).context(what)?, self.open_root(tree).context(what)?);
         let Some(layers) = differing_layers(tree, parent) else {
             return diff_trees(&old, &new, options).context(what);
         };

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -15,7 +14,7 @@ use crate::backend::Usage;
 use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
 use crate::compare::{added_recursively, compare_entries, diff_trees, sort};
 use crate::dir::{Dir, EntryType};
-use crate::error::{Context, Result};
+use crate::error::Result;
 
 /// What is left to do at a path after the entry itself was compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +109,10 @@ pub(crate) fn open_dir_beneath(root: &Dir, path: &Path) -> Result<Dir> {
 }
 
 /// Is the directory on btrfs?
+#[cfg(feature = "btrfs")]
 pub(crate) fn is_on_btrfs(dir: &Dir) -> Result<bool> {
+    use crate::error::Context;
+    use std::os::fd::AsFd;
     let status = nix::sys::statfs::fstatfs(dir.as_fd()).context(|| format!("fstatfs({dir})"))?;
     Ok(status.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC)
 }

@@ -231,7 +231,7 @@ fn story(backend: &dyn Backend, seed: u64, nested: bool) {
 fn overlay_changes_equal_a_full_comparison() {
     let seeds = if std::env::var_os("ROOTLING_TEST_DIR").is_some() { seeds() } else { vec![0] };
     for seed in seeds {
-        story(&OverlayFs::new(false, false), seed, false);
+        story(&OverlayFs::new(false), seed, false);
     }
 }
 
@@ -271,7 +271,7 @@ mod btrfs {
     #[test]
     fn btrfs_fork_of_a_delta_finds_its_changes() {
         for seed in if is_btrfs() { seeds() } else { Vec::new() } {
-            let (overlay, backend) = (OverlayFs::new(false, false), Btrfs::new(false));
+            let (overlay, backend) = (OverlayFs::new(false), Btrfs::new(false));
             let Some(store) = Store::open(&backend, &format!("delta-{seed}")) else { return };
             let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let base = Tree::full(store.slot("base"));

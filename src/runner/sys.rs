@@ -76,9 +76,8 @@ pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
     };
     // SAFETY: without CLONE_VM and with no stack this is a fork: the child has its own copy of all memory and
     // keeps to *child* functions. The struct and `pidfd` outlive the call.
-    let returned = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>())
-    })?;
+    let returned =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) })?;
     Ok(match returned {
         0 => Cloned::Child,
         child => Cloned::Parent { pid: pid(child), pidfd: own(pidfd.into()) },
@@ -128,9 +127,8 @@ pub(super) fn wait_for_signal() -> c_int {
     let all = u64::MAX;
     let none: *const c_void = std::ptr::null();
     // SAFETY: the mask is the kernel's eight bytes and outlives the call; info and timeout may be null.
-    let signal = unsafe {
-        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, none, none, size_of::<u64>())
-    };
+    let signal =
+        unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, none, none, size_of::<u64>()) };
     c_int::try_from(signal).unwrap_or(-1)
 }
 

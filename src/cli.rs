@@ -1,0 +1,222 @@
+//! The command line: what may be said, and which file answers.
+//!
+//! One file for each command; only [`output`] prints. Nothing imports this module.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use rootling_backends::{Context as _, ErrorKind, Kind, Result};
+
+use crate::runner::{self, Entered};
+
+mod output;
+mod store;
+
+mod commit;
+mod completion;
+mod create;
+mod diff;
+mod doctor;
+mod du;
+mod fsck;
+mod import;
+mod init;
+mod ls;
+mod mount;
+mod prune;
+mod rm;
+mod run;
+mod show;
+
+use output::{Format, Output};
+
+/// Make, fork, enter and compare Linux root filesystems on the copy-on-write the host already has
+#[derive(Debug, Parser)]
+#[command(name = "rootling", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// Store to use [default: /var/lib/rootling for root, else $XDG_DATA_HOME/rootling]
+    #[arg(long, global = true, env = "ROOTLING_ROOT", value_name = "PATH")]
+    root: Option<PathBuf>,
+
+    /// How to print data
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    format: Format,
+
+    /// Print only data, and of that only ids and names
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The backends, as they are written on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BackendChoice {
+    /// The best one that works here
+    Auto,
+    /// Subvolumes and their snapshots
+    Btrfs,
+    /// OverlayFS
+    Overlay,
+    /// Plain directories, files sharing their extents
+    Reflink,
+    /// Plain directories, files copied
+    Copy,
+}
+
+impl BackendChoice {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Auto => None,
+            Self::Btrfs => Some(Kind::Btrfs),
+            Self::Overlay => Some(Kind::Overlay),
+            Self::Reflink => Some(Kind::Reflink),
+            Self::Copy => Some(Kind::Copy),
+        }
+    }
+}
+
+/// How a tree is made.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Materialize {
+    /// Backend that makes the tree [default: the store's]
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+
+    /// Whether files may be copied where they cannot be cloned
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    reflink: Reflink,
+}
+
+/// Clone or copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Reflink {
+    /// Clone what can be cloned, copy and report the rest
+    Auto,
+    /// Fail if a file cannot be cloned
+    Always,
+}
+
+impl Materialize {
+    fn options(self) -> crate::store::CreateOptions {
+        crate::store::CreateOptions {
+            backend: self.backend.and_then(BackendChoice::kind),
+            always_clone: self.reflink == Reflink::Always,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a store
+    Init(init::Arguments),
+    /// Make a committed tree of a directory, a tar archive or the running machine
+    Import(import::Arguments),
+    /// Run a command in a fork that is thrown away afterwards
+    Run(run::RunArguments),
+    /// Make a box on a tree
+    Create(create::CreateArguments),
+    /// Fork a tree or a box as it stands
+    #[command(visible_aliases = ["clone", "copy"])]
+    Fork(create::ForkArguments),
+    /// Enter a box
+    #[command(visible_alias = "shell")]
+    Enter(run::EnterArguments),
+    /// Run a command in a box
+    Exec(run::ExecArguments),
+    /// Seal what changed in a box as a committed tree
+    Commit(commit::Arguments),
+    /// List boxes and trees
+    #[command(visible_alias = "list")]
+    Ls(ls::Arguments),
+    /// Show all that is known of one tree
+    Show(show::Arguments),
+    /// Show what differs in a box, or between two trees
+    Diff(diff::Arguments),
+    /// Remove boxes and trees
+    #[command(visible_aliases = ["delete", "remove"])]
+    Rm(rm::Arguments),
+    /// Show what trees occupy
+    #[command(visible_alias = "df")]
+    Du(du::Arguments),
+    /// Show a tree at a directory of the host
+    Mount(mount::MountArguments),
+    /// Undo a mount
+    Umount(mount::UmountArguments),
+    /// Check the store
+    Fsck(fsck::Arguments),
+    /// Remove what nothing needs any more
+    Prune(prune::Arguments),
+    /// Say what this machine can do, and what to do where it cannot
+    Doctor(doctor::Arguments),
+    /// Print the completion script of a shell
+    Completion(completion::CompletionArguments),
+    /// Print the manual page
+    Man(completion::ManArguments),
+}
+
+/// What every command gets.
+#[derive(Debug)]
+struct Context {
+    root: Option<PathBuf>,
+    output: Output,
+    entered: Entered,
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> i32 {
+    let arguments = Arguments::parse();
+    let output = Output { format: arguments.format, quiet: arguments.quiet };
+    let runs = matches!(arguments.command, Command::Run(_) | Command::Enter(_) | Command::Exec(_));
+    match prepare(arguments.root, output).and_then(|context| dispatch(&context, arguments.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            // The commands that run commands keep 1 for those (as docker does).
+            if runs {
+                125
+            } else if error.kind() == ErrorKind::InvalidInput {
+                2
+            } else {
+                1
+            }
+        }
+    }
+}
+
+/// Sets what is a property of the whole process, before anything starts a thread.
+fn prepare(root: Option<PathBuf>, output: Output) -> Result<Context> {
+    store::prepare_process();
+    let entered = runner::enter_userns().context(|| "become root of a user namespace of your own")?;
+    if let Entered::Single { reason } = &entered {
+        log::warn!("only your own user id exists inside: {reason}");
+    }
+    Ok(Context { root, output, entered })
+}
+
+fn dispatch(context: &Context, command: Command) -> Result<i32> {
+    let done = match command {
+        Command::Init(arguments) => init::run(context, &arguments),
+        Command::Import(arguments) => import::run(context, &arguments),
+        Command::Run(arguments) => return run::run(context, arguments),
+        Command::Create(arguments) => create::create(context, &arguments),
+        Command::Fork(arguments) => create::fork(context, &arguments),
+        Command::Enter(arguments) => return run::enter(context, arguments),
+        Command::Exec(arguments) => return run::exec(context, arguments),
+        Command::Commit(arguments) => commit::run(context, &arguments),
+        Command::Ls(arguments) => ls::run(context, &arguments),
+        Command::Show(arguments) => show::run(context, &arguments),
+        Command::Diff(arguments) => diff::run(context, &arguments),
+        Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Du(arguments) => du::run(context, &arguments),
+        Command::Mount(arguments) => mount::mount(context, &arguments),
+        Command::Umount(arguments) => mount::umount(context, &arguments),
+        Command::Fsck(arguments) => return fsck::run(context, &arguments),
+        Command::Prune(arguments) => prune::run(context, &arguments),
+        Command::Doctor(arguments) => return doctor::run(context, &arguments),
+        Command::Completion(arguments) => completion::completion(context, &arguments),
+        Command::Man(arguments) => completion::man(context, &arguments),
+    };
+    done.map(|()| 0)
+}

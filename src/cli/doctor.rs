@@ -1,0 +1,200 @@
+//! `doctor`: what this machine can do, why not, and what to do about it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rootling_backends::Result;
+use rootling_backends::probe::{self, Ability};
+use serde::Serialize;
+
+use super::{Context, output};
+use crate::loop_store;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    works: bool,
+    /// Is rootling useless without it?
+    required: bool,
+    reason: Option<String>,
+    fix: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    store: PathBuf,
+    exists: bool,
+    probed: PathBuf,
+    file_system: String,
+    boxes_by: Option<&'static str>,
+    throw_away_forks_by: Option<&'static str>,
+    findings: Vec<Finding>,
+}
+
+/// Returns 0 if everything that is required works, else 1.
+pub(super) fn run(context: &Context, _: &Arguments) -> Result<i32> {
+    let path = context.store_path()?;
+    let exists = path.join("format").exists() || loop_store::exists(&path);
+    let place = if loop_store::exists(&path) { loop_store::open(&path)? } else { path.clone() };
+    let probed = nearest_existing(&place);
+    let abilities = probe::probe(&probed)?;
+    let finding = |what, required, ability: &Ability| Finding {
+        what,
+        works: ability.works,
+        required,
+        reason: ability.reason.clone(),
+        fix: ability.hint.clone(),
+    };
+    let mut findings = vec![
+        finding("btrfs subvolumes", false, &abilities.subvolumes),
+        finding("reflinks", false, &abilities.reflink),
+        finding("overlay", false, &abilities.overlay),
+    ];
+    findings.extend(host_findings());
+    let report = Report {
+        store: path,
+        exists,
+        probed,
+        file_system: abilities.file_system.clone(),
+        boxes_by: Some(probe::auto_persistent(&abilities).name()),
+        throw_away_forks_by: Some(probe::auto_ephemeral(&abilities).name()),
+        findings,
+    };
+    context.output.data(&report, || render(&report));
+    Ok(i32::from(report.findings.iter().any(|finding| finding.required && !finding.works)))
+}
+
+fn nearest_existing(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = absolute.ancestors().find(|ancestor| ancestor.is_dir());
+    found.unwrap_or(Path::new("/")).to_owned()
+}
+
+fn host_findings() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |what, required, works: bool, reason: String, fix: &str| {
+        findings.push(Finding {
+            what,
+            works,
+            required,
+            reason: Some(reason),
+            fix: (!works && !fix.is_empty()).then(|| fix.to_owned()),
+        });
+    };
+    let release = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    add("kernel 5.12 or later", true, kernel_at_least(&release, (5, 12)), release, "upgrade the kernel");
+
+    let namespaces = ["mnt", "pid", "ipc", "uts", "cgroup", "net", "user"];
+    let missing: Vec<&str> =
+        namespaces.into_iter().filter(|name| !Path::new("/proc/self/ns").join(name).exists()).collect();
+    let reason =
+        if missing.is_empty() { "all".to_owned() } else { format!("missing: {}", missing.join(", ")) };
+    add("namespaces", true, missing.is_empty(), reason, "use a kernel with CONFIG_NAMESPACES");
+
+    let (works, reason, fix) = user_namespaces();
+    add("user namespaces for everybody", false, works, reason, fix);
+
+    let maps = ["newuidmap", "newgidmap"].iter().all(|tool| in_path(tool));
+    let reason = if maps { "newuidmap and newgidmap found" } else { "newuidmap or newgidmap is missing" };
+    add(
+        "id ranges for everybody",
+        false,
+        maps,
+        reason.to_owned(),
+        "install the package uidmap (shadow-utils)",
+    );
+
+    for (tool, package) in
+        [("mkfs.btrfs", "btrfs-progs"), ("mkfs.xfs", "xfsprogs"), ("losetup", "util-linux")]
+    {
+        let works = in_path(tool);
+        let reason = format!("{tool} {}", if works { "found" } else { "is missing" });
+        let what = match tool {
+            "mkfs.btrfs" => "loop stores with btrfs",
+            "mkfs.xfs" => "loop stores with XFS",
+            _ => "loop devices",
+        };
+        add(what, false, works, reason, &format!("install the package {package}"));
+    }
+    findings
+}
+
+fn kernel_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
+}
+
+/// The switches that distributions use to forbid them: a count of 0, Debian's old one, Ubuntu's AppArmor one.
+fn user_namespaces() -> (bool, String, &'static str) {
+    let read = |path: &str| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    if read("/proc/sys/user/max_user_namespaces") == Some(0) {
+        return (false, "user.max_user_namespaces is 0".to_owned(), "sysctl user.max_user_namespaces=15000");
+    }
+    if read("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
+        let fix = "sysctl kernel.unprivileged_userns_clone=1";
+        return (false, "kernel.unprivileged_userns_clone is 0".to_owned(), fix);
+    }
+    if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
+        let fix =
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with `userns`";
+        return (false, "AppArmor restricts them".to_owned(), fix);
+    }
+    (true, "allowed".to_owned(), "")
+}
+
+fn in_path(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Administrators' tools are often outside an ordinary user's PATH.
+    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).any(|directory| directory.join(tool).is_file())
+}
+
+fn render(report: &Report) -> String {
+    let mut text = format!(
+        "store     {}{}\non        {} at {}\nboxes by  {}\nruns by   {}\n\n",
+        output::plain(&report.store),
+        if report.exists { "" } else { " (not made yet)" },
+        report.file_system,
+        output::plain(&report.probed),
+        report.boxes_by.unwrap_or("nothing"),
+        report.throw_away_forks_by.unwrap_or("nothing"),
+    );
+    let cells: Vec<Vec<String>> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            vec![
+                finding.what.to_owned(),
+                if finding.works { "yes" } else { "no" }.to_owned(),
+                finding.reason.clone().unwrap_or_default(),
+                finding.fix.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    text.push_str(&output::table(&["ABILITY", "WORKS", "WHY", "FIX"], &cells));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_compare_as_numbers() {
+        assert!(kernel_at_least("6.1.0-18-amd64", (5, 12)));
+        assert!(!kernel_at_least("5.4.0", (5, 12)));
+        assert!(kernel_at_least("5.12", (5, 12)));
+        assert!(!kernel_at_least("", (5, 12)));
+    }
+
+    #[test]
+    fn the_nearest_existing_directory_of_a_missing_store_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(nearest_existing(&dir.path().join("a/b/c")), dir.path());
+    }
+}

@@ -1,0 +1,105 @@
+//! `mount` and `umount`: show a tree at a directory of the host.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+use rootling_backends::{Access, Context as _, Error, ErrorKind, Form, Result, sys};
+
+use super::{Context, output, store};
+use crate::store::{Node, State, Store};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MountArguments {
+    /// Which; a box is mounted for reading and writing, a committed tree for reading
+    reference: String,
+
+    /// Where: an existing directory
+    directory: PathBuf,
+
+    /// Mount a box for reading only
+    #[arg(long)]
+    read_only: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct UmountArguments {
+    /// Where it is mounted
+    directory: PathBuf,
+}
+
+pub(super) fn mount(context: &Context, arguments: &MountArguments) -> Result<()> {
+    let store = context.store()?;
+    let node = store::find(&store, &arguments.reference)?;
+    let intent = || format!("mount {} at {:?}", node.label(), arguments.directory);
+    let (node, _used) = if node.record.state == State::Active {
+        let (node, used) = store.open_box(&node)?;
+        (node, Some(used))
+    } else {
+        (node.clone(), None)
+    };
+    let (mount, mut access) = store.mount(&node)?;
+    if arguments.read_only {
+        access = Access::ReadOnly;
+    }
+    if access == Access::ReadWrite {
+        require_free(&store, &node)?;
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let target = nix::fcntl::openat(AT_FDCWD, &arguments.directory, flags, Mode::empty())
+        .context(|| format!("open({:?}, O_DIRECTORY)", arguments.directory))
+        .context(intent)?;
+    let mount = mount.open(access).context(intent)?;
+    sys::move_mount(mount.as_fd(), target.as_fd())
+        .context(|| format!("move_mount({:?})", arguments.directory))
+        .context(intent)?;
+    let how = if access == Access::ReadOnly { "for reading" } else { "for reading and writing" };
+    context.output.say(format!("mounted {} at {} {how}", node.label(), output::plain(&arguments.directory)));
+    Ok(())
+}
+
+/// OverlayFS does not survive two mounts of one upper directory (kernel documentation, "undefined behavior").
+fn require_free(store: &Store, node: &Node) -> Result<()> {
+    if node.record.form == Form::Full {
+        return Ok(());
+    }
+    match store.mounted_at(node)?.first() {
+        None => Ok(()),
+        Some(place) => {
+            Err(Error::new(ErrorKind::Busy, format!("{} is mounted at {place:?} already", node.label()))
+                .hint(format!("use it there, or rootling umount {}", place.display())))
+        }
+    }
+}
+
+pub(super) fn umount(context: &Context, arguments: &UmountArguments) -> Result<()> {
+    let store = context.store()?;
+    let directory = &arguments.directory;
+    let place = directory.canonicalize().context(|| format!("realpath({directory:?})"))?;
+    if !is_ours(&store, &place)? {
+        let message = format!("{directory:?} is not a mount of a tree of this store");
+        return Err(Error::new(ErrorKind::InvalidInput, message).hint("umount(8) unmounts everything else"));
+    }
+    umount2(&place, MntFlags::UMOUNT_NOFOLLOW).context(|| format!("umount2({place:?})")).map_err(
+        |error| {
+            if error.kind() == ErrorKind::Busy {
+                error.hint("end what uses it: fuser -vm shows what")
+            } else {
+                error
+            }
+        },
+    )?;
+    context.output.say(format!("unmounted {}", output::plain(directory)));
+    Ok(())
+}
+
+fn is_ours(store: &Store, place: &Path) -> Result<bool> {
+    for id in store.ids()? {
+        if store.mounted_at(&store.node(&id)?)?.iter().any(|mounted| mounted == place) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

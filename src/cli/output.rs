@@ -1,0 +1,231 @@
+//! The only printer: data to standard output, talk to standard error.
+//!
+//! A reader who closes the pipe is no error. Names out of a root filesystem may hold anything: they are printed with
+//! control characters escaped, so that they cannot drive the terminal.
+
+#![expect(clippy::print_stderr, reason = "this is the file that may print")]
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rootling_backends::{Cost, Error, Kind};
+use serde::Serialize;
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON document for programs
+    Json,
+}
+
+/// Where everything that is said goes through.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) format: Format,
+    pub(crate) quiet: bool,
+}
+
+impl Output {
+    /// Prints a document: as JSON, or as what `table` makes of it.
+    pub(crate) fn data<T: Serialize>(self, value: &T, table: impl FnOnce() -> String) {
+        match self.format {
+            Format::Json => {
+                let mut text = serde_json::to_string_pretty(value).expect("what we print has text for keys");
+                text.push('\n');
+                write_out(text.as_bytes());
+            }
+            Format::Table => write_out(table().as_bytes()),
+        }
+    }
+
+    /// Prints text that is data in itself (a completion script, an id).
+    pub(crate) fn raw(self, bytes: &[u8]) {
+        write_out(bytes);
+    }
+
+    /// Says something to the person, unless asked to be quiet.
+    pub(crate) fn say(self, text: impl AsRef<str>) {
+        if !self.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// Says which backend made a tree and what it cost.
+    pub(crate) fn cost(self, what: &str, backend: Kind, cost: &Cost) {
+        self.say(format!("{what} by {backend}: {}", describe(cost)));
+        if !matches!(backend, Kind::Reflink | Kind::Btrfs) {
+            // Nobody expects these to share data.
+            return;
+        }
+        for (path, reason) in cost.copied_because.iter().take(3) {
+            self.say(format!("  copied {}: {reason}", plain(path)));
+        }
+        let more = cost.copied_because.len().saturating_sub(3);
+        if more > 0 {
+            self.say(format!("  and {more} more files for such reasons: see `rootling show`"));
+        }
+    }
+
+    /// Shows that something is going on, on a terminal, once it has taken half a second.
+    pub(crate) fn progress(self, what: impl Into<String>) -> Progress {
+        if self.quiet || !io::stderr().is_terminal() {
+            return Progress(None);
+        }
+        let what = what.into();
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            if stopped.recv_timeout(Duration::from_millis(500)) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let bar = indicatif::ProgressBar::new_spinner().with_message(what);
+            while stopped.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+                bar.tick();
+            }
+            bar.finish_and_clear();
+        });
+        Progress(Some((stop, thread)))
+    }
+
+    /// Prints a failure: what was tried, the causes, what to do.
+    pub(crate) fn error(self, error: &Error) {
+        let mut text = format!("rootling: {error}");
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text.push_str(&format!("\n  because: {cause}"));
+            source = cause.source();
+        }
+        if let Some(hint) = error.first_hint() {
+            text.push_str(&format!("\n  hint: {hint}"));
+        }
+        eprintln!("{text}");
+    }
+}
+
+/// A sign of life; dropping it takes it off the screen.
+#[derive(Debug)]
+pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.0.take() {
+            drop(stop);
+            // A spinner that panicked is no reason to fail.
+            drop(thread.join());
+        }
+    }
+}
+
+fn write_out(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("rootling: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Says what a materialization cost, in one line.
+pub(crate) fn describe(cost: &Cost) -> String {
+    let mut parts = Vec::new();
+    if cost.files_cloned > 0 {
+        parts.push(format!("{} files cloned ({})", cost.files_cloned, bytes(cost.bytes_cloned)));
+    }
+    if cost.files_copied > 0 {
+        parts.push(format!("{} files copied ({})", cost.files_copied, bytes(cost.bytes_copied)));
+    }
+    if cost.directories + cost.others > 0 {
+        parts.push(format!("{} directories, {} others", cost.directories, cost.others));
+    }
+    if parts.is_empty() {
+        parts.push("nothing copied".to_owned());
+    }
+    format!("{}, {}", parts.join(", "), duration(cost.elapsed))
+}
+
+/// Returns a size for people: `1.5 GiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Returns a duration for people: `3.2 ms`.
+pub(crate) fn duration(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
+        seconds => format!("{:.1} ms", seconds * 1000.0),
+    }
+}
+
+/// Returns a path as it can be shown: control characters and bytes that are not UTF-8 escaped.
+pub(crate) fn plain(path: &Path) -> Cow<'_, str> {
+    plain_text(path.as_os_str())
+}
+
+/// Returns text as it can be shown.
+pub(crate) fn plain_text(text: &OsStr) -> Cow<'_, str> {
+    match text.to_str() {
+        Some(text) if !text.chars().any(char::is_control) => Cow::Borrowed(text),
+        _ => Cow::Owned(text.as_bytes().escape_ascii().to_string()),
+    }
+}
+
+/// Returns rows as aligned columns under a heading.
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            let fill = " ".repeat(width.saturating_sub(cell.chars().count()) + 2);
+            line.push_str(cell);
+            line.push_str(&fill);
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    std::iter::once(line(&heading)).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        assert_eq!(plain(Path::new("a/ü")), "a/ü");
+        assert_eq!(plain(Path::new("a\x1b[2J\n")), "a\\x1b[2J\\n");
+        assert_eq!(plain(Path::new(OsStr::from_bytes(b"\xff"))), "\\xff");
+    }
+
+    #[test]
+    fn columns_line_up_and_do_not_trail() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "N"], &rows), "NAME  N\na     1\nlong\n");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!((bytes(0), bytes(1023), bytes(1536)), ("0 B".into(), "1023 B".into(), "1.5 KiB".into()));
+    }
+}

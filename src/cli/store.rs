@@ -1,0 +1,145 @@
+//! Finding the store and the nodes that references mean.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
+
+use super::Context;
+use crate::loop_store;
+use crate::reference::{self, Reference, Which};
+use crate::runner::Entered;
+use crate::store::{Node, Store};
+
+/// Sets what is a property of the whole process: messages, umask, the number of open files.
+pub(super) fn prepare_process() {
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("ROOTLING_LOG", "warn"))
+        .format(|formatter, record| {
+            use std::io::Write;
+            writeln!(formatter, "rootling: {}", record.args())
+        })
+        .init();
+    // Modes are set exactly as asked; a command run inside gets 022 of its own.
+    sys::clear_umask();
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Best effort: with fewer files open at once, an error will say so.
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap_or_default();
+    }
+}
+
+impl Context {
+    /// Returns the directory of the store, whether it exists or not.
+    pub(super) fn store_path(&self) -> Result<PathBuf> {
+        if let Some(root) = &self.root {
+            return Ok(root.clone());
+        }
+        if self.entered == Entered::Root {
+            return Ok(PathBuf::from("/var/lib/rootling"));
+        }
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let data =
+            variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+        data.map(|data| data.join("rootling")).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "neither XDG_DATA_HOME nor HOME says where your store is")
+                .hint("say where: rootling --root PATH")
+        })
+    }
+
+    /// Opens the store, making the default one where there is none.
+    pub(super) fn store(&self) -> Result<Store> {
+        let path = self.store_path()?;
+        if loop_store::exists(&path) {
+            return Store::open(&loop_store::open(&path)?);
+        }
+        // A path that was given is not made by accident: a mistyped one would look like an empty store.
+        if self.root.is_some() { Store::open(&path) } else { Store::open_or_init(&path) }
+    }
+}
+
+/// Returns the node that a reference means; what does not exist suggests near names.
+pub(super) fn find(store: &Store, text: &str) -> Result<Node> {
+    match Reference::parse(text)? {
+        Reference::Host => Err(Error::new(ErrorKind::InvalidInput, "host:/ is not a node of the store")
+            .hint("make one of it: rootling import host:/ NAME")),
+        Reference::Node { which, back } => find_back(store, text, &which, back),
+    }
+}
+
+fn find_back(store: &Store, text: &str, which: &Which, back: u32) -> Result<Node> {
+    let mut node = find_one(store, which)?;
+    for _ in 0..back {
+        let Some(parent) = &node.record.parent else {
+            let message = format!("{text} goes back further than {} has parents", node.label());
+            return Err(Error::new(ErrorKind::NotFound, message).hint("see `rootling show` for its history"));
+        };
+        let parent = store.node(parent)?;
+        node = Node { name: store.name_of(&parent.id)?, ..parent };
+    }
+    Ok(node)
+}
+
+fn find_one(store: &Store, which: &Which) -> Result<Node> {
+    let name = match which {
+        Which::Last => return last(store),
+        Which::Named(name) => name,
+    };
+    if let Some(node) = store.named(name)? {
+        return Ok(node);
+    }
+    if let Some(prefix) = which.id_prefix() {
+        let ids: Vec<_> = store.ids()?.into_iter().filter(|id| id.as_str().starts_with(prefix)).collect();
+        match ids.as_slice() {
+            [] => {}
+            [id] => {
+                let node = store.node(id)?;
+                return Ok(Node { name: store.name_of(id)?, ..node });
+            }
+            several => {
+                let several: Vec<&str> = several.iter().map(|id| id.as_str()).collect();
+                let message = format!("{prefix} is the beginning of several ids: {}", several.join(", "));
+                return Err(Error::new(ErrorKind::InvalidInput, message).hint("write more of it"));
+            }
+        }
+    }
+    let names = store.names()?;
+    let near = reference::near(name.as_str(), names.keys().map(|name| name.as_str()));
+    let hint = match near.as_slice() {
+        [] if names.is_empty() => "the store is empty: begin with `rootling import SOURCE NAME`".to_owned(),
+        [] => "`rootling ls` lists what there is".to_owned(),
+        near => format!("did you mean {}?", near.join(" or ")),
+    };
+    Err(Error::new(ErrorKind::NotFound, format!("there is no {name} in store {:?}", store.root())).hint(hint))
+}
+
+// ---------------------------------------------------------------- the last one used
+
+fn last_file(store: &Store) -> PathBuf {
+    store.root().join("last")
+}
+
+fn last(store: &Store) -> Result<Node> {
+    let none = || {
+        Error::new(ErrorKind::NotFound, "nothing was used yet that - could stand for")
+            .hint("say a name instead of -")
+    };
+    let name = fs::read_to_string(last_file(store)).map_err(|_| none())?;
+    let name = crate::store::Name::parse(name.trim()).map_err(|_| none())?;
+    store.named(&name)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("{name}, which was used last, is gone"))
+            .hint("say a name instead of -")
+    })
+}
+
+/// Remembers what `-` stands for from now on.
+pub(super) fn remember(store: &Store, node: &Node) {
+    if let Some(name) = &node.name {
+        // Best effort: a convenience is no reason to fail, and a read-only store has no last one.
+        if let Err(error) = fs::write(last_file(store), name.as_str()).context(|| "write(last)") {
+            log::debug!("{error:?}");
+        }
+    }
+}

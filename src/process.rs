@@ -1,0 +1,143 @@
+//! A tree's own settings and what was asked for, made into what is run.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
+
+use crate::runner::{self, Bind, DEFAULT_PATH, FileAt, Net, Process, Spec, Tmpfs, Tty, Userns};
+
+/// What a person can ask for when running a command in a tree.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The command; empty for the user's shell.
+    pub args: Vec<OsString>,
+    /// `NAME=value`, or `NAME` to pass ours on.
+    pub env: Vec<String>,
+    /// The working directory; `None` for the user's home, or `/`.
+    pub cwd: Option<PathBuf>,
+    /// `name`, `uid`, `name:group`, `uid:gid`.
+    pub user: String,
+    /// The name of the machine as seen inside.
+    pub hostname: String,
+    /// Whether there is a terminal.
+    pub tty: Tty,
+    /// The network.
+    pub net: Net,
+    /// The user namespace.
+    pub userns: Userns,
+    /// May nothing be written to the tree?
+    pub read_only: bool,
+    /// Directories and files of the host shown inside.
+    pub binds: Vec<Bind>,
+    /// Empty file systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
+}
+
+impl Request {
+    /// Makes the command and its surroundings: names become ids by the tree's own files, the environment starts from empty.
+    pub fn process(&self, root: &Dir) -> Result<Process> {
+        let account = runner::resolve(root, &self.user)?;
+        let home = account.home.clone();
+        let args = if self.args.is_empty() {
+            vec![shell(root, account.shell.as_deref())]
+        } else {
+            self.args.clone()
+        };
+        let mut env: Vec<(OsString, OsString)> = vec![
+            ("PATH".into(), DEFAULT_PATH.into()),
+            ("HOME".into(), home.clone().into_os_string()),
+            ("HOSTNAME".into(), self.hostname.clone().into()),
+            ("container".into(), "rootling".into()),
+        ];
+        env.extend(account.name.as_ref().map(|name| ("USER".into(), name.into())));
+        for ours in ["TERM", "LANG", "COLORTERM"] {
+            env.extend(std::env::var_os(ours).map(|value| (ours.into(), value)));
+        }
+        for wanted in &self.env {
+            let (name, value) = wanted.split_once('=').map_or_else(
+                || (wanted.as_str(), std::env::var_os(wanted)),
+                |(name, value)| (name, Some(value.into())),
+            );
+            if name.is_empty() {
+                let message = format!("{wanted:?} is not a variable");
+                return Err(
+                    Error::new(ErrorKind::InvalidInput, message).hint("write -e NAME=value, or -e NAME")
+                );
+            }
+            env.retain(|(known, _)| known != OsStr::new(name));
+            env.extend(value.map(|value| (name.into(), value)));
+        }
+        let joined = |(mut name, value): (OsString, OsString)| {
+            name.push("=");
+            name.push(value);
+            name
+        };
+        Ok(Process {
+            args,
+            env: env.into_iter().map(joined).collect(),
+            cwd: self.cwd.clone().unwrap_or_else(|| existing_dir(root, home)),
+            user: account.user,
+            tty: self.tty,
+        })
+    }
+
+    /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
+    pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
+        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.hostname) }];
+        if self.net == Net::Host
+            && let Ok(content) = std::fs::read_to_string("/etc/resolv.conf")
+        {
+            files.push(FileAt { target: "/etc/resolv.conf".into(), content });
+        }
+        Ok(Spec {
+            root: mount,
+            read_only: self.read_only,
+            process: self.process(root)?,
+            hostname: self.hostname.clone(),
+            net: self.net,
+            userns: self.userns.clone(),
+            tmpfs: self.tmpfs.clone(),
+            binds: self.binds.clone(),
+            files,
+        })
+    }
+}
+
+fn hosts(hostname: &str) -> String {
+    format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n")
+}
+
+/// The account's shell if the tree has it, else the one every tree has.
+fn shell(root: &Dir, shell: Option<&std::path::Path>) -> OsString {
+    let there = |path: &std::path::Path| root.open_in_root(path, nix::fcntl::OFlag::O_PATH).is_ok();
+    match shell.filter(|shell| there(shell)) {
+        Some(shell) => shell.into(),
+        None => "/bin/sh".into(),
+    }
+}
+
+fn existing_dir(root: &Dir, home: PathBuf) -> PathBuf {
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY;
+    if root.open_in_root(&home, flags).is_ok() { home } else { "/".into() }
+}
+
+/// Makes a machine name of a node's name: letters, digits and hyphens, 63 at the most (RFC 1123).
+pub fn hostname_of(name: &str) -> String {
+    let tame = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().map(tame).take(63).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "rootling".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_makes_a_machine_name() {
+        assert_eq!(hostname_of("dev/rust:1.89"), "dev-rust-1-89");
+        assert_eq!(hostname_of("_"), "rootling");
+        assert_eq!(hostname_of(&"x".repeat(100)).len(), 63);
+    }
+}

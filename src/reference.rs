@@ -1,0 +1,220 @@
+//! One grammar of references: how a person says which tree.
+//!
+//! ```text
+//! NAME      a box or a committed node          NAME~2   two states back
+//! 3f9a      the beginning of an id (>= 4)      -        the last one used
+//! A..B      a range, for diff                  host:/   the running machine
+//! dir:/p    a directory (import)               tar:F|-  a tar archive (import)
+//! ```
+//!
+//! This module only reads text; what a reference means, the store says.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rootling_backends::{Error, ErrorKind, Result};
+
+use crate::store::{Name, ObjectId};
+
+/// What something can be forked, run, shown or compared by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// A node, so many states back.
+    Node {
+        /// Which.
+        which: Which,
+        /// How many parents up.
+        back: u32,
+    },
+    /// The running machine.
+    Host,
+}
+
+/// Which node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one of this name; it may also be the beginning of an id.
+    Named(Name),
+    /// The one used last.
+    Last,
+}
+
+/// Where an import comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// A tar archive, compressed or not.
+    Tar(PathBuf),
+    /// A tar archive on standard input.
+    StandardInput,
+    /// The running machine.
+    Host,
+}
+
+fn unknown(text: &str, hint: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidInput, format!("{text:?} is not a reference")).hint(hint)
+}
+
+impl Reference {
+    /// Reads a reference to a node or to the host.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text == "host:/" || text == "host:" {
+            return Ok(Self::Host);
+        }
+        if ["dir:", "tar:", "oci:", "docker:", "host:"].iter().any(|transport| text.starts_with(transport)) {
+            return Err(unknown(text, "import it first: rootling import SOURCE NAME"));
+        }
+        let (which, back) = match text.rsplit_once('~') {
+            None => (text, 0),
+            Some((which, "")) => (which, 1),
+            Some((which, back)) => {
+                let back = back.parse().map_err(|_| unknown(text, "after ~ comes a number: NAME~2"))?;
+                (which, back)
+            }
+        };
+        let which = if which == "-" { Which::Last } else { Which::Named(Name::parse(which)?) };
+        Ok(Self::Node { which, back })
+    }
+
+    /// Reads `A..B` or a single reference.
+    pub fn parse_range(text: &str) -> Result<(Self, Option<Self>)> {
+        match text.split_once("..") {
+            None => Ok((Self::parse(text)?, None)),
+            Some((from, to)) => Ok((Self::parse(from)?, Some(Self::parse(to)?))),
+        }
+    }
+}
+
+impl Which {
+    /// Returns the beginning of an id that this may be.
+    pub fn id_prefix(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name.as_str()).filter(|text| ObjectId::is_prefix(text)),
+            Self::Last => None,
+        }
+    }
+}
+
+impl Source {
+    /// Reads where an import comes from.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.split_once(':') {
+            Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
+            Some(("tar", "-")) => Ok(Self::StandardInput),
+            Some(("tar", path)) if !path.is_empty() => Ok(Self::Tar(path.into())),
+            Some(("host", "/" | "")) => Ok(Self::Host),
+            _ if text == "-" => Ok(Self::StandardInput),
+            _ => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} does not say what to import"))
+                .hint("say dir:PATH, tar:FILE, tar:- or host:/")),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host:/"),
+            Self::Node { which, back } => {
+                match which {
+                    Which::Named(name) => fmt::Display::fmt(name, f)?,
+                    Which::Last => f.write_str("-")?,
+                }
+                if *back > 0 { write!(f, "~{back}") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "dir:{}", path.display()),
+            Self::Tar(path) => write!(f, "tar:{}", path.display()),
+            Self::StandardInput => f.write_str("tar:-"),
+            Self::Host => f.write_str("host:/"),
+        }
+    }
+}
+
+/// Returns up to three of `names` that somebody who typed `text` may have meant, nearest first.
+pub fn near<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let limit = text.len() / 3 + 1;
+    let mut scored: Vec<(usize, &str)> = names
+        .map(|name| (if name.starts_with(text) { 1 } else { distance(text, name) }, name))
+        .filter(|(score, _)| *score <= limit)
+        .collect();
+    scored.sort();
+    scored.into_iter().map(|(_, name)| name).take(3).collect()
+}
+
+/// Levenshtein's distance with swapped neighbours counted as one, in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let change = usize::from(a[i - 1] != b[j - 1]);
+                let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    best = best.min(rows[i - 2][j - 2] + 1);
+                }
+                best
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_form_of_the_grammar_is_read() {
+        let named =
+            |name: &str, back| Reference::Node { which: Which::Named(Name::parse(name).unwrap()), back };
+        assert_eq!(Reference::parse("dev").unwrap(), named("dev", 0));
+        assert_eq!(Reference::parse("dev~").unwrap(), named("dev", 1));
+        assert_eq!(Reference::parse("dev~12").unwrap(), named("dev", 12));
+        assert_eq!(Reference::parse("-").unwrap(), Reference::Node { which: Which::Last, back: 0 });
+        assert_eq!(Reference::parse("host:/").unwrap(), Reference::Host);
+        let range = Reference::parse_range("a..b~1").unwrap();
+        assert_eq!(range, (named("a", 0), Some(named("b", 1))));
+        assert_eq!(Source::parse("tar:-").unwrap(), Source::StandardInput);
+        assert_eq!(Source::parse("dir:/srv/x").unwrap(), Source::Directory("/srv/x".into()));
+    }
+
+    #[test]
+    fn what_is_no_reference_says_what_would_be() {
+        for text in ["", "dev~x", "tar:x.tar", "a b", "../x"] {
+            let error = Reference::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}");
+            assert!(error.first_hint().is_some(), "{text:?}");
+        }
+        assert!(Source::parse("x.tar").unwrap_err().first_hint().unwrap().contains("tar:FILE"));
+    }
+
+    #[test]
+    fn near_names_are_found() {
+        let names = ["debian", "devel", "dev", "alpine"];
+        assert_eq!(near("debain", names.into_iter()), ["debian"]);
+        assert_eq!(near("deb", names.into_iter()), ["debian", "dev"]);
+        assert!(near("zzz", names.into_iter()).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_and_prints_back(text in ".{0,40}") {
+            if let Ok(reference) = Reference::parse(&text) {
+                prop_assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
+            }
+            drop(Source::parse(&text));
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What is on disk and true: nodes, their records and names.
+//!
+//! The file system is the database: one directory for each object, holding its tree and its record; names are
+//! symbolic links; every change of state is one rename or one link. [`FORMAT.md`](format_text) describes every byte.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `store.rs` | opening, reading: nodes, names, trees |
+//! | `format` `record` `index` | the files that are read and written |
+//! | `id` `name` | the two ways to say which |
+//! | `draft` | building an object aside and publishing it |
+//! | `boxes` | import, create, fork, commit: what makes nodes |
+//! | `host` | a fork of the machine it runs on |
+//! | `remove` | remove, and the sweep (prune) |
+//! | `check` | fsck |
+//! | `lock` `files` `fault` | what the above stand on |
+//!
+//! **Invariants.** A name points at an object that is whole. A committed object never changes. An object in `o/` has a
+//! record; its parent exists as long as it does. Nothing here talks to a network or starts a process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+use rootling_backends::probe::{self, Abilities};
+use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree};
+
+mod boxes;
+mod check;
+mod diff;
+mod draft;
+mod fault;
+mod files;
+mod format;
+mod host;
+mod id;
+mod index;
+mod lock;
+mod name;
+mod record;
+mod remove;
+
+pub use boxes::CreateOptions;
+pub use check::{Checked, Problem, Severity};
+pub use draft::Ephemeral;
+pub use format::{Features, Format};
+pub use id::ObjectId;
+pub use index::{Entry, Index};
+pub use name::Name;
+pub use record::{Record, State};
+pub use remove::Pruned;
+
+#[doc = include_str!("store/FORMAT.md")]
+pub mod format_text {}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    format: Format,
+    backends: [OnceLock<Box<dyn Backend>>; 4],
+}
+
+/// An object with its record and one of its names.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it is called on disk.
+    pub id: ObjectId,
+    /// What the store knows of it.
+    pub record: Record,
+    /// A name of it, if it has one; the first by alphabet.
+    pub name: Option<Name>,
+}
+
+impl Node {
+    /// Returns the name, or the id of a node without one.
+    pub fn label(&self) -> &str {
+        self.name.as_ref().map_or(self.id.as_str(), Name::as_str)
+    }
+}
+
+/// What a materialization stands on.
+#[derive(Debug, Clone, Copy)]
+pub enum Base<'a> {
+    /// A node of this store.
+    Node(&'a Node),
+    /// The running machine.
+    Host,
+}
+
+/// Directories of a store, in the order in which they are made.
+const DIRECTORIES: [&str; 4] = ["o", "n", "tmp", "trash"];
+
+impl Store {
+    // ------------------------------------------------------------ opening
+
+    /// Makes a store at `root`, an empty or missing directory, and opens it.
+    ///
+    /// `backend` becomes its default; `None` chooses by what the file system can do. An existing store is an error of kind
+    /// `AlreadyExists`. A crash leaves a directory without `format`, which a second call completes.
+    pub fn init(root: &Path, backend: Option<Kind>) -> Result<Self> {
+        let intent = || format!("make store {root:?}");
+        if Format::exists(root) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{root:?} is a store already")));
+        }
+        fs::create_dir_all(root).context(|| format!("mkdir({root:?})")).context(intent)?;
+        let strange: Vec<String> = files::list(root)
+            .context(intent)?
+            .into_iter()
+            .filter(|name| !DIRECTORIES.contains(&name.as_str()) && name != "lock" && name != "lost+found")
+            .collect();
+        if let Some(name) = strange.first() {
+            let message = format!("{root:?} is neither empty nor a store: it holds {name:?}");
+            return Err(Error::new(ErrorKind::FailedPrecondition, message).hint("choose an empty directory"));
+        }
+        let abilities = probe::probe(root).context(intent)?;
+        let format = Format {
+            version: format::VERSION,
+            features: Features::default(),
+            created: Timestamp::now(),
+            backend,
+            abilities,
+        };
+        if let Some(kind) = backend {
+            drop(probe::open(kind, &format.abilities).context(intent)?);
+        }
+        for directory in DIRECTORIES {
+            files::make_dir(&root.join(directory)).context(intent)?;
+        }
+        files::sync_dir(root).context(intent)?;
+        fault::point("init.directories");
+        format.write(root).context(intent)?;
+        fault::point("init.format");
+        Self::open(root)
+    }
+
+    /// Opens the store at `root`.
+    ///
+    /// No store there is an error of kind `NotFound`; one of a version or with features unknown to this program is
+    /// refused with kind `Unsupported`. Costs one small read.
+    pub fn open(root: &Path) -> Result<Self> {
+        if !Format::exists(root) {
+            let message = format!("there is no store at {root:?}");
+            return Err(Error::new(ErrorKind::NotFound, message)
+                .hint(format!("make one: rootling init {}", root.display())));
+        }
+        let root = root.canonicalize().context(|| format!("realpath({root:?})"))?;
+        let format = Format::read(&root)?;
+        Ok(Self { root, format, backends: Default::default() })
+    }
+
+    /// Opens the store at `root`, making it first where there is none.
+    pub fn open_or_init(root: &Path) -> Result<Self> {
+        if Format::exists(root) {
+            return Self::open(root);
+        }
+        match Self::init(root, None) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::open(root),
+            other => other,
+        }
+    }
+
+    /// Returns the store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the format file as read.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Returns what the store's file system can do.
+    pub fn abilities(&self) -> &Abilities {
+        &self.format.abilities
+    }
+
+    /// Does OverlayFS keep its marks in `user.` here?
+    pub(crate) fn userxattr(&self) -> bool {
+        self.format.abilities.userxattr
+    }
+
+    /// Returns a backend of this store; one that does not work here is an error of kind `Unsupported` with the reason.
+    pub fn backend(&self, kind: Kind) -> Result<&dyn Backend> {
+        let slot = &self.backends[kind as usize];
+        if let Some(backend) = slot.get() {
+            return Ok(backend.as_ref());
+        }
+        let opened = probe::open(kind, &self.format.abilities)
+            .context(|| format!("use backend {kind} in store {:?}", self.root))?;
+        Ok(slot.get_or_init(|| opened).as_ref())
+    }
+
+    /// Returns the backend for what lives long: the store's own choice, or the best one here.
+    pub fn default_backend(&self) -> Kind {
+        self.format.backend.unwrap_or_else(|| probe::auto_persistent(&self.format.abilities))
+    }
+
+    /// Returns the backend for what is thrown away: the store's own choice, or the fastest one here.
+    pub fn ephemeral_backend(&self) -> Kind {
+        self.format.backend.unwrap_or_else(|| probe::auto_ephemeral(&self.format.abilities))
+    }
+
+    // ------------------------------------------------------------ places
+
+    fn object_dir(&self, id: &ObjectId) -> PathBuf {
+        self.root.join("o").join(id.as_str())
+    }
+
+    fn name_link(&self, name: &Name) -> PathBuf {
+        self.root.join("n").join(name.encoded())
+    }
+
+    fn child_link(&self, parent: &ObjectId, child: &ObjectId) -> PathBuf {
+        self.object_dir(parent).join("by").join(child.as_str())
+    }
+
+    fn share(&self) -> Result<fs::File> {
+        let what = format!("store {:?}", self.root);
+        lock::lock_file(&self.root.join("lock"), lock::Mode::Shared, &what)
+    }
+
+    fn share_to_write(&self) -> Result<fs::File> {
+        self.format.require_writable(&self.root)?;
+        self.share()
+    }
+
+    // ------------------------------------------------------------ reading
+
+    /// Returns all names and what they point at.
+    pub fn names(&self) -> Result<BTreeMap<Name, ObjectId>> {
+        let directory = self.root.join("n");
+        let mut names = BTreeMap::new();
+        for file_name in files::list(&directory)? {
+            // Leftovers of a crash and what a meddling hand put there are fsck's business.
+            let (Ok(name), Ok(target)) =
+                (Name::decode(&file_name), fs::read_link(directory.join(&file_name)))
+            else {
+                continue;
+            };
+            let id = target.file_name().and_then(|id| id.to_str()).map(ObjectId::parse);
+            if let Some(Ok(id)) = id {
+                names.insert(name, id);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Returns the object that a name points at.
+    pub fn resolve_name(&self, name: &Name) -> Result<Option<ObjectId>> {
+        let link = self.name_link(name);
+        match fs::read_link(&link) {
+            Ok(target) => {
+                let id = target.file_name().and_then(|id| id.to_str()).unwrap_or_default();
+                ObjectId::parse(id).map(Some).context(|| format!("name {name} of store {:?}", self.root))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("readlink({link:?})"), error)),
+        }
+    }
+
+    /// Returns the node with an id. One that does not exist is an error of kind `NotFound`.
+    pub fn node(&self, id: &ObjectId) -> Result<Node> {
+        let record = Record::read(&self.object_dir(id)).context(|| format!("read node {id}"))?;
+        if record.id != *id {
+            let message = format!("node {id} holds the record of {}", record.id);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(Node { id: id.clone(), record, name: None })
+    }
+
+    /// Returns the node that a name points at, or `None`.
+    pub fn named(&self, name: &Name) -> Result<Option<Node>> {
+        let Some(id) = self.resolve_name(name)? else { return Ok(None) };
+        let node = self.node(&id).context(|| format!("read what {name} is"))?;
+        Ok(Some(Node { name: Some(name.clone()), ..node }))
+    }
+
+    /// Returns the ids of all objects.
+    pub fn ids(&self) -> Result<Vec<ObjectId>> {
+        Ok(files::list(&self.root.join("o"))?.iter().filter_map(|id| ObjectId::parse(id).ok()).collect())
+    }
+
+    /// Returns all nodes that have a name, each with that name, sorted by it.
+    pub fn nodes(&self) -> Result<Vec<Node>> {
+        let _lock = self.share()?;
+        self.names()?.into_iter().map(|(name, id)| Ok(Node { name: Some(name), ..self.node(&id)? })).collect()
+    }
+
+    /// Returns the nodes made from `id` that still exist.
+    pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
+        let mut children = Vec::new();
+        for child in files::list(&self.object_dir(id).join("by"))? {
+            let Ok(child) = ObjectId::parse(&child) else { continue };
+            match self.node(&child) {
+                // A link is made before its child and may outlive it: only the child's own word counts.
+                Ok(node) if node.record.parent.as_ref() == Some(id) => children.push(node),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(children)
+    }
+
+    /// Returns a name of the node, if it has one.
+    pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
+        Ok(self.names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
+    }
+
+    /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).
+    pub fn tree(&self, node: &Node) -> Result<Tree> {
+        let slot = self.object_dir(&node.id);
+        if node.record.form == Form::Full {
+            return Ok(Tree::full(slot));
+        }
+        if node.record.outside.is_some() {
+            return Ok(Tree::delta(&slot, &host::parent_tree(&slot)));
+        }
+        let mut lowers = Vec::new();
+        let mut below = node.record.parent.clone();
+        while let Some(id) = below.take() {
+            let parent = self.node(&id).context(|| format!("find what {} stands on", node.label()))?;
+            lowers.push(self.object_dir(&id).join(rootling_backends::FS));
+            if parent.record.form == Form::Delta {
+                below = parent.record.parent;
+            }
+        }
+        if lowers.is_empty() {
+            let message = format!("node {} is a delta without a parent", node.label());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(Tree { slot, form: Form::Delta, lowers })
+    }
+
+    /// Returns the tree that the node was forked from.
+    pub fn parent_tree(&self, node: &Node) -> Result<Option<Tree>> {
+        if node.record.outside.is_some() {
+            return Ok(Some(host::parent_tree(&self.object_dir(&node.id))));
+        }
+        let Some(parent) = &node.record.parent else { return Ok(None) };
+        self.tree(&self.node(parent)?).map(Some)
+    }
+
+    /// Returns the index of a committed node's content, if one was written.
+    pub fn index(&self, node: &Node) -> Result<Option<Index>> {
+        index::read(&self.object_dir(&node.id))
+    }
+}

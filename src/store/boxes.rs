@@ -1,0 +1,427 @@
+//! What makes nodes: import, create, fork, commit, and the forks that are thrown away.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rootling_backends::entry::CloneMode;
+use rootling_backends::{
+    Access, Baseline, Context, Cost, Dir, Error, ErrorKind, FS, ForkOptions, Form, Kind, Mount, Result, Tree,
+    flatten,
+};
+
+use super::draft::{Draft, Ephemeral};
+use super::files::{self, Durability};
+use super::lock::{self, Mode};
+use super::record::SCHEMA;
+use super::{Base, Name, Node, ObjectId, Record, State, Store, fault, host, index};
+
+/// How to make a box.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CreateOptions {
+    /// The backend; `None` is the store's choice.
+    pub backend: Option<Kind>,
+    /// Fail instead of copying a file that cannot be cloned.
+    pub always_clone: bool,
+}
+
+impl Store {
+    /// Makes a committed node of what `fill` writes into an empty tree, and names it.
+    ///
+    /// Durable on return. When `fill` fails, or the process is killed, nothing is left but what the sweep removes.
+    pub fn import(
+        &self,
+        name: &Name,
+        source: &str,
+        options: CreateOptions,
+        fill: impl FnOnce(&Dir) -> Result<Cost>,
+    ) -> Result<Node> {
+        let intent = || format!("import {source} as {name}");
+        let _lock = self.share_to_write().context(intent)?;
+        self.require_free(name).context(intent)?;
+        let kind = options.backend.unwrap_or_else(|| self.default_backend());
+        let draft = self.draft().context(intent)?;
+        let start = std::time::Instant::now();
+        self.backend(kind)?.create(&draft.slot).context(intent)?;
+        let root = Dir::open(draft.slot.join(FS)).context(intent)?;
+        let mut cost = fill(&root).context(intent)?;
+        fault::point("import.filled");
+        cost.elapsed = start.elapsed();
+        let record =
+            Record { source: Some(source.to_owned()), cost, ..self.record(&draft, kind, State::Committed) };
+        self.seal_and_publish(draft, record, Some(name), true).context(intent)
+    }
+
+    /// Makes a committed node that is an independent copy of the running machine's root file system.
+    pub fn import_host(&self, name: &Name, options: CreateOptions) -> Result<Node> {
+        let blanks = {
+            let _lock = self.share_to_write()?;
+            self.draft()?
+        };
+        let clone = if options.always_clone { CloneMode::Always } else { CloneMode::Auto };
+        self.import(name, "host:/", options, |target| self.copy_host(&blanks, target, clone))
+    }
+
+    /// Copies the running machine's root file system; what stays out is blanked by a layer in `draft`.
+    fn copy_host(&self, draft: &Draft, target: &Dir, clone: CloneMode) -> Result<Cost> {
+        let blanks = draft.slot.join("blanks");
+        host::blank(&blanks, &self.root, self.userxattr())?;
+        flatten::flatten(&[blanks, host::root().to_owned()], target, self.userxattr(), clone)
+    }
+
+    /// Makes a box on a committed node, on the present state of a box, or on the running machine.
+    ///
+    /// Durable on return.
+    pub fn create(&self, base: Base<'_>, name: &Name, options: CreateOptions) -> Result<Node> {
+        let intent = || match base {
+            Base::Node(node) => format!("fork {} as {name}", node.label()),
+            Base::Host => format!("fork host:/ as {name}"),
+        };
+        let _lock = self.share_to_write().context(intent)?;
+        self.require_free(name).context(intent)?;
+        let frozen = match base {
+            Base::Node(node) if self.node(&node.id)?.record.state == State::Active => {
+                Some(self.freeze(node, None, None).context(intent)?)
+            }
+            _ => None,
+        };
+        let base = frozen.as_ref().map_or(base, Base::Node);
+        let kind = match (options.backend, base) {
+            (Some(kind), _) => kind,
+            // A copy of the whole machine is an import; a fork of it is an overlay wherever one works.
+            (None, Base::Host) => self.host_backend(),
+            (None, Base::Node(_)) => self.default_backend(),
+        };
+        let draft = self.draft().context(intent)?;
+        let fork = ForkOptions { always_clone: options.always_clone, ephemeral: false };
+        let (record, _) = self.fork_into(&draft, base, kind, fork).context(intent)?;
+        fault::point("create.forked");
+        self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
+    }
+
+    /// Makes a fork that is thrown away; it holds its parents until it is dropped.
+    pub fn ephemeral(&self, base: Base<'_>, options: CreateOptions) -> Result<Ephemeral> {
+        let intent = || match base {
+            Base::Node(node) => format!("fork {} for one run", node.label()),
+            Base::Host => "fork host:/ for one run".to_owned(),
+        };
+        let _lock = self.share_to_write().context(intent)?;
+        let frozen = match base {
+            Base::Node(node) if self.node(&node.id)?.record.state == State::Active => {
+                Some(self.freeze(node, None, None).context(intent)?)
+            }
+            _ => None,
+        };
+        let base = frozen.as_ref().map_or(base, Base::Node);
+        let kind = options.backend.unwrap_or_else(|| match base {
+            Base::Host => self.host_backend(),
+            Base::Node(_) => self.ephemeral_backend(),
+        });
+        let draft = self.draft().context(intent)?;
+        let fork = ForkOptions { always_clone: options.always_clone, ephemeral: true };
+        let (record, parent) = self.fork_into(&draft, base, kind, fork).context(intent)?;
+        // The record says what the draft stands on: the sweep keeps that while the draft's lock is held.
+        record.write(&draft.slot, Durability::Lazy).context(intent)?;
+        let tree = if record.form == Form::Full {
+            Tree::full(&draft.slot)
+        } else {
+            Tree::delta(&draft.slot, &parent)
+        };
+        Ok(Ephemeral { draft, record, tree, parent })
+    }
+
+    /// Makes an ephemeral fork a box. Durable on return.
+    pub fn keep(&self, ephemeral: Ephemeral, name: &Name) -> Result<Node> {
+        let intent = || format!("keep the fork {} as {name}", ephemeral.draft.id);
+        let _lock = self.share_to_write().context(intent)?;
+        self.require_free(name).context(intent)?;
+        self.backend(ephemeral.record.backend)?.barrier(&ephemeral.draft.slot).context(intent)?;
+        fault::point("keep.synced");
+        let record = Record { created: Timestamp::now(), ..ephemeral.record.clone() };
+        let id = ephemeral.draft.id.clone();
+        self.publish(ephemeral.draft, &record, Some(name), Durability::Synced)
+            .context(|| format!("keep the fork {id} as {name}"))
+    }
+
+    /// Seals what changed in a box as a committed node on its parent, and names that. The box goes on, on top of it.
+    ///
+    /// Durable on return. O(1) with btrfs, and with overlay while the box is not in use; else O(changed files).
+    pub fn commit(&self, node: &Node, name: &Name, message: Option<&str>) -> Result<Node> {
+        let intent = || format!("commit {} as {name}", node.label());
+        let _lock = self.share_to_write().context(intent)?;
+        self.require_free(name).context(intent)?;
+        self.freeze(node, Some(name), message).context(intent)
+    }
+
+    /// Returns where the node is mounted in this mount namespace.
+    pub fn mounted_at(&self, node: &Node) -> Result<Vec<std::path::PathBuf>> {
+        host::mounted_at(&self.object_dir(&node.id))
+    }
+
+    /// Returns the directory of the object, where a runner may leave a note of what runs in it.
+    pub fn slot(&self, node: &Node) -> std::path::PathBuf {
+        self.object_dir(&node.id)
+    }
+
+    /// Returns how to show a node: a box for reading and writing, a committed node for reading.
+    pub fn mount(&self, node: &Node) -> Result<(Mount, Access)> {
+        let access = if node.record.state == State::Active { Access::ReadWrite } else { Access::ReadOnly };
+        let tree = self.tree(node)?;
+        Ok((self.backend(node.record.backend)?.mount(&tree, access, false), access))
+    }
+
+    /// Returns the box's node, ready to be written to, with a lock that says it is in use.
+    ///
+    /// A committed node is an error of kind `FailedPrecondition`.
+    pub fn open_box(&self, node: &Node) -> Result<(Node, std::fs::File)> {
+        let _lock = self.share_to_write()?;
+        loop {
+            let node = self.settle(node)?;
+            if node.record.state == State::Committed {
+                let message = format!("{} is committed: it cannot be changed", node.label());
+                return Err(Error::new(ErrorKind::FailedPrecondition, message)
+                    .hint(format!("make a box of it: rootling create {} NAME", node.label())));
+            }
+            let what = format!("box {}", node.label());
+            let used = lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what)?;
+            // A commit may have sealed it while we waited for the lock.
+            if self.node(&node.id)?.record.state == State::Active {
+                return Ok((node, used));
+            }
+        }
+    }
+
+    /// Says whether the box is entered or mounted through a lock right now.
+    pub fn is_in_use(&self, node: &Node) -> Result<bool> {
+        Ok(lock::try_lock_dir(&self.object_dir(&node.id), Mode::Exclusive)?.is_none())
+    }
+
+    // ------------------------------------------------------------ the steps
+
+    fn record(&self, draft: &Draft, backend: Kind, state: State) -> Record {
+        Record {
+            schema: SCHEMA,
+            id: draft.id.clone(),
+            state,
+            backend,
+            form: Form::Full,
+            parent: None,
+            outside: None,
+            baseline: Baseline::None,
+            created: Timestamp::now(),
+            source: None,
+            continued_by: None,
+            message: None,
+            cost: Cost::default(),
+            other: BTreeMap::new(),
+        }
+    }
+
+    /// The host can change under an overlay, but nothing else forks it in an instant.
+    fn host_backend(&self) -> Kind {
+        self.format().backend.unwrap_or_else(|| {
+            if self.backend(Kind::Overlay).is_ok() { Kind::Overlay } else { self.default_backend() }
+        })
+    }
+
+    /// Forks `base` into the draft; returns the record of an active node and the tree it was forked from.
+    fn fork_into(
+        &self,
+        draft: &Draft,
+        base: Base<'_>,
+        kind: Kind,
+        options: ForkOptions,
+    ) -> Result<(Record, Tree)> {
+        let backend = self.backend(kind)?;
+        let Base::Node(node) = base else { return self.fork_host_into(draft, kind, options) };
+        let parent = self.tree(&self.node(&node.id)?)?;
+        let forked = backend.fork(&parent, &draft.slot, options)?;
+        let record = Record {
+            form: forked.form,
+            parent: Some(node.id.clone()),
+            baseline: forked.baseline,
+            cost: forked.cost,
+            ..self.record(draft, kind, State::Active)
+        };
+        Ok((record, parent))
+    }
+
+    /// An overlay stands on the running machine; every other backend makes a copy of it, which owes it nothing.
+    fn fork_host_into(&self, draft: &Draft, kind: Kind, options: ForkOptions) -> Result<(Record, Tree)> {
+        let backend = self.backend(kind)?;
+        host::make_base(&draft.slot, host::root())?;
+        let parent = host::parent_tree(&draft.slot);
+        let record = self.record(draft, kind, State::Active);
+        if backend.capabilities().fork_form == Form::Delta {
+            let forked = backend.fork(&parent, &draft.slot, options)?;
+            host::blank(&draft.slot.join(FS), &self.root, self.userxattr())?;
+            let outside = Some(host::root().to_owned());
+            let (form, baseline, cost) = (forked.form, forked.baseline, forked.cost);
+            return Ok((Record { form, outside, baseline, cost, ..record }, parent));
+        }
+        let clone = if options.always_clone { CloneMode::Always } else { CloneMode::Auto };
+        backend.create(&draft.slot)?;
+        let cost = self.copy_host(draft, &Dir::open(draft.slot.join(FS))?, clone)?;
+        Ok((Record { cost, ..record }, parent))
+    }
+
+    fn seal_and_publish(
+        &self,
+        draft: Draft,
+        record: Record,
+        name: Option<&Name>,
+        indexed: bool,
+    ) -> Result<Node> {
+        let tree = Tree { form: record.form, ..Tree::full(&draft.slot) };
+        let backend = self.backend(record.backend)?;
+        if indexed {
+            index::write(&draft.slot, &index::Index::build(&tree.fs())?)?;
+        }
+        backend.seal(&tree)?;
+        fault::point("commit.sealed");
+        backend.barrier(&draft.slot)?;
+        fault::point("commit.synced");
+        self.publish(draft, &record, name, Durability::Synced)
+    }
+
+    /// Returns what a node's name means now, and finishes a commit of it that was cut short.
+    ///
+    /// Such a commit left the box's name on the node that it sealed (see `freeze_in_place`).
+    pub(crate) fn settle(&self, node: &Node) -> Result<Node> {
+        let Some(name) = &node.name else { return self.node(&node.id) };
+        let gone = || Error::new(ErrorKind::NotFound, format!("{name} was removed meanwhile"));
+        let unfinished = |node: &Node| {
+            node.record.state == State::Committed && node.record.continued_by.as_ref() == Some(name)
+        };
+        let node = self.named(name)?.ok_or_else(gone)?;
+        if !unfinished(&node) {
+            return Ok(node);
+        }
+        let what = format!("box {name}");
+        let _change = lock::lock_file(&self.object_dir(&node.id).join("change"), Mode::Exclusive, &what)?;
+        let node = self.named(name)?.ok_or_else(gone)?;
+        if !unfinished(&node) {
+            return Ok(node);
+        }
+        let above = self.stack_on(&node)?;
+        self.switch(name, &above)?;
+        Ok(Node { name: Some(name.clone()), ..self.node(&above)? })
+    }
+
+    /// Makes the present state of a box a committed node. The caller holds the store's lock.
+    fn freeze(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
+        let node = self.settle(node)?;
+        let what = format!("box {}", node.label());
+        let change = self.object_dir(&node.id).join("change");
+        let _change = lock::lock_file(&change, Mode::Exclusive, &what)?;
+        // Another commit may have gone first: then the box is a node further up.
+        let node = Node { name: node.name.clone(), ..self.node(&node.id)? };
+        if node.record.state == State::Committed {
+            let busy = node.record.continued_by.is_some();
+            let message = format!("{} is committed already", node.label());
+            let error =
+                Error::new(if busy { ErrorKind::Busy } else { ErrorKind::FailedPrecondition }, message);
+            return Err(if busy {
+                error.hint("another commit of it has just ended: try again")
+            } else {
+                error.hint(format!("give it another name by forking it: rootling fork {} NAME", node.label()))
+            });
+        }
+        let alone = lock::try_lock_dir(&self.object_dir(&node.id), Mode::Exclusive)?;
+        let mounted = host::is_mounted(&self.object_dir(&node.id))?;
+        let restack = node.record.form == Form::Delta && node.record.outside.is_none() && node.name.is_some();
+        match alone {
+            Some(_alone) if restack && !mounted => self.freeze_in_place(&node, name, message),
+            _ => self.freeze_by_copy(&node, name, message),
+        }
+    }
+
+    /// The box's own upper directory becomes the node; the box goes on with an empty one over it. O(1).
+    fn freeze_in_place(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
+        let box_name = node.name.as_ref().expect("the caller saw a name");
+        let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
+        backend.seal(&tree)?;
+        backend.barrier(&tree.slot)?;
+        fault::point("freeze.synced");
+        let above = self.stack_on(node)?;
+        fault::point("freeze.stacked");
+        let record = Record {
+            state: State::Committed,
+            continued_by: Some(box_name.clone()),
+            message: message.map(str::to_owned),
+            ..node.record.clone()
+        };
+        record.write(&tree.slot, Durability::Synced)?;
+        fault::point("freeze.sealed");
+        // The name first: if we are cut off now, the box's name on a sealed node is mended when the box is next opened.
+        let named = name.map_or(Ok(()), |name| self.link_name(name, &node.id));
+        fault::point("freeze.named");
+        self.switch(box_name, &above)?;
+        fault::point("freeze.switched");
+        named?;
+        Ok(Node { id: node.id.clone(), record, name: name.cloned() })
+    }
+
+    /// Makes an unnamed empty active node on `node`, which is sealed or about to be.
+    fn stack_on(&self, node: &Node) -> Result<ObjectId> {
+        let draft = self.draft()?;
+        let forked = self.backend(node.record.backend)?.fork(
+            &self.tree(node)?,
+            &draft.slot,
+            ForkOptions::default(),
+        )?;
+        let record = Record {
+            form: forked.form,
+            parent: Some(node.id.clone()),
+            baseline: forked.baseline,
+            cost: forked.cost,
+            ..self.record(&draft, node.record.backend, State::Active)
+        };
+        Ok(self.publish(draft, &record, None, Durability::Synced)?.id)
+    }
+
+    fn switch(&self, name: &Name, id: &ObjectId) -> Result<()> {
+        files::link_over(&format!("../o/{id}"), &self.name_link(name))?;
+        files::sync_dir(&self.root.join("n"))
+    }
+
+    /// A copy of the box's present state becomes the node; the box stays where it is.
+    fn freeze_by_copy(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
+        let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
+        let parent = self.parent_tree(node)?;
+        let draft = self.draft()?;
+        let (form, baseline, cost) = if node.record.outside.is_some() {
+            // What stands on the running machine would change with it: the node must stand alone.
+            let target = draft.slot.join(FS);
+            files::make_dir(&target)?;
+            let cost =
+                flatten::flatten(&tree.layers(), &Dir::open(&target)?, self.userxattr(), CloneMode::Auto)?;
+            (Form::Full, None, cost)
+        } else {
+            let against = parent.as_ref().map(|parent| (parent, &node.record.baseline));
+            let made = backend.snapshot(&tree, against, &draft.slot)?;
+            (made.form, Some(made.baseline), made.cost)
+        };
+        fault::point("freeze.copied");
+        let record = Record {
+            form,
+            parent: node.record.parent.clone(),
+            message: message.map(str::to_owned),
+            cost,
+            baseline: Baseline::None,
+            ..self.record(&draft, node.record.backend, State::Committed)
+        };
+        let committed = self.seal_and_publish(draft, record, name, false)?;
+        if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full) {
+            // A full tree only remembers whom it is compared with; a delta stands where it stands.
+            self.link_child(&committed.id, &node.id)?;
+            fault::point("freeze.linked");
+            let record = Record { parent: Some(committed.id.clone()), baseline, ..node.record.clone() };
+            record.write(&tree.slot, Durability::Synced)?;
+            fault::point("freeze.rebased");
+            if let Some(old) = &node.record.parent {
+                files::remove_if_exists(&self.child_link(old, &node.id))?;
+            }
+        }
+        Ok(committed)
+    }
+}

@@ -1,0 +1,278 @@
+//! fsck: is everything on disk what the format says it is?
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use rootling_backends::{Context, ErrorKind, FS, Form, Result};
+use serde::Serialize;
+use walkdir::WalkDir;
+
+use super::files;
+use super::lock::{self, Mode};
+use super::{Index, Name, Node, ObjectId, State, Store, index};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// What a crash leaves: harmless, and `prune` or the next use of the object removes it.
+    Note,
+    /// Something is not as it should be.
+    Problem,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object or name it is about.
+    pub object: String,
+    /// What is wrong, as a lowercase fragment.
+    pub problem: String,
+    /// Was it put right?
+    pub repaired: bool,
+}
+
+/// What a check looked at and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Objects looked at.
+    pub objects: u64,
+    /// Names looked at.
+    pub names: u64,
+    /// Trees compared with their index.
+    pub verified: u64,
+    /// What was found.
+    pub problems: Vec<Problem>,
+}
+
+impl Checked {
+    /// Is nothing wrong that was not put right? Notes do not count.
+    pub fn is_clean(&self) -> bool {
+        self.problems.iter().all(|found| found.severity == Severity::Note || found.repaired)
+    }
+
+    fn add(&mut self, severity: Severity, object: impl ToString, problem: impl ToString, repaired: bool) {
+        self.problems.push(Problem {
+            severity,
+            object: object.to_string(),
+            problem: problem.to_string(),
+            repaired,
+        });
+    }
+}
+
+/// Everything an object's directory may hold.
+const KNOWN: [&str; 9] =
+    ["meta.json", "index", "fs", "work", "by", "change", "base", "blanks", "running.json"];
+
+impl Store {
+    /// Checks names, records, links and trees; with `verify`, also every byte of the trees that have an index.
+    ///
+    /// `repair` puts right what can be derived from the rest, and never removes a tree or a name that leads to one. Waits for
+    /// other operations to end, and holds the store alone if it repairs.
+    pub fn check(&self, repair: bool, verify: bool) -> Result<Checked> {
+        let intent = || format!("check store {:?}", self.root);
+        let mode = if repair { Mode::Exclusive } else { Mode::Shared };
+        let what = format!("store {:?}", self.root);
+        let _lock = lock::lock_file(&self.root.join("lock"), mode, &what).context(intent)?;
+        let mut checked = Checked::default();
+        let mut nodes = Vec::new();
+        for file_name in files::list(&self.root.join("o")).context(intent)? {
+            checked.objects += 1;
+            match ObjectId::parse(&file_name) {
+                Ok(id) => nodes.extend(self.check_record(&id, &mut checked)),
+                Err(_) => checked.add(Severity::Problem, &file_name, "is in o/ and is not an object", false),
+            }
+        }
+        self.check_names(repair, &mut checked).context(intent)?;
+        let reachable = self.reachable().context(intent)?;
+        for node in &nodes {
+            self.check_node(node, &reachable, repair, &mut checked).context(intent)?;
+            if verify && node.record.state == State::Committed {
+                self.verify(node, &mut checked).context(intent)?;
+            }
+        }
+        self.check_slots(&mut checked);
+        for directory in ["tmp", "trash"] {
+            for id in files::list(&self.root.join(directory)).context(intent)? {
+                let place = self.root.join(directory).join(&id);
+                if lock::try_lock_dir(&place, Mode::Exclusive).is_ok_and(|lock| lock.is_some()) {
+                    checked.add(
+                        Severity::Note,
+                        format!("{directory}/{id}"),
+                        "was left behind: prune removes it",
+                        false,
+                    );
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    fn check_record(&self, id: &ObjectId, checked: &mut Checked) -> Option<Node> {
+        match self.node(id) {
+            Ok(node) => Some(node),
+            Err(error) => {
+                checked.add(Severity::Problem, id, format!("has no readable record: {error:?}"), false);
+                None
+            }
+        }
+    }
+
+    fn check_names(&self, repair: bool, checked: &mut Checked) -> Result<()> {
+        let directory = self.root.join("n");
+        for file_name in files::list(&directory)? {
+            if files::is_leftover(&file_name) {
+                checked.add(
+                    Severity::Note,
+                    format!("n/{file_name}"),
+                    "was left behind: prune removes it",
+                    false,
+                );
+                continue;
+            }
+            checked.names += 1;
+            let Ok(name) = Name::decode(&file_name) else {
+                checked.add(Severity::Problem, format!("n/{file_name}"), "is not a name", false);
+                continue;
+            };
+            match self.named(&name) {
+                Ok(Some(node)) => self.check_unfinished(&name, &node, checked),
+                Ok(None) => {}
+                Err(error) => {
+                    // A link to nothing leads to no tree: removing it loses nothing.
+                    let dangling = fs::metadata(directory.join(&file_name))
+                        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+                    let repaired =
+                        repair && dangling && files::remove_if_exists(&directory.join(&file_name))?;
+                    checked.add(
+                        Severity::Problem,
+                        name,
+                        format!("leads to nothing usable: {error:?}"),
+                        repaired,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_unfinished(&self, name: &Name, node: &Node, checked: &mut Checked) {
+        if node.record.state == State::Committed && node.record.continued_by.as_ref() == Some(name) {
+            checked.add(
+                Severity::Note,
+                name,
+                "is a box whose commit was cut short: its next use finishes it",
+                false,
+            );
+        }
+    }
+
+    fn check_node(
+        &self,
+        node: &Node,
+        reachable: &BTreeSet<ObjectId>,
+        repair: bool,
+        checked: &mut Checked,
+    ) -> Result<()> {
+        let id = &node.id;
+        if !reachable.contains(id) {
+            checked.add(Severity::Note, id, "has no name and nothing needs it: prune removes it", false);
+            return Ok(());
+        }
+        if let Some(parent) = &node.record.parent {
+            match self.node(parent) {
+                Ok(above) if above.record.state == State::Active => {
+                    checked.add(
+                        Severity::Problem,
+                        id,
+                        format!("stands on {parent}, which is not committed"),
+                        false,
+                    );
+                }
+                Ok(_) if !self.child_link(parent, id).is_symlink() => {
+                    if repair {
+                        self.link_child(parent, id)?;
+                    }
+                    checked.add(
+                        Severity::Problem,
+                        id,
+                        format!("is not noted as a child of {parent}"),
+                        repair,
+                    );
+                }
+                Ok(_) => {}
+                Err(_) if node.record.form == Form::Full => {
+                    // It is whole without it; only the history is cut.
+                    checked.add(
+                        Severity::Problem,
+                        id,
+                        format!("was made from {parent}, which is gone"),
+                        false,
+                    );
+                }
+                Err(_) => {
+                    checked.add(Severity::Problem, id, format!("stands on {parent}, which is gone"), false)
+                }
+            }
+        }
+        let sealed = node.record.state == State::Committed;
+        match (self.tree(node), self.backend(node.record.backend)) {
+            (Ok(tree), Ok(backend)) => {
+                for found in backend.check(&tree, sealed)? {
+                    let problem = format!("{:?} {}", found.path, found.problem);
+                    let repaired = repair && sealed && tree.fs().is_dir() && {
+                        backend.seal(&tree)?;
+                        backend.check(&tree, sealed)?.is_empty()
+                    };
+                    checked.add(Severity::Problem, id, problem, repaired);
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                checked.add(Severity::Problem, id, format!("{error:?}"), false)
+            }
+        }
+        if let Err(error) = index::read(&self.object_dir(id)) {
+            let rebuilt = repair && error.kind() == ErrorKind::Corrupt && self.rebuild_index(node)?;
+            checked.add(Severity::Problem, id, format!("has a damaged index: {error:?}"), rebuilt);
+        }
+        Ok(())
+    }
+
+    fn rebuild_index(&self, node: &Node) -> Result<bool> {
+        if node.record.form == Form::Delta {
+            return files::remove_if_exists(&self.object_dir(&node.id).join("index"));
+        }
+        let slot = self.object_dir(&node.id);
+        index::write(&slot, &Index::build(&slot.join(FS))?)?;
+        Ok(true)
+    }
+
+    fn verify(&self, node: &Node, checked: &mut Checked) -> Result<()> {
+        let Ok(Some(index)) = self.index(node) else { return Ok(()) };
+        checked.verified += 1;
+        let now = Index::build(&self.object_dir(&node.id).join(FS))?;
+        for path in index.differences(&now) {
+            checked.add(Severity::Problem, &node.id, format!("{path:?} is not what was imported"), false);
+        }
+        Ok(())
+    }
+
+    fn check_slots(&self, checked: &mut Checked) {
+        let below = WalkDir::new(self.root.join("o")).min_depth(2).max_depth(2);
+        for entry in below.into_iter().filter_map(|entry| entry.ok()) {
+            let name = entry.file_name().to_string_lossy();
+            let known = KNOWN.contains(&name.as_ref()) || name.starts_with("dirs");
+            let path: PathBuf =
+                entry.path().components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
+            if files::is_leftover(&name) {
+                checked.add(Severity::Note, path.display(), "was left behind by a crash", false);
+            } else if !known {
+                checked.add(Severity::Problem, path.display(), "is nothing that belongs there", false);
+            }
+        }
+    }
+}

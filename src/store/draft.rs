@@ -1,0 +1,154 @@
+//! Building an object aside, and publishing it.
+//!
+//! A draft is `tmp/<id>/`, locked by the process that builds it. When that process dies the lock goes, and the
+//! sweep removes the draft. Publishing is: record, link in the parent, rename into `o/`, name. The name is the commit point.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use rootling_backends::{Access, Context, Cost, Dir, Error, ErrorKind, Kind, Mount, Result, Tree, reap};
+
+use super::files::{self, Durability};
+use super::lock::{self, Mode};
+use super::{Name, Node, ObjectId, Record, Store, fault};
+
+/// An object being built. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) id: ObjectId,
+    pub(crate) slot: PathBuf,
+    lock: Option<File>,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // Best effort: a failure here would hide the one that brought us here, and the sweep tries again.
+            if let Err(error) = reap::reap(&self.slot) {
+                log::debug!("draft {:?} is left to the sweep: {error:?}", self.slot);
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Makes an empty draft. The caller holds the store's lock.
+    pub(crate) fn draft(&self) -> Result<Draft> {
+        loop {
+            let id = ObjectId::random()?;
+            let slot = self.root.join("tmp").join(id.as_str());
+            if self.object_dir(&id).exists() {
+                continue;
+            }
+            match fs::create_dir(&slot) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                made => made.context(|| format!("mkdir({slot:?})"))?,
+            }
+            let lock = lock::lock_dir(&slot, Mode::Exclusive, "a draft")?;
+            fault::point("draft.reserved");
+            return Ok(Draft { id, slot, lock: Some(lock) });
+        }
+    }
+
+    /// Makes the draft a node, and gives it its name. Afterwards it is durable if `durability` says so.
+    ///
+    /// A name that was taken meanwhile is an error of kind `AlreadyExists`, and nothing is left.
+    pub(crate) fn publish(
+        &self,
+        mut draft: Draft,
+        record: &Record,
+        name: Option<&Name>,
+        durability: Durability,
+    ) -> Result<Node> {
+        let place = self.object_dir(&draft.id);
+        files::make_dir(&draft.slot.join("by"))?;
+        record.write(&draft.slot, durability)?;
+        fault::point("publish.recorded");
+        if let Some(parent) = &record.parent {
+            self.link_child(parent, &draft.id)?;
+            fault::point("publish.linked");
+        }
+        files::rename_new(&draft.slot, &place)?;
+        // From here on it is an object: unnamed until the next step, and the sweep's if that never comes.
+        let lock = draft.lock.take();
+        fault::point("publish.moved");
+        if durability == Durability::Synced {
+            files::sync_dir(&self.root.join("o"))?;
+        }
+        if let Some(name) = name {
+            if let Err(error) = self.link_name(name, &draft.id) {
+                drop(lock);
+                self.discard(&draft.id, record.parent.as_ref())?;
+                return Err(error);
+            }
+            fault::point("publish.named");
+            if durability == Durability::Synced {
+                files::sync_dir(&self.root.join("n"))?;
+            }
+            fault::point("publish.done");
+        }
+        drop(lock);
+        Ok(Node { id: draft.id.clone(), record: record.clone(), name: name.cloned() })
+    }
+
+    /// Notes in the parent that it has a child.
+    pub(crate) fn link_child(&self, parent: &ObjectId, child: &ObjectId) -> Result<()> {
+        match files::link_new(&format!("../../{child}"), &self.child_link(parent, child)) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            other => other.context(|| format!("note child {child} of node {parent}")),
+        }
+    }
+
+    /// Gives an object a name that nothing has.
+    pub(crate) fn link_name(&self, name: &Name, id: &ObjectId) -> Result<()> {
+        files::link_new(&format!("../o/{id}"), &self.name_link(name))
+            .map_err(|error| if error.kind() == ErrorKind::AlreadyExists { self.taken(name) } else { error })
+    }
+
+    /// Returns the error for a name that something has.
+    pub(crate) fn taken(&self, name: &Name) -> Error {
+        Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
+            .hint(format!("choose another name, or remove it: rootling rm {name}"))
+    }
+
+    /// Refuses a name that something has, before work is spent on it.
+    pub(crate) fn require_free(&self, name: &Name) -> Result<()> {
+        if self.resolve_name(name)?.is_some() { Err(self.taken(name)) } else { Ok(()) }
+    }
+}
+
+/// A fork that is thrown away when its user is done: never in `o/`, never named.
+#[derive(Debug)]
+pub struct Ephemeral {
+    pub(crate) draft: Draft,
+    pub(crate) record: Record,
+    pub(crate) tree: Tree,
+    pub(crate) parent: Tree,
+}
+
+impl Ephemeral {
+    /// Returns how to show it.
+    pub fn mount(&self, store: &Store, access: Access, volatile: bool) -> Result<Mount> {
+        Ok(store.backend(self.record.backend)?.mount(&self.tree, access, volatile))
+    }
+
+    /// Opens the root of what it was forked from, for reading: the same files until the first change.
+    pub fn open_parent(&self, store: &Store) -> Result<Dir> {
+        store.backend(self.record.backend)?.open_root(&self.parent)
+    }
+
+    /// Returns the backend that made it.
+    pub fn backend(&self) -> Kind {
+        self.record.backend
+    }
+
+    /// Returns what it cost.
+    pub fn cost(&self) -> &Cost {
+        &self.record.cost
+    }
+
+    /// Returns its directory, for messages.
+    pub fn id(&self) -> &ObjectId {
+        &self.draft.id
+    }
+}

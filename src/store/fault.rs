@@ -1,0 +1,29 @@
+//! Places where a test may kill the process: one before and after each step that changes the store.
+//!
+//! In builds with debug assertions `ROOTLING_FAULT=name:n` kills the process with SIGKILL the n-th time it
+//! passes the point `name`, and `ROOTLING_FAULT_TRACE=file` appends the name of each point passed. In release builds
+//! a point is nothing.
+
+/// Marks a point between two steps.
+#[cfg(not(debug_assertions))]
+pub(crate) fn point(_name: &str) {}
+
+/// Marks a point between two steps.
+#[cfg(debug_assertions)]
+pub(crate) fn point(name: &str) {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+    if let Some(file) = std::env::var_os("ROOTLING_FAULT_TRACE") {
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        let written = opened.and_then(|mut file| writeln!(file, "{name}"));
+        written.expect("the test that asked for a trace gave a writable file");
+    }
+    let Ok(wanted) = std::env::var("ROOTLING_FAULT") else { return };
+    let (point, count) = wanted.rsplit_once(':').unwrap_or((&wanted, "1"));
+    if point == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == count.parse().unwrap_or(1) {
+        let me = nix::unistd::Pid::this();
+        nix::sys::signal::kill(me, nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
+    }
+}

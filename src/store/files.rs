@@ -1,0 +1,125 @@
+//! Small files and links, changed so that a crash leaves the old or the new state.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind as IoKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags};
+use rootling_backends::{Context, Error, ErrorKind, Result};
+
+/// Does the caller need the change to survive a power cut when the call returns?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Yes.
+    Synced,
+    /// No: what is written will be thrown away, or a later sync covers it.
+    Lazy,
+}
+
+/// Replaces a file's content as a whole: temporary file, sync, rename.
+pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}~", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let write = || -> Result<()> {
+        let options = &mut OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o644);
+        let mut file = options.open(&temporary).context(|| format!("open({temporary:?}, O_CREAT)"))?;
+        file.write_all(content).context(|| format!("write({temporary:?})"))?;
+        if durability == Durability::Synced {
+            file.sync_data().context(|| format!("fdatasync({temporary:?})"))?;
+        }
+        fs::rename(&temporary, path).context(|| format!("rename({temporary:?}, {path:?})"))
+    };
+    write().inspect_err(|_| {
+        // Best effort: the first error is the one to report, and the sweeper knows the suffix.
+        drop(fs::remove_file(&temporary));
+    })?;
+    if durability == Durability::Synced { sync_parent(path) } else { Ok(()) }
+}
+
+/// Makes the entries of the directory that holds `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().expect("paths below a store have a parent");
+    sync_dir(parent)
+}
+
+/// Makes the entries of a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all()).context(|| format!("fsync({path:?})"))
+}
+
+/// Moves `from` to `to`; an existing `to` is an error of kind `AlreadyExists`.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    nix::fcntl::renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)
+        .context(|| format!("renameat2({from:?}, {to:?}, RENAME_NOREPLACE)"))
+}
+
+/// Makes a symbolic link; an existing `link` is an error of kind `AlreadyExists`.
+pub(crate) fn link_new(target: &str, link: &Path) -> Result<()> {
+    symlink(target, link).context(|| format!("symlink({target:?}, {link:?})"))
+}
+
+/// Makes a symbolic link in place of whatever link is there, in one step.
+pub(crate) fn link_over(target: &str, link: &Path) -> Result<()> {
+    let mut temporary = link.as_os_str().to_owned();
+    temporary.push(format!(".{}~", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    remove_if_exists(&temporary)?;
+    link_new(target, &temporary)?;
+    fs::rename(&temporary, link).context(|| format!("rename({temporary:?}, {link:?})"))
+}
+
+/// Removes a file or link; says whether it was there.
+pub(crate) fn remove_if_exists(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == IoKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("unlink({path:?})"), error)),
+    }
+}
+
+/// Makes a directory; an existing one is fine.
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != IoKind::AlreadyExists => {
+            Err(Error::io(format!("mkdir({path:?})"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the names in a directory, sorted; a directory that is not there has none.
+pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(format!("opendir({path:?})"), error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.context(|| format!("readdir({path:?})"))?;
+        // Everything the store writes is ASCII; what is not was not written by it.
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Is this the temporary name of [`replace`] or [`link_over`], left by a crash?
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.strip_suffix('~')
+        .and_then(|stem| stem.rsplit_once('.'))
+        .is_some_and(|(_, pid)| pid.parse::<u32>().is_ok())
+}
+
+/// Reads a whole small file, at most `limit` bytes; a longer one is an error of kind `Corrupt`.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let length = fs::metadata(path).context(|| format!("stat({path:?})"))?.len();
+    if length > limit {
+        let message = format!("{path:?} has {length} bytes, more than the {limit} it may have");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    fs::read(path).context(|| format!("read({path:?})"))
+}

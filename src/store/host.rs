@@ -1,0 +1,145 @@
+//! A fork of the machine it runs on: what of `/` stays out, and what such a fork stands on.
+//!
+//! The host's root is not ours to seal, so such a fork is an overlay over it, and what must stay out is blanked in the
+//! fork's own upper directory. (A layer of blanks between the two would lie *in* `/`, and OverlayFS refuses layers that lie in
+//! each other; an upper directory may.) Other file systems mounted below `/` stay out by themselves: OverlayFS looks at the
+//! one mount it is given.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use rootling_backends::attributes::{Attributes, Xattrs};
+use rootling_backends::marks::Marks;
+use rootling_backends::{Context, Dir, FS, Result, Tree};
+
+use super::files;
+
+/// Directories of a running system that belong to the running, not to the system.
+const VOLATILE: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+
+/// The slot, in a fork's own slot, whose tree is a symbolic link to what the fork stands on.
+const BASE: &str = "base";
+
+/// Returns the root of the running machine.
+pub(crate) fn root() -> &'static Path {
+    Path::new("/")
+}
+
+/// Makes in `slot` what [`parent_tree`] returns.
+pub(crate) fn make_base(slot: &Path, outside: &Path) -> Result<()> {
+    let base = slot.join(BASE);
+    files::make_dir(&base)?;
+    files::link_new(&outside.to_string_lossy(), &base.join(FS))
+}
+
+/// Returns the tree that a fork in `slot` of something outside the store is compared with.
+pub(crate) fn parent_tree(slot: &Path) -> Tree {
+    Tree::full(slot.join(BASE))
+}
+
+/// Is this path, relative to the root, one that stays out of a fork of the host?
+pub(crate) fn stays_out(path: &Path, store: &Path) -> bool {
+    let store = store.strip_prefix("/").unwrap_or(store);
+    VOLATILE.iter().any(|name| path.starts_with(name)) || path.starts_with(store)
+}
+
+/// Blanks in the directory `layer` the volatile directories and the store itself. A few system calls.
+pub(crate) fn blank(layer: &Path, store: &Path, userxattr: bool) -> Result<()> {
+    files::make_dir(layer)?;
+    let top = Dir::open(root())?;
+    let volatile = VOLATILE.iter().map(|name| Path::new("/").join(name));
+    for path in volatile.chain([store.to_owned()]) {
+        let blanked = blank_one(&top, &Dir::open(layer)?, &path, &Marks::new(userxattr));
+        blanked.context(|| format!("blank {path:?} in the fork"))?;
+    }
+    imitate(&top, &Dir::open(layer)?)
+}
+
+/// Makes `path` an empty directory in the layer, with its parents as they are on the host.
+fn blank_one(top: &Dir, layer: &Dir, path: &Path, marks: &Marks) -> Result<()> {
+    let device = top.stat_self()?.st_dev;
+    let mut chain: Vec<(Dir, Dir)> = vec![(top.try_clone()?, layer.try_clone()?)];
+    for component in path.components().filter(|component| *component != Component::RootDir) {
+        let name = component.as_os_str();
+        let (host, ours) = chain.last().expect("it begins with one");
+        let below = match host.open_dir(name) {
+            Ok(below) if below.stat_self()?.st_dev == device => below,
+            // Not there, a link, or on another file system: it is not in the fork anyway.
+            _ => break,
+        };
+        if ours.stat_if_exists(name)?.is_none() {
+            ours.make_dir(name, 0o700)?;
+        }
+        let made = ours.open_dir(name)?;
+        chain.push((below, made));
+    }
+    if chain.len() == path.components().count() {
+        marks.make_opaque(&chain.last().expect("it begins with one").1)?;
+    }
+    // The deepest first: making an entry moves its directory's time.
+    chain.iter().rev().try_for_each(|(host, ours)| imitate(host, ours))
+}
+
+/// Gives `ours` the attributes of `host`.
+fn imitate(host: &Dir, ours: &Dir) -> Result<()> {
+    let attributes = Attributes::of_open(host, &host.stat_self()?, Xattrs::WithoutOverlay, host)?;
+    attributes.apply_to_open(ours, &ours.stat_self()?, ours)
+}
+
+/// Is the object in `slot` mounted somewhere in this mount namespace?
+pub(crate) fn is_mounted(slot: &Path) -> Result<bool> {
+    Ok(!mounted_at(slot)?.is_empty())
+}
+
+/// Returns where the tree in `slot` is mounted in this mount namespace.
+///
+/// A bind mount shows the tree as the mount's root, an overlay (by `mount.rs` in backends) as its source
+/// (proc_pid_mountinfo(5), fields 4 and 10).
+pub(crate) fn mounted_at(slot: &Path) -> Result<Vec<PathBuf>> {
+    let id = slot.file_name().unwrap_or_default().to_string_lossy();
+    let mark = format!("/{id}/{FS}");
+    let table = fs::read_to_string("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
+    let mut places = Vec::new();
+    for line in table.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let Some(dash) = words.iter().position(|word| *word == "-") else { continue };
+        let source = words.get(dash + 2).copied().unwrap_or_default();
+        if words.len() > 4 && (words[3].ends_with(&mark) || source.ends_with(&mark)) {
+            places.push(PathBuf::from(unescape(words[4])));
+        }
+    }
+    Ok(places)
+}
+
+/// Undoes the kernel's octal escapes (`\040` for a blank).
+fn unescape(text: &str) -> String {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let code: Option<u32> = (byte == b'\\')
+            .then(|| {
+                bytes
+                    .clone()
+                    .take(3)
+                    .try_fold(0, |code, digit| Some(code * 8 + char::from(digit).to_digit(8)?))
+            })
+            .flatten();
+        match code.and_then(|code| u8::try_from(code).ok()) {
+            Some(code) => {
+                plain.push(code);
+                bytes.nth(2);
+            }
+            None => plain.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn mount_points_with_blanks_are_read() {
+        assert_eq!(super::unescape("/a\\040b\\134c"), "/a b\\c");
+        assert_eq!(super::unescape("/plain\\9"), "/plain\\9");
+    }
+}

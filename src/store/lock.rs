@@ -1,0 +1,131 @@
+//! Locks that die with their process: flock(2) on files and directories of the store.
+//!
+//! | lock | on | shared | exclusive |
+//! |---|---|---|---|
+//! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck --repair` |
+//! | change | `o/<id>/change` | - | while the object's record or place changes |
+//! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted or entered | while the tree is sealed in place, removed, or being built |
+//!
+//! They are taken in this order: store, change, use. A process that waits for a lock says who holds it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rootling_backends::{Context, Error, ErrorKind, Result};
+
+/// How long an operation waits for another one, unless `ROOTLING_LOCK_TIMEOUT` (seconds) says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Shared with others, or alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Shared,
+    Exclusive,
+}
+
+fn timeout() -> Duration {
+    let wanted = std::env::var("ROOTLING_LOCK_TIMEOUT").ok().and_then(|text| text.parse().ok());
+    wanted.map_or(TIMEOUT, Duration::from_secs)
+}
+
+/// Opens the lock file `path` (made where it is missing) and waits for the lock.
+pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        // flock(2) works on a descriptor that cannot write: a read-only store can still be read.
+        .or_else(|error| if mode == Mode::Shared { File::open(path).map_err(|_| error) } else { Err(error) })
+        .context(|| format!("open({path:?}, O_CREAT)"))?;
+    wait(&file, mode, what)?;
+    Ok(file)
+}
+
+/// Waits for the use lock of the directory `path`.
+pub(crate) fn lock_dir(path: &Path, mode: Mode, what: &str) -> Result<File> {
+    let dir = File::open(path).context(|| format!("open({path:?})"))?;
+    wait(&dir, mode, what)?;
+    Ok(dir)
+}
+
+/// Takes the use lock of the directory `path` if nobody else holds it.
+pub(crate) fn try_lock_dir(path: &Path, mode: Mode) -> Result<Option<File>> {
+    let dir = File::open(path).context(|| format!("open({path:?})"))?;
+    Ok(try_lock(&dir, mode)?.then_some(dir))
+}
+
+fn try_lock(file: &File, mode: Mode) -> Result<bool> {
+    let locked = match mode {
+        Mode::Shared => file.try_lock_shared(),
+        Mode::Exclusive => file.try_lock(),
+    };
+    match locked {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Error::io("flock", error)),
+    }
+}
+
+fn wait(file: &File, mode: Mode, what: &str) -> Result<()> {
+    let (start, limit) = (Instant::now(), timeout());
+    let mut told = false;
+    while !try_lock(file, mode)? {
+        if start.elapsed() >= limit {
+            return Err(busy(file, what));
+        }
+        if !told && start.elapsed() > Duration::from_millis(500) {
+            log::warn!("waiting for {what}, held by {}", holder(file));
+            told = true;
+        }
+        sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Returns the error for a lock that somebody else holds.
+pub(crate) fn busy(file: &File, what: &str) -> Error {
+    Error::new(ErrorKind::Busy, format!("{what} is in use by {}", holder(file)))
+        .hint("wait for it to end, or stop it")
+}
+
+/// Says who holds the lock on `file`, from /proc/locks: `process 42 (rootling run deb)`.
+fn holder(file: &File) -> String {
+    let unknown = || "a process that cannot be seen from here".to_owned();
+    let (Ok(metadata), Ok(locks)) = (file.metadata(), fs::read_to_string("/proc/locks")) else {
+        return unknown();
+    };
+    // `1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF` (proc(5)): the sixth word ends in the inode number.
+    let inode = format!(":{}", metadata.ino());
+    let pid = locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "->").collect();
+        let ours =
+            words.get(1) == Some(&"FLOCK") && words.get(5).is_some_and(|place| place.ends_with(&inode));
+        ours.then(|| words[4].to_owned())
+    });
+    let Some(pid) = pid.filter(|pid| !pid.starts_with(['0', '-'])) else { return unknown() };
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    format!("process {pid} ({})", command.join(" ").trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_dir(dir.path(), Mode::Exclusive, "the tree").unwrap();
+        assert!(try_lock_dir(dir.path(), Mode::Shared).unwrap().is_none());
+        let other = File::open(dir.path()).unwrap();
+        let message = busy(&other, "box dev").to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        drop(held);
+        assert!(try_lock_dir(dir.path(), Mode::Shared).unwrap().is_some());
+    }
+}

@@ -1,0 +1,116 @@
+//! Names of nodes: what they may look like, and how they become file names.
+
+use std::fmt;
+
+use rootling_backends::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+/// A name that a person gave to a node: `dev`, `debian/12`, `rust:1.89`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+impl Name {
+    /// Bytes in the longest name; percent-encoded it still fits a file name (255).
+    pub const MAX: usize = 128;
+
+    /// Reads a name: letters, digits and `_ . - + / :`, beginning with a letter, digit or `_`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refuse = |why: &str| {
+            Err(Error::new(ErrorKind::InvalidInput, format!("name {text:?} {why}"))
+                .hint("use letters, digits and _ . - + / : and begin with a letter or digit"))
+        };
+        let first = text.bytes().next();
+        match first {
+            None => return refuse("is empty"),
+            Some(byte) if !(byte.is_ascii_alphanumeric() || byte == b'_') => {
+                return refuse("begins with a character that names may not begin with");
+            }
+            Some(_) => {}
+        }
+        if text.len() > Self::MAX {
+            return refuse("is longer than 128 bytes");
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-+/:".contains(&byte)) {
+            return refuse("contains a character that names may not contain");
+        }
+        if text.contains("..")
+            || text.contains("//")
+            || text.contains(":/")
+            || text.ends_with(['/', ':', '.'])
+        {
+            return refuse("has an empty or dotted part");
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the name as one file name: `/` becomes `%2F`.
+    pub fn encoded(&self) -> String {
+        self.0.replace('/', "%2F")
+    }
+
+    /// Reads what [`encoded`](Self::encoded) wrote.
+    pub fn decode(file_name: &str) -> Result<Self> {
+        Self::parse(&file_name.replace("%2F", "/"))
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_people_use_are_names() {
+        for text in ["dev", "debian/12", "rust:1.89", "a", "_x", "9lives", "registry.local:5000/a/b:c+d"] {
+            assert_eq!(Name::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn names_that_would_confuse_are_refused() {
+        for text in [
+            "", "-", "-x", ".", "..", "a..b", "a/../b", "/a", "a/", "a b", "a@b", "a~2", "host:/", "a\n", "é",
+        ] {
+            assert!(Name::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Name::parse(&"x".repeat(129)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn encoding_is_one_safe_file_name_and_reverses(text in "[ -~]{0,140}") {
+            if let Ok(name) = Name::parse(&text) {
+                let encoded = name.encoded();
+                prop_assert!(encoded.len() <= 255 && !encoded.contains('/') && encoded != "." && encoded != "..");
+                prop_assert_eq!(Name::decode(&encoded).unwrap(), name);
+            }
+        }
+    }
+}

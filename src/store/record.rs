@@ -1,0 +1,154 @@
+//! What the store knows of one object: `meta.json` beside its tree.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rootling_backends::{Baseline, Context, Cost, Error, ErrorKind, Form, Kind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, Durability};
+use super::id::ObjectId;
+use super::name::Name;
+
+/// The version of the record that this program writes. A higher one is refused.
+pub(super) const SCHEMA: u32 = 1;
+
+/// Bytes in the largest record that is read.
+const LIMIT: u64 = 1 << 20;
+
+/// May the node change?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Yes: it is a box.
+    Active,
+    /// No, never again: it may become a parent.
+    Committed,
+}
+
+/// The record of one object. Fields it does not know are kept as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`] of the program that wrote it.
+    pub schema: u32,
+    /// The object's id, as its directory is named.
+    pub id: ObjectId,
+    /// Active or committed.
+    pub state: State,
+    /// The backend that made the tree.
+    pub backend: Kind,
+    /// Can the tree be read by itself?
+    pub form: Form,
+    /// The committed node it was made from. A delta stands on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ObjectId>,
+    /// For a delta over something outside the store: the directory it stands on (`/` for a fork of the host).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<PathBuf>,
+    /// Where the search for changes against the parent starts.
+    pub baseline: Baseline,
+    /// When the object was made.
+    pub created: Timestamp,
+    /// Where the content came from, for imports: the reference as it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// For a node that was a box and was sealed in place: the box, whose name is about to move on to a node above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continued_by: Option<Name>,
+    /// What it is, in the words of who committed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What making the tree cost.
+    pub cost: Cost,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Record {
+    /// Returns the record's place in an object's directory.
+    pub fn path(slot: &Path) -> PathBuf {
+        slot.join("meta.json")
+    }
+
+    /// Reads the record of the object in `slot`.
+    pub(crate) fn read(slot: &Path) -> Result<Self> {
+        let path = Self::path(slot);
+        let text = files::read(&path, LIMIT).context(|| format!("read record {path:?}"))?;
+        let record: Self = serde_json::from_slice(&text).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("record {path:?} is damaged: {error}"))
+                .hint("run `rootling fsck` to see what else is damaged")
+        })?;
+        if record.schema > SCHEMA {
+            let message =
+                format!("record {path:?} has schema {}, this program reads {SCHEMA}", record.schema);
+            return Err(Error::new(ErrorKind::Unsupported, message).hint("use a newer rootling"));
+        }
+        Ok(record)
+    }
+
+    /// Replaces the record of the object in `slot` in one step.
+    pub(crate) fn write(&self, slot: &Path, durability: Durability) -> Result<()> {
+        let mut text =
+            serde_json::to_vec_pretty(self).expect("a record has no map with keys that are not text");
+        text.push(b'\n');
+        let path = Self::path(slot);
+        files::replace(&path, &text, durability).context(|| format!("write record {path:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            schema: SCHEMA,
+            id: ObjectId::parse("0abcdefg").unwrap(),
+            state: State::Active,
+            backend: Kind::Overlay,
+            form: Form::Delta,
+            parent: Some(ObjectId::parse("0123abcd").unwrap()),
+            outside: None,
+            baseline: Baseline::Upper,
+            created: Timestamp::UNIX_EPOCH,
+            source: None,
+            continued_by: None,
+            message: None,
+            cost: Cost::default(),
+            other: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn unknown_fields_survive_a_rewrite() {
+        let dir = tempfile::tempdir().unwrap();
+        record().write(dir.path(), Durability::Lazy).unwrap();
+        let path = Record::path(dir.path());
+        let text = std::fs::read_to_string(&path).unwrap().replacen('{', "{\"later\": [1, 2],", 1);
+        std::fs::write(&path, text).unwrap();
+        let read = Record::read(dir.path()).unwrap();
+        read.write(dir.path(), Durability::Synced).unwrap();
+        assert_eq!(Record::read(dir.path()).unwrap().other["later"], serde_json::json!([1, 2]));
+        assert_eq!(Record { other: BTreeMap::new(), ..read }, record());
+    }
+
+    #[test]
+    fn a_later_schema_is_refused_with_a_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        Record { schema: SCHEMA + 1, ..record() }.write(dir.path(), Durability::Lazy).unwrap();
+        let error = Record::read(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(error.first_hint(), Some("use a newer rootling"));
+    }
+
+    #[test]
+    fn a_damaged_record_is_corrupt_not_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "{", "[]", "{\"schema\": 1}", "\u{0}\u{0}"] {
+            std::fs::write(Record::path(dir.path()), text).unwrap();
+            assert_eq!(Record::read(dir.path()).unwrap_err().kind(), ErrorKind::Corrupt, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Removing nodes, and the sweep that removes what a crash left.
+//!
+//! Removing is unlinking the name. What nothing holds any more is renamed into `trash/`, which is instant, and
+//! destroyed there without any lock held.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rootling_backends::{Context, Error, ErrorKind, Result, reap};
+use serde::Serialize;
+
+use super::lock::{self, Mode};
+use super::{Name, Node, ObjectId, Record, Store, fault, files, host};
+
+/// What [`Store::prune`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Objects that no name leads to.
+    pub objects: u64,
+    /// Drafts whose process died.
+    pub drafts: u64,
+    /// Entries of `trash/`, those two included.
+    pub trash: u64,
+    /// Inodes unlinked.
+    pub entries: u64,
+    /// Subvolumes destroyed.
+    pub subvolumes: u64,
+    /// Bytes that came free on the store's file system meanwhile (others may write there too).
+    pub bytes_freed: u64,
+}
+
+impl Store {
+    /// Removes a name, and with it everything that only the name held.
+    ///
+    /// A box in use is an error of kind `Busy`. A node that others were made from is refused unless `force`: then the
+    /// name goes and the tree stays as long as they need it. Durable on return; a kill leaves rubbish for `prune`.
+    pub fn remove(&self, node: &Node, force: bool) -> Result<()> {
+        let Some(name) = &node.name else {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!("{} has no name to remove", node.id),
+            )
+            .hint("it goes when nothing needs it any more"));
+        };
+        let intent = || format!("remove {name}");
+        {
+            let _lock = self.share_to_write().context(intent)?;
+            let node = self.settle(node).context(intent)?;
+            let change = self.object_dir(&node.id).join("change");
+            let _change = lock::lock_file(&change, Mode::Exclusive, name.as_str()).context(intent)?;
+            if self.resolve_name(name).context(intent)?.as_ref() != Some(&node.id) {
+                let message = format!("{name} has changed meanwhile");
+                return Err(Error::new(ErrorKind::Busy, message).hint("try again")).context(intent);
+            }
+            self.require_unused(&node).context(intent)?;
+            let children = self.children(&node.id).context(intent)?;
+            if !children.is_empty() && !force {
+                return Err(self.has_children(name, &children)).context(intent);
+            }
+            self.unlink_name(name).context(intent)?;
+            fault::point("remove.unnamed");
+            let named = self.name_of(&node.id).context(intent)?.is_some();
+            if children.is_empty() && !named {
+                self.discard(&node.id, node.record.parent.as_ref()).context(intent)?;
+            }
+        }
+        self.empty_trash().map(drop).context(intent)
+    }
+
+    fn has_children(&self, name: &Name, children: &[Node]) -> Error {
+        let names: Vec<String> = children
+            .iter()
+            .map(|child| match self.name_of(&child.id) {
+                Ok(Some(name)) => name.to_string(),
+                _ => child.id.to_string(),
+            })
+            .collect();
+        Error::new(ErrorKind::FailedPrecondition, format!("{} was made from {name}", names.join(", ")))
+            .hint(format!("rm --force {name} removes the name and keeps what they need"))
+    }
+
+    fn require_unused(&self, node: &Node) -> Result<()> {
+        let slot = self.object_dir(&node.id);
+        if lock::try_lock_dir(&slot, Mode::Exclusive)?.is_none() {
+            let dir = std::fs::File::open(&slot).context(|| format!("open({slot:?})"))?;
+            return Err(lock::busy(&dir, node.label()));
+        }
+        if let Some(place) = host::mounted_at(&slot)?.first() {
+            let message = format!("{} is mounted at {place:?}", node.label());
+            return Err(
+                Error::new(ErrorKind::Busy, message).hint(format!("rootling umount {}", place.display()))
+            );
+        }
+        Ok(())
+    }
+
+    fn unlink_name(&self, name: &Name) -> Result<()> {
+        files::remove_if_exists(&self.name_link(name))?;
+        files::sync_dir(&self.root.join("n"))
+    }
+
+    /// Moves an object to the trash, and each of its parents that nothing else holds.
+    pub(crate) fn discard(&self, id: &ObjectId, parent: Option<&ObjectId>) -> Result<()> {
+        let (mut id, mut parent) = (id.clone(), parent.cloned());
+        loop {
+            self.to_trash(&self.object_dir(&id), &id)?;
+            fault::point("remove.moved");
+            let Some(above) = parent else { return Ok(()) };
+            files::remove_if_exists(&self.child_link(&above, &id))?;
+            if self.name_of(&above)?.is_some() || !self.children(&above)?.is_empty() {
+                return Ok(());
+            }
+            let node = match self.node(&above) {
+                Ok(node) => node,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            // Somebody may be entering it, or building on it, right now: then it is the sweep's, later.
+            if self.require_unused(&node).is_err() || self.is_base_of_a_draft(&above)? {
+                return Ok(());
+            }
+            (id, parent) = (above, node.record.parent);
+        }
+    }
+
+    fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
+        let trash = self.root.join("trash").join(id.as_str());
+        match files::rename_new(place, &trash) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Returns the ids of drafts, and whether the process that builds each is alive.
+    fn drafts(&self) -> Result<Vec<(ObjectId, bool)>> {
+        let directory = self.root.join("tmp");
+        let mut drafts = Vec::new();
+        for id in files::list(&directory)? {
+            let Ok(id) = ObjectId::parse(&id) else { continue };
+            match lock::try_lock_dir(&directory.join(id.as_str()), Mode::Exclusive) {
+                Ok(lock) => drafts.push((id, lock.is_none())),
+                // Published or discarded since the listing.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(drafts)
+    }
+
+    /// Is a fork that somebody runs right now standing on this node?
+    fn is_base_of_a_draft(&self, id: &ObjectId) -> Result<bool> {
+        Ok(self.draft_parents()?.contains(id))
+    }
+
+    fn draft_parents(&self) -> Result<BTreeSet<ObjectId>> {
+        let mut parents = BTreeSet::new();
+        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| *alive) {
+            // A draft without a record is younger than the lock we hold, or is about to be published under it.
+            if let Ok(record) = Record::read(&self.root.join("tmp").join(id.as_str())) {
+                parents.extend(record.parent);
+            }
+        }
+        Ok(parents)
+    }
+
+    /// Returns every object that a name or a living draft leads to.
+    pub(crate) fn reachable(&self) -> Result<BTreeSet<ObjectId>> {
+        let mut reached = BTreeSet::new();
+        let mut todo: Vec<ObjectId> = self.names()?.into_values().chain(self.draft_parents()?).collect();
+        while let Some(id) = todo.pop() {
+            if reached.contains(&id) {
+                continue;
+            }
+            match self.node(&id) {
+                Ok(node) => todo.extend(node.record.parent),
+                // Damaged: fsck's business. Here it only means that nothing below it can be found.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.context("find out what is still needed")),
+            }
+            reached.insert(id);
+        }
+        Ok(reached)
+    }
+
+    /// Removes what nothing needs: objects without a name, drafts of dead processes, the trash.
+    ///
+    /// Holds the store alone only while it marks and renames, never while it deletes. A second call, or one after a kill, goes on
+    /// where the first stopped.
+    pub fn prune(&self) -> Result<Pruned> {
+        let intent = || format!("prune store {:?}", self.root);
+        let free = free_bytes(&self.root).context(intent)?;
+        let mut pruned = self.sweep().context(intent)?;
+        let removed = self.empty_trash().context(intent)?;
+        (pruned.trash, pruned.entries, pruned.subvolumes) =
+            (removed.trash, removed.entries, removed.subvolumes);
+        pruned.bytes_freed = free_bytes(&self.root).context(intent)?.saturating_sub(free);
+        Ok(pruned)
+    }
+
+    fn sweep(&self) -> Result<Pruned> {
+        self.format.require_writable(&self.root)?;
+        let what = format!("store {:?}", self.root);
+        let _alone = lock::lock_file(&self.root.join("lock"), Mode::Exclusive, &what)?;
+        let mut pruned = Pruned::default();
+        let reachable = self.reachable()?;
+        for id in self.ids()?.into_iter().filter(|id| !reachable.contains(id)) {
+            let place = self.object_dir(&id);
+            let in_use = lock::try_lock_dir(&place, Mode::Exclusive)?.is_none() || host::is_mounted(&place)?;
+            if in_use {
+                continue;
+            }
+            let parent = Record::read(&place).ok().and_then(|record| record.parent);
+            self.to_trash(&place, &id)?;
+            fault::point("prune.moved");
+            if let Some(parent) = parent {
+                files::remove_if_exists(&self.child_link(&parent, &id))?;
+            }
+            pruned.objects += 1;
+        }
+        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
+            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
+            pruned.drafts += 1;
+        }
+        for directory in ["", "n"] {
+            let directory = self.root.join(directory);
+            for leftover in files::list(&directory)?.into_iter().filter(|name| files::is_leftover(name)) {
+                files::remove_if_exists(&directory.join(leftover))?;
+            }
+        }
+        Ok(pruned)
+    }
+
+    fn empty_trash(&self) -> Result<Pruned> {
+        let trash = self.root.join("trash");
+        let mut pruned = Pruned::default();
+        for id in files::list(&trash)? {
+            let removed = reap::reap(&trash.join(&id))?;
+            fault::point("trash.reaped");
+            pruned.trash += 1;
+            pruned.entries += removed.entries;
+            pruned.subvolumes += removed.subvolumes;
+        }
+        Ok(pruned)
+    }
+}
+
+fn free_bytes(path: &Path) -> Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path).context(|| format!("statvfs({path:?})"))?;
+    Ok(stat.blocks_free() * stat.fragment_size())
+}

@@ -1,0 +1,151 @@
+//! A store of its own for each test, and the binary run on it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rootling");
+
+/// A scratch directory with a store in it and a small root file system to import.
+pub(crate) struct Environment {
+    pub(crate) dir: TempDir,
+}
+
+/// What a run of the program printed and returned.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Says that the running test cannot run here; with `ROOTLING_REQUIRE` set that is a failure.
+pub(crate) fn skip(why: &str) {
+    let required = std::env::var("ROOTLING_REQUIRE").unwrap_or_default();
+    assert!(required.is_empty(), "cannot run here and ROOTLING_REQUIRE={required} asks for it: {why}");
+    eprintln!("SKIPPED: {why}");
+}
+
+/// May this process mount?
+pub(crate) fn is_root() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    skip("needs root");
+    false
+}
+
+impl Environment {
+    /// A store without backend of its own choice.
+    pub(crate) fn new() -> Self {
+        let environment = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        environment.ok(["init"]);
+        environment
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    /// The program on this store, with nothing of the caller's environment that it would read.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command.env("ROOTLING_ROOT", self.store()).env_remove("ROOTLING_FAULT").stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
+        ran(self.command().args(arguments).output().expect("the binary starts"))
+    }
+
+    /// Runs what must succeed; returns its standard output.
+    pub(crate) fn ok<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    /// Runs what must fail; returns its standard error, with this environment's paths made nameless.
+    pub(crate) fn fails<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let ran = self.run(arguments);
+        assert_ne!(ran.code, 0, "succeeded: {}{}", ran.stdout, ran.stderr);
+        ran.stderr.replace(&*self.dir.path().to_string_lossy(), "DIR")
+    }
+
+    pub(crate) fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> serde_json::Value {
+        let mut command = self.command();
+        let ran =
+            ran(command.args(["--format", "json"]).args(arguments).output().expect("the binary starts"));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        serde_json::from_str(&ran.stdout).expect("--format json prints JSON")
+    }
+
+    /// Makes `root/`, a root file system with a few files, and imports it as `base`.
+    pub(crate) fn import_base(&self) {
+        let root = self.path("root");
+        for directory in ["etc", "usr/bin", "var/log", "tmp"] {
+            fs::create_dir_all(root.join(directory)).expect("mkdir");
+        }
+        fs::write(root.join("etc/hostname"), "base\n").expect("write");
+        fs::write(root.join("etc/motd"), "welcome\n").expect("write");
+        fs::write(root.join("usr/bin/tool"), "#!/bin/sh\necho tool\n").expect("write");
+        symlink("usr/bin", root.join("bin")).expect("symlink");
+        self.ok(["import", &format!("dir:{}", root.display()), "base"]);
+    }
+
+    /// Nothing but what has a name is in the store, and fsck agrees.
+    pub(crate) fn assert_tidy(&self, names: &[&str]) {
+        let list = |directory: &str| -> Vec<String> {
+            let entries = fs::read_dir(self.store().join(directory)).expect("the store is readable");
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(list("n"), names);
+        assert_eq!(list("tmp"), [""; 0]);
+        assert_eq!(list("trash"), [""; 0]);
+        self.ok(["fsck"]);
+    }
+
+    /// Runs a shell script as root in a mount namespace of its own, with `$R` the program and `$D` the directory.
+    pub(crate) fn script(&self, script: &str) -> Ran {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-euc", script])
+            .env("R", BINARY)
+            .env("D", self.dir.path())
+            .env("ROOTLING_ROOT", self.store())
+            .stdin(Stdio::null());
+        ran(command.output().expect("unshare and sh are there"))
+    }
+
+    pub(crate) fn script_ok(&self, script: &str) -> String {
+        let ran = self.script(script);
+        assert_eq!(ran.code, 0, "stdout: {}\nstderr: {}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+}
+
+pub(crate) fn ran(output: Output) -> Ran {
+    use std::os::unix::process::ExitStatusExt;
+    let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A tar archive made by the system's tar of the directory `root`.
+pub(crate) fn tar_of(root: &Path, archive: &Path, options: &[&str]) {
+    let status =
+        Command::new("tar").args(options).arg("-cf").arg(archive).arg("-C").arg(root).arg(".").status();
+    assert!(status.expect("tar is there").success());
+}

@@ -1,0 +1,115 @@
+//! The rules that can be checked are tests: who imports whom, where unsafe stands, who prints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+/// Every source file of the two crates, with the path relative to the project.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<(String, String)> = ["src", "backends/src"]
+        .iter()
+        .flat_map(|directory| WalkDir::new(root.join(directory)))
+        .map(|entry| entry.expect("the source is readable").into_path())
+        .filter(|path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            let name = path.strip_prefix(root).expect("it is below").to_string_lossy().into_owned();
+            (name, code_only(&fs::read_to_string(&path).expect("the source is UTF-8")))
+        })
+        .collect();
+    files.sort();
+    assert!(files.len() > 30, "the source was not found");
+    files
+}
+
+/// Drops comment lines: they may talk about anything.
+fn code_only(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn files_with(needle: &str) -> Vec<String> {
+    sources().into_iter().filter(|(_, code)| code.contains(needle)).map(|(name, _)| name).collect()
+}
+
+/// The module of `src` that a file belongs to.
+fn module(name: &str) -> Option<&str> {
+    let below = name.strip_prefix("src/")?;
+    Some(below.split(['/', '.']).next().unwrap_or(below))
+}
+
+#[test]
+fn imports_point_one_way() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("layer", &[]),
+        ("store", &["layer"]),
+        ("reference", &["store"]),
+        ("loop_store", &[]),
+        ("runner", &[]),
+        ("process", &["runner"]),
+        ("cli", &["layer", "store", "reference", "loop_store", "runner", "process"]),
+        ("main", &[]),
+        ("lib", &[]),
+    ];
+    for (name, code) in sources() {
+        let Some(module) = module(&name) else { continue };
+        let (_, may) = allowed.iter().find(|(known, _)| *known == module).unwrap_or_else(|| {
+            panic!("{name} is in a module that the table in src/lib.rs does not have");
+        });
+        for (other, _) in allowed {
+            let imports =
+                code.contains(&format!("crate::{other}::")) || code.contains(&format!("crate::{other};"));
+            assert!(!imports || *other == module || may.contains(other), "{name} imports {other}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_in_two_files() {
+    let files: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, code)| {
+            code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+        })
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(files, ["backends/src/sys.rs", "src/runner/sys.rs"]);
+}
+
+#[test]
+fn only_output_prints() {
+    for needle in ["println!", "eprintln!", "print!(", "io::stdout()", "io::stderr()"] {
+        for name in files_with(needle) {
+            assert_eq!(name, "src/cli/output.rs", "{needle}");
+        }
+    }
+}
+
+#[test]
+fn heavy_crates_are_known_to_one_file() {
+    let only = |needle: &str, file: &str| {
+        for name in files_with(needle) {
+            assert!(name == file || name.starts_with(&file.replace(".rs", "/")), "{name} knows {needle}");
+        }
+    };
+    only("bincode::", "src/store/index.rs");
+    only("btrfsutil::", "backends/src/btrfs.rs");
+    only("indicatif::", "src/cli/output.rs");
+    only("tar_core::", "src/layer.rs");
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (name, _) in sources() {
+        let text = fs::read_to_string(root.join(&name)).expect("it was read before");
+        assert!(text.starts_with("//!"), "{name} has no heading");
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    for needle in ["todo!(", "unimplemented!(", "dbg!(", "#[allow("] {
+        assert_eq!(files_with(needle), [String::new(); 0], "{needle}");
+    }
+}
