@@ -139,7 +139,7 @@ impl Setup {
     }
 
     fn root(&self, tree: &Tree) -> Dir {
-        self.backend.mount(tree, Access::ReadOnly, false).open_root().unwrap()
+        self.backend.open_root(tree).unwrap()
     }
 
     /// Asserts that `changes` finds exactly what differs, with and without times, as judged by the kit and by `diff_trees`.
