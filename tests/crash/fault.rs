@@ -148,7 +148,9 @@ fn killed_at(
         assert!(again.status.success(), "{when}: saying it again: {}", said(&again));
     }
     assert_holds(store, &after, &format!("{when}, said again"));
-    assert_eq!(store.holdings_after_prune(&when), *expected, "{when}: leaked or lost");
+    // A box that was frozen twice has one more state in its history; that it is no leak is seen at the end.
+    let more_states = usize::from(arguments.contains(&"work"));
+    store.holdings_after_prune(&when).assert_like(expected, more_states, &when);
     assert_holds(store, &after, &format!("{when}, pruned"));
     store.assert_can_be_emptied(&when);
 }

@@ -29,6 +29,19 @@ pub(crate) struct Holdings {
     subvolumes: usize,
 }
 
+impl Holdings {
+    /// Asserts that the same is there, or up to `more` objects more.
+    #[track_caller]
+    pub(crate) fn assert_like(&self, expected: &Self, more: usize, when: &str) {
+        let extra = self.objects.checked_sub(expected.objects);
+        let same_names = self.names == expected.names;
+        let subvolumes =
+            self.subvolumes >= expected.subvolumes && self.subvolumes <= expected.subvolumes + more;
+        let like = same_names && subvolumes && extra.is_some_and(|extra| extra <= more);
+        assert!(like, "{when}: leaked or lost\n  is        {self:?}\n  should be {expected:?}");
+    }
+}
+
 impl Store {
     pub(crate) fn new(root: PathBuf, scratch: &Path) -> Self {
         std::fs::create_dir_all(scratch).unwrap();
