@@ -1,7 +1,7 @@
 //! The parent's side: what is opened before the clone, the clone, and what the child says afterwards.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -64,7 +64,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
 }
 
 /// *child*: makes the command's process and looks after it.
-pub(super) fn fork_command(command: &Command, report: &OwnedFd, terminal: Option<OwnedFd>, ignored: u64) -> ! {
+pub(super) fn fork_command(command: &Command, report: &OwnedFd, terminal: Option<BorrowedFd<'_>>, ignored: u64) -> ! {
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
         Ok(process) => init::look_after(process),
