@@ -296,7 +296,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
         self.mount(tree, Access::ReadOnly, false).open_root()
     }
 
-    /// Returns what differs in `tree` against the sealed tree it was forked from: exact, sorted by path, parents first.
+    /// Returns what differs in `tree` against the sealed tree it was forked from: exact, sorted by the bytes of
+    /// the path, so parents first.
     fn changes(
         &self,
         tree: &Tree,

@@ -3,7 +3,7 @@
 //! *child* code like [`child`](super::child).
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
@@ -31,7 +31,7 @@ pub(super) fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> ! {
 }
 
 /// *child*: becomes the command.
-pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<OwnedFd>, ignored: u64) -> ! {
+pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<BorrowedFd<'_>>, ignored: u64) -> ! {
     let must = |step: usize, result: Result<()>| {
         if let Err(errno) = result {
             fail(report, step, errno);
@@ -39,7 +39,7 @@ pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<
     };
     must(1, nix::unistd::setsid().map(drop));
     if let Some(terminal) = terminal {
-        must(2, take(terminal.as_fd()));
+        must(2, take(terminal));
     }
     let user = &command.user;
     let identity = sys::set_identity(user.uid, user.gid, Some(&user.groups)).or_else(|errno| match errno {

@@ -196,6 +196,13 @@ pub(super) fn keep_only(file: BorrowedFd<'_>) -> Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(3) })
 }
 
+/// *child*: leaves a descriptor open until [`close_from`] closes all at once: one call instead of seventy.
+pub(super) fn leave(file: OwnedFd) -> BorrowedFd<'static> {
+    let raw = std::os::fd::IntoRawFd::into_raw_fd(file);
+    // SAFETY: nobody owns it any more, so it stays open until the child is done with all of them.
+    unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
 /// *child*: makes `file` descriptor number `number` as well, not close-on-exec.
 pub(super) fn duplicate_as(file: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     // SAFETY: 0, 1 and 2 have no owner in Rust.

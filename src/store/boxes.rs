@@ -339,7 +339,6 @@ impl Store {
     fn freeze_in_place(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
         let box_name = node.name.as_ref().expect("the caller saw a name");
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
-        backend.seal(&tree)?;
         backend.barrier(&tree.slot)?;
         fault::point("freeze.synced");
         let above = self.stack_on(node)?;
@@ -351,6 +350,9 @@ impl Store {
             ..node.record.clone()
         };
         record.write(&tree.slot, Durability::Synced)?;
+        fault::point("freeze.recorded");
+        // Only now: an active box needs what this removes.
+        backend.seal(&tree)?;
         fault::point("freeze.sealed");
         // The name first: if we are cut off now, the box's name on a sealed node is mended when the box is next opened.
         let named = name.map_or(Ok(()), |name| self.link_name(name, &node.id));
@@ -413,7 +415,7 @@ impl Store {
         let committed = self.seal_and_publish(draft, record, name, false)?;
         if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full) {
             // A full tree only remembers whom it is compared with; a delta stands where it stands.
-            self.link_child(&committed.id, &node.id)?;
+            self.link_child(&committed.id, &node.id, Durability::Synced)?;
             fault::point("freeze.linked");
             let record = Record { parent: Some(committed.id.clone()), baseline, ..node.record.clone() };
             record.write(&tree.slot, Durability::Synced)?;
