@@ -115,6 +115,10 @@ impl Backend for Btrfs {
 
     fn create(&self, slot: &Path) -> Result<()> {
         let path = slot.join(FS);
+        // libbtrfsutil drops the errno, so the usual two reasons are looked for here.
+        if Dir::open(slot)?.stat_if_exists(FS)?.is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{path:?} exists already")));
+        }
         Subvolume::create(path.as_path(), None).map_err(|error| failed("create subvolume", &path, &error))?;
         Dir::open(slot)?.set_mode_following_symlinks(FS, 0o755)
     }

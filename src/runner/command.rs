@@ -31,7 +31,12 @@ pub(super) fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> ! {
 }
 
 /// *child*: becomes the command.
-pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<BorrowedFd<'_>>, ignored: u64) -> ! {
+pub(super) fn start(
+    command: &Command,
+    report: BorrowedFd<'_>,
+    terminal: Option<BorrowedFd<'_>>,
+    ignored: u64,
+) -> ! {
     let must = |step: usize, result: Result<()>| {
         if let Err(errno) = result {
             fail(report, step, errno);

@@ -92,7 +92,12 @@ impl Store {
     }
 
     /// Notes in the parent that it has a child. Durable before the child is: removing the parent relies on it.
-    pub(crate) fn link_child(&self, parent: &ObjectId, child: &ObjectId, durability: Durability) -> Result<()> {
+    pub(crate) fn link_child(
+        &self,
+        parent: &ObjectId,
+        child: &ObjectId,
+        durability: Durability,
+    ) -> Result<()> {
         let link = self.child_link(parent, child);
         match files::link_new(&format!("../../{child}"), &link) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

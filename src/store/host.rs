@@ -5,12 +5,11 @@
 //! each other; an upper directory may.) Other file systems mounted below `/` stay out by themselves: OverlayFS looks at the
 //! one mount it is given.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use rootling_backends::attributes::{Attributes, Xattrs};
 use rootling_backends::marks::Marks;
-use rootling_backends::{Context, Dir, FS, Result, Tree};
+use rootling_backends::{Context, Dir, FS, Result, Tree, mount_table};
 
 use super::files;
 
@@ -94,53 +93,11 @@ pub(crate) fn is_mounted(slot: &Path) -> Result<bool> {
 
 /// Returns where the tree in `slot` is mounted in this mount namespace.
 ///
-/// A bind mount shows the tree as the mount's root, an overlay (by `mount.rs` in backends) as its source
-/// (proc_pid_mountinfo(5), fields 4 and 10).
+/// A bind mount shows the tree as the mount's root, an overlay (by `mount.rs` in backends) as its source.
 pub(crate) fn mounted_at(slot: &Path) -> Result<Vec<PathBuf>> {
-    let id = slot.file_name().unwrap_or_default().to_string_lossy();
-    let mark = format!("/{id}/{FS}");
-    let table = fs::read_to_string("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
-    let mut places = Vec::new();
-    for line in table.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let Some(dash) = words.iter().position(|word| *word == "-") else { continue };
-        let source = words.get(dash + 2).copied().unwrap_or_default();
-        if words.len() > 4 && (words[3].ends_with(&mark) || source.ends_with(&mark)) {
-            places.push(PathBuf::from(unescape(words[4])));
-        }
-    }
-    Ok(places)
-}
-
-/// Undoes the kernel's octal escapes (`\040` for a blank).
-fn unescape(text: &str) -> String {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let code: Option<u32> = (byte == b'\\')
-            .then(|| {
-                bytes
-                    .clone()
-                    .take(3)
-                    .try_fold(0, |code, digit| Some(code * 8 + char::from(digit).to_digit(8)?))
-            })
-            .flatten();
-        match code.and_then(|code| u8::try_from(code).ok()) {
-            Some(code) => {
-                plain.push(code);
-                bytes.nth(2);
-            }
-            None => plain.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&plain).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn mount_points_with_blanks_are_read() {
-        assert_eq!(super::unescape("/a\\040b\\134c"), "/a b\\c");
-        assert_eq!(super::unescape("/plain\\9"), "/plain\\9");
-    }
+    let id = slot.file_name().unwrap_or_default();
+    let mark = Path::new(id).join(FS);
+    let mounts = mount_table::read()?.into_iter();
+    let ours = mounts.filter(|mounted| mounted.root.ends_with(&mark) || mounted.source.ends_with(&mark));
+    Ok(ours.map(|mounted| mounted.place).collect())
 }

@@ -30,14 +30,13 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Asserts that the same is there, or up to `more` objects more.
+    /// Asserts that the same is there, give or take `slack` objects.
     #[track_caller]
-    pub(crate) fn assert_like(&self, expected: &Self, more: usize, when: &str) {
-        let extra = self.objects.checked_sub(expected.objects);
+    pub(crate) fn assert_like(&self, expected: &Self, slack: usize, when: &str) {
         let same_names = self.names == expected.names;
-        let subvolumes =
-            self.subvolumes >= expected.subvolumes && self.subvolumes <= expected.subvolumes + more;
-        let like = same_names && subvolumes && extra.is_some_and(|extra| extra <= more);
+        let like = same_names
+            && self.subvolumes.abs_diff(expected.subvolumes) <= slack
+            && self.objects.abs_diff(expected.objects) <= slack;
         assert!(like, "{when}: leaked or lost\n  is        {self:?}\n  should be {expected:?}");
     }
 }
