@@ -94,7 +94,9 @@ impl<'a> Child<'a> {
             }
             Op::BindSys => self.bind_sys(),
             Op::Device { source, target, device } => self.device(source, target, *device),
-            Op::DevLink { name, target } => nix::unistd::symlinkat(target.as_c_str(), self.dev()?, name.as_c_str()),
+            Op::DevLink { name, target } => {
+                nix::unistd::symlinkat(target.as_c_str(), self.dev()?, name.as_c_str())
+            }
             Op::Bind { source, target, attributes } => self.bind(source, target, *attributes),
             Op::OpenFiles => self.open_files(),
             Op::File { name, target, content } => self.file(name, target, content.to_bytes()),

@@ -53,7 +53,9 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                     1 => join(handle.as_fd(), own_userns),
                     2 if own_userns => become_root(),
                     3 if command.tty => open_dev()
-                        .and_then(|dev| open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref()))
+                        .and_then(|dev| {
+                            open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref())
+                        })
                         .map(|peer| terminal = Some(peer)),
                     4 => keyring(),
                     5 => caps::drop_all_but(caps::DEFAULT, bounding).and_then(|()| no_new_privileges()),

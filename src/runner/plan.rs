@@ -312,7 +312,13 @@ fn ops(spec: &Spec, tty: bool) -> Result<Vec<Op>> {
     sys_ops(spec, &mut ops);
     dev_ops(&mut ops);
     user_ops(spec, &mut ops)?;
-    ops.push(mount("tmpfs", &[("mode", "1777"), ("size", "64m")], NO_SUID_DEV_EXEC, (Base::Dev, "shm"), None));
+    ops.push(mount(
+        "tmpfs",
+        &[("mode", "1777"), ("size", "64m")],
+        NO_SUID_DEV_EXEC,
+        (Base::Dev, "shm"),
+        None,
+    ));
     ops.extend(READ_ONLY_PROC.map(|path| Op::ReadOnly { base: Base::Proc, path: fixed(path) }));
     ops.extend(MASKED_PROC.map(|path| Op::Mask { base: Base::Proc, path: fixed(path) }));
     ops.extend(MASKED_SYS.map(|path| Op::Mask { base: Base::Sys, path: fixed(path) }));
@@ -486,7 +492,9 @@ impl fmt::Display for Op {
             Self::AttachRoot => f.write_str("attach the root filesystem"),
             Self::Mount { new, base, target, .. } => write!(f, "mount {new} on {base}{}", Shown(target)),
             Self::BindSys => f.write_str("mount the host's /sys on /sys, read-only"),
-            Self::Device { source, target, .. } => write!(f, "show {} as /dev/{}", Shown(source), Shown(target)),
+            Self::Device { source, target, .. } => {
+                write!(f, "show {} as /dev/{}", Shown(source), Shown(target))
+            }
             Self::DevLink { name, target } => write!(f, "link /dev/{} to {}", Shown(name), Shown(target)),
             Self::Bind { source, target, .. } => write!(f, "bind {} on {}", Shown(source), Shown(target)),
             Self::OpenFiles => f.write_str("mount a tmpfs for generated files"),

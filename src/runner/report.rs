@@ -45,7 +45,13 @@ pub(super) struct Message {
 const LENGTH: usize = 12;
 
 /// *child*: sends a message.
-pub(super) fn send(socket: BorrowedFd<'_>, kind: Kind, index: usize, errno: i32, file: Option<BorrowedFd<'_>>) {
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    kind: Kind,
+    index: usize,
+    errno: i32,
+    file: Option<BorrowedFd<'_>>,
+) {
     let mut bytes = [0; LENGTH];
     bytes[..4].copy_from_slice(&(kind as u32).to_ne_bytes());
     bytes[4..8].copy_from_slice(&u32::try_from(index).unwrap_or(u32::MAX).to_ne_bytes());

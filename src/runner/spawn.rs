@@ -64,7 +64,12 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
 }
 
 /// *child*: makes the command's process and looks after it.
-pub(super) fn fork_command(command: &Command, report: &OwnedFd, terminal: Option<BorrowedFd<'_>>, ignored: u64) -> ! {
+pub(super) fn fork_command(
+    command: &Command,
+    report: &OwnedFd,
+    terminal: Option<BorrowedFd<'_>>,
+    ignored: u64,
+) -> ! {
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
         Ok(process) => init::look_after(process),
@@ -122,7 +127,9 @@ fn notes(reports: &Reports, step_name: &dyn Fn(u32) -> String) -> Vec<String> {
 fn explain(error: Error, errno: Errno) -> Error {
     match errno {
         Errno::EROFS => error.hint("run it writable once, or make the directory in the tree"),
-        Errno::ENOTDIR | Errno::ELOOP => error.hint("make it a directory in the tree: links are not followed"),
+        Errno::ENOTDIR | Errno::ELOOP => {
+            error.hint("make it a directory in the tree: links are not followed")
+        }
         _ => error,
     }
 }
@@ -167,10 +174,7 @@ impl Facts {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             u64::from_str_radix(line.trim(), 16).ok()
         };
-        Ok(Self {
-            bounding: field("CapBnd:").unwrap_or(u64::MAX),
-            ignored: field("SigIgn:").unwrap_or(0),
-        })
+        Ok(Self { bounding: field("CapBnd:").unwrap_or(u64::MAX), ignored: field("SigIgn:").unwrap_or(0) })
     }
 }
 

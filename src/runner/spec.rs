@@ -143,7 +143,8 @@ mod text_list {
 
     impl Text {
         fn of(text: &OsStr) -> Self {
-            text.to_str().map_or_else(|| Self::Bytes(text.as_bytes().to_vec()), |text| Self::Text(text.into()))
+            text.to_str()
+                .map_or_else(|| Self::Bytes(text.as_bytes().to_vec()), |text| Self::Text(text.into()))
         }
     }
 

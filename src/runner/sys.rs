@@ -76,9 +76,8 @@ pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
     };
     // SAFETY: without CLONE_VM and with no stack this is a fork: the child has its own copy of all memory and
     // keeps to *child* functions. The struct and `pidfd` outlive the call.
-    let returned = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>())
-    })?;
+    let returned =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) })?;
     Ok(match returned {
         0 => Cloned::Child,
         child => Cloned::Parent { pid: pid(child), pidfd: own(pidfd.into()) },
@@ -128,9 +127,8 @@ pub(super) fn wait_for_signal() -> c_int {
     let all = u64::MAX;
     let none: *const c_void = std::ptr::null();
     // SAFETY: the mask is the kernel's eight bytes and outlives the call; info and timeout may be null.
-    let signal = unsafe {
-        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, none, none, size_of::<u64>())
-    };
+    let signal =
+        unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, none, none, size_of::<u64>()) };
     c_int::try_from(signal).unwrap_or(-1)
 }
 
@@ -143,10 +141,13 @@ pub(super) fn set_signal_mask(mask: u64) {
     };
 }
 
-/// *child*: gives one signal its default action.
+/// *child*: gives one signal its default action, also those that the C library keeps for itself.
 pub(super) fn default_signal(signal: c_int) {
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // struct kernel_sigaction is at most four words on every architecture; all zero is SIG_DFL.
+    let action = [0_u64; 4];
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: SIG_DFL runs no code of ours; the action outlives the call, the old one is not asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>()) };
 }
 
 /// *child*: reaps one ended child: its id and wait status, or `None` where none has ended.

@@ -75,7 +75,8 @@ pub fn resolve(root: &Dir, request: &str) -> Result<Account> {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(uid)) => (uid, 0),
         (None, None) => {
-            let error = Error::new(ErrorKind::NotFound, format!("no user {user:?} in the tree's /etc/passwd"));
+            let error =
+                Error::new(ErrorKind::NotFound, format!("no user {user:?} in the tree's /etc/passwd"));
             return Err(error.hint("give the number instead: --user UID"));
         }
     };
@@ -143,7 +144,10 @@ fn find_group(groups: &str, wanted: &str) -> Result<u32> {
 
 fn supplementary(groups: &str, user: &str) -> Vec<u32> {
     let entries = groups.lines().filter_map(parse_group);
-    entries.filter(|(.., members)| members.split(',').any(|name| name == user)).map(|(_, gid, _)| gid).collect()
+    entries
+        .filter(|(.., members)| members.split(',').any(|name| name == user))
+        .map(|(_, gid, _)| gid)
+        .collect()
 }
 
 /// The text of a file of the tree; empty where there is none.
@@ -197,7 +201,8 @@ mod tests {
     fn what_is_no_user_is_refused_and_never_becomes_root() {
         let tree = tree();
         let root = Dir::open(tree.path()).unwrap();
-        for request in ["", ":", "1000:", ":0", "-1", "4294967295", "4294967296", "0x0", " 0", "root\n", "x"] {
+        for request in ["", ":", "1000:", ":0", "-1", "4294967295", "4294967296", "0x0", " 0", "root\n", "x"]
+        {
             assert!(resolve(&root, request).is_err(), "{request:?} was accepted");
         }
     }

@@ -139,7 +139,14 @@ fn help(parent: u32, mut go: PipeReader, mut answer: PipeWriter, users: Range, g
 
 fn map_range(tool: &str, parent: u32, (own, (first, count)): Range) -> std::result::Result<(), String> {
     let mut command = Command::new(tool);
-    command.arg(parent.to_string()).args(["0", &own.to_string(), "1", "1", &first.to_string(), &count.to_string()]);
+    command.arg(parent.to_string()).args([
+        "0",
+        &own.to_string(),
+        "1",
+        "1",
+        &first.to_string(),
+        &count.to_string(),
+    ]);
     match command.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("{tool}: {}", String::from_utf8_lossy(&output.stderr).trim())),
@@ -149,8 +156,11 @@ fn map_range(tool: &str, parent: u32, (own, (first, count)): Range) -> std::resu
 
 fn map_single(uid: u32, gid: u32) -> Result<()> {
     // user_namespaces(7): setgroups must be given up before an unprivileged process may map a group.
-    let files =
-        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
+    let files = [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ];
     for (file, text) in files {
         let path = format!("/proc/self/{file}");
         match fs::write(&path, &text) {
