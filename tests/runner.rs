@@ -37,7 +37,7 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
     };
     if !why.is_empty() {
         assert!(std::env::var_os("ROOTLING_REQUIRE").is_none(), "required, but {why}");
-        writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+        skipped(why);
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -61,6 +61,11 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
         files: vec![],
     };
     Some(Fixture { dir, spec })
+}
+
+#[expect(clippy::print_stderr, reason = "a test that does not run says why")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
 }
 
 fn process(command: &[&str]) -> Process {
