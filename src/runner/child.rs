@@ -235,7 +235,7 @@ impl<'a> Child<'a> {
     fn device(&mut self, source: &CStr, target: &CStr, device: (u32, u32)) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let node = sys::leave(nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?);
-        let stat = fstat(&node)?;
+        let stat = fstat(node)?;
         let expected = libc::makedev(device.0, device.1);
         if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != expected {
             return Err(Errno::ENXIO);
@@ -284,7 +284,7 @@ impl<'a> Child<'a> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = sys::leave(nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?);
         while !content.is_empty() {
-            let written = nix::unistd::write(&file, content)?;
+            let written = nix::unistd::write(file, content)?;
             content = content.get(written..).unwrap_or_default();
         }
         let clone = sys::leave(kernel::open_tree_clone(file.as_fd(), c"", false)?);
@@ -293,7 +293,7 @@ impl<'a> Child<'a> {
 
     fn close_files(&mut self) -> Result<()> {
         let Some(files) = self.held.files.take() else { return Ok(()) };
-        nix::unistd::fchdir(&files)?;
+        nix::unistd::fchdir(files)?;
         nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
         nix::unistd::chdir(c"/")
     }
@@ -308,7 +308,7 @@ impl<'a> Child<'a> {
     /// The null device is the host's, checked: one inside could have been swapped for a link.
     fn mask(&mut self, base: Base, path: &CStr) -> Result<()> {
         let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
-        if fstat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        if fstat(target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
             let null = self.held.null.ok_or(Errno::EBADF)?;
             let clone = sys::leave(kernel::open_tree_clone(null.as_fd(), c"", false)?);
             return kernel::move_mount(clone.as_fd(), target.as_fd());
@@ -354,12 +354,12 @@ pub(super) fn open_terminal(
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let master = sys::leave(nix::fcntl::openat(dev, c"pts/ptmx", flags, Mode::empty())?);
     // Somebody inside may have mounted or made something else there.
-    let real = nix::sys::statfs::fstatfs(&master)?.filesystem_type() == nix::sys::statfs::DEVPTS_SUPER_MAGIC;
-    if !real || fstat(&master)?.st_rdev != libc::makedev(5, 2) {
+    let real = nix::sys::statfs::fstatfs(master)?.filesystem_type() == nix::sys::statfs::DEVPTS_SUPER_MAGIC;
+    if !real || fstat(master)?.st_rdev != libc::makedev(5, 2) {
         return Err(Errno::ENXIO);
     }
     let peer = sys::leave(sys::pty_peer(master.as_fd())?);
-    nix::unistd::fchown(&peer, Some(nix::unistd::Uid::from_raw(uid)), None)?;
+    nix::unistd::fchown(peer, Some(nix::unistd::Uid::from_raw(uid)), None)?;
     if let Some(size) = size {
         sys::set_window_size(master.as_fd(), size)?;
     }

@@ -15,13 +15,14 @@ use super::sys;
 type Result<T> = nix::Result<T>;
 
 /// What the failing step was doing, by number.
-pub(super) const STEPS: [&str; 6] = [
+pub(super) const STEPS: [&str; 7] = [
     "fork the command",
     "start a session",
     "take the terminal",
     "set user and groups",
     "change to the working directory",
     "close descriptors",
+    "die with the caller",
 ];
 
 /// *child*: reports a failed step of [`STEPS`] and ends.
@@ -53,6 +54,9 @@ pub(super) fn start(
         errno => Err(errno),
     });
     must(3, identity);
+    // After the identity, whose change would clear it. In a run the pid namespace sees to it; in an exec nothing
+    // else does.
+    must(6, super::child::die_with_parent(report));
     must(4, change_dir(&command.cwd));
     // The report moves to 3, everything above goes for good, and execve takes 3 with it.
     let report = match sys::keep_only(report) {

@@ -141,10 +141,13 @@ pub(super) fn set_signal_mask(mask: u64) {
     };
 }
 
-/// *child*: gives one signal its default action.
+/// *child*: gives one signal its default action, also those that the C library keeps for itself.
 pub(super) fn default_signal(signal: c_int) {
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // struct kernel_sigaction is at most four words on every architecture; all zero is SIG_DFL.
+    let action = [0_u64; 4];
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: SIG_DFL runs no code of ours; the action outlives the call, the old one is not asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>()) };
 }
 
 /// *child*: reaps one ended child: its id and wait status, or `None` where none has ended.
