@@ -182,8 +182,11 @@ impl Walk {
             Op::Write { path, offset, bytes } => {
                 self.copy_up(path);
                 let Content::File { bytes: old, .. } = &mut self.value.node_mut(path).content else { return };
-                old.resize(old.len().max(offset + bytes.len()), 0);
-                old[*offset..offset + bytes.len()].copy_from_slice(bytes);
+                // write(2) of nothing changes nothing, wherever it is.
+                if !bytes.is_empty() {
+                    old.resize(old.len().max(offset + bytes.len()), 0);
+                    old[*offset..offset + bytes.len()].copy_from_slice(bytes);
+                }
             }
             Op::Truncate { path, length } => {
                 self.copy_up(path);
