@@ -20,6 +20,8 @@ mod layer;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod runner;
 #[cfg(test)]
 mod wrong;

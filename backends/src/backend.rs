@@ -152,6 +152,8 @@ pub enum Baseline {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cost {
+    /// Subvolumes snapshotted.
+    pub snapshots: u64,
     /// Directories made.
     pub directories: u64,
     /// Files that share their data with the parent's.

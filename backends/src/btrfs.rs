@@ -129,7 +129,7 @@ impl Backend for Btrfs {
         let what = || format!("fork {:?} into {slot:?}", parent.slot);
         let dir = Dir::open(slot)?;
         if let Some((subvolumes, generation)) = Self::try_snapshot(parent, &dir, false).context(what)? {
-            let cost = Cost { directories: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
+            let cost = Cost { snapshots: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
             return Ok(Forked { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
         }
         let cost = self.copy_into(parent, slot, options.always_clone).context(what)?;
@@ -151,7 +151,7 @@ impl Backend for Btrfs {
         if let Some((subvolumes, generation)) =
             Self::try_snapshot(tree, &Dir::open(slot)?, true).context(what)?
         {
-            let cost = Cost { directories: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
+            let cost = Cost { snapshots: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
             return Ok(Snapshotted { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
         }
         let cost = self.copy_into(tree, slot, false).context(what)?;
