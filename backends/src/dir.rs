@@ -198,10 +198,20 @@ impl Dir {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::openat(&self.fd, ".", flags, Mode::empty())
             .context(|| format!("openat({self}, \".\")"))?;
+        self.list(fd.as_fd())
+    }
+
+    /// As [`entries`](Self::entries), two system calls cheaper, for a directory that was just opened and is listed once:
+    /// a second call continues where the first ended.
+    pub fn entries_once(&self) -> Result<Vec<DirEntry>> {
+        self.list(self.fd.as_fd())
+    }
+
+    fn list(&self, fd: BorrowedFd<'_>) -> Result<Vec<DirEntry>> {
         let mut buffer = vec![0_u8; 32 * 1024];
         let mut entries = Vec::new();
         loop {
-            let read = sys::getdents64(fd.as_fd(), &mut buffer).context(|| format!("getdents64({self})"))?;
+            let read = sys::getdents64(fd, &mut buffer).context(|| format!("getdents64({self})"))?;
             if read == 0 {
                 return Ok(entries);
             }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | the contract: trait [`Backend`], slots, trees, forms, baselines |
 //! | [`mount`] | how a tree is shown: data, and detached mounts made from it |
+//! | [`small_file`] | small files of the host, read whole |
 //! | [`mount_table`] | what is mounted where |
 //! | [`change`] | what differs between two trees: data |
 //! | [`dir`] | a directory held by descriptor: the only way inside a tree |
@@ -52,6 +53,7 @@ pub mod probe;
 pub mod reap;
 pub mod reflink;
 pub mod replicate;
+pub mod small_file;
 pub mod sys;
 pub mod usage;
 mod walk;

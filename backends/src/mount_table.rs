@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
+use crate::small_file;
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +20,7 @@ pub struct Mounted {
 
 /// Returns all mounts, oldest first.
 pub fn read() -> Result<Vec<Mounted>> {
-    let path = "/proc/self/mountinfo";
-    let table = std::fs::read(path).context(|| format!("read({path:?})"))?;
-    Ok(parse(&table))
+    small_file::read("/proc/self/mountinfo", 64 << 20).map(|table| parse(&table))
 }
 
 /// Returns where something is mounted below `directory`, itself not counted.

@@ -35,9 +35,7 @@ pub fn reap(slot: &Path) -> Result<Reaped> {
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Reaped::default()),
         other => {
             let parent = other?;
-            refuse_mounts(slot)
-                .and_then(|()| Reaper::new(parent).run(name))
-                .context(|| format!("reap {slot:?}"))
+            Reaper::new(parent).run(name).context(|| format!("reap {slot:?}"))
         }
     }
 }
@@ -118,11 +116,14 @@ impl Reaper {
     /// Removes what is in a directory but its directories, which become tasks.
     fn empty(&self, path: PathBuf, more: &mut Vec<Task>) -> Result<usize> {
         let Some(dir) = self.open(&path)? else { return Ok(1) };
-        if is_subvolume(&dir)? && self.destroy(&dir, &path)? {
-            return Ok(1);
+        if is_subvolume(&dir)? {
+            refuse_mounts(&self.root.path().join(&path))?;
+            if self.destroy(&dir, &path)? {
+                return Ok(1);
+            }
         }
         let (mut names, mut directories) = (Vec::new(), Vec::new());
-        for entry in dir.entries()? {
+        for entry in dir.entries_once()? {
             let kind = walk::type_of(&dir, &entry)?;
             if kind == EntryType::Directory { directories.push(entry.name) } else { names.push(entry.name) }
         }

@@ -342,6 +342,23 @@ pub fn open_tree_clone(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Resu
     check_long(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), path.as_ptr(), flags) }).map(own)
 }
 
+/// Attaches a detached mount at `name` in `at`; a symbolic link there is not followed.
+pub fn move_mount_to(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+    // SAFETY: both paths are NUL-terminated strings, both descriptors are open.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            at.as_raw_fd(),
+            name.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
 /// Attaches a detached mount at the directory or file that `target` is.
 pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
 use nix::mount::{MntFlags, MsFlags};
 use nix::pty::Winsize;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
@@ -176,6 +176,10 @@ impl<'a> Child<'a> {
     fn directory(&self, base: Base, path: &CStr, make: bool) -> Result<Fd> {
         let at = self.base(base)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        if make && base == Base::Dev {
+            // Our own file system, where nothing is yet; what is asked for twice is there the second time.
+            ignore(nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755)), Errno::EEXIST)?;
+        }
         match nix::fcntl::openat(at, path, flags, Mode::empty()) {
             Err(Errno::ENOENT) if make => {
                 nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
@@ -233,15 +237,12 @@ impl<'a> Child<'a> {
     }
 
     fn device(&mut self, source: &CStr, target: &CStr, device: (u32, u32)) -> Result<()> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let node = sys::leave(nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?);
-        let stat = fstat(node)?;
+        let clone = sys::leave(kernel::open_tree_clone(AT_FDCWD, source, false)?);
+        let stat = fstat(clone)?;
         let expected = libc::makedev(device.0, device.1);
         if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != expected {
             return Err(Errno::ENXIO);
         }
-        let clone = sys::leave(kernel::open_tree_clone(node.as_fd(), c"", false)?);
-        kernel::mount_setattr(clone.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false)?;
         self.show_in_dev(clone, target)?;
         if device == (1, 3) {
             self.held.null = Some(clone);
@@ -250,9 +251,9 @@ impl<'a> Child<'a> {
     }
 
     fn show_in_dev(&self, clone: Fd, name: &CStr) -> Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let point = sys::leave(nix::fcntl::openat(self.dev()?, name, flags, Mode::S_IRUSR)?);
-        kernel::move_mount(clone.as_fd(), point.as_fd())
+        nix::sys::stat::mknodat(self.dev()?, name, SFlag::S_IFREG, Mode::S_IRUSR, 0)?;
+        // By name: nobody else reaches this file system yet.
+        kernel::move_mount_to(clone.as_fd(), self.dev()?, name)
     }
 
     fn bind(&self, source: &CStr, target: &CStr, attributes: u64) -> Result<()> {
@@ -299,10 +300,14 @@ impl<'a> Child<'a> {
     }
 
     fn read_only(&self, base: Base, path: &CStr) -> Result<()> {
-        let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
-        let clone = sys::leave(kernel::open_tree_clone(target.as_fd(), c"", false)?);
+        let base = self.base(base)?;
+        let clone = match kernel::open_tree_clone(base, path, false) {
+            Err(Errno::ENOENT) => return Ok(()),
+            clone => sys::leave(clone?),
+        };
         kernel::mount_setattr(clone.as_fd(), MOUNT_ATTR_RDONLY, 0, false)?;
-        kernel::move_mount(clone.as_fd(), target.as_fd())
+        // By name: the bases are file systems of the kernel, whose names lead nowhere else.
+        kernel::move_mount_to(clone.as_fd(), base, path)
     }
 
     /// The null device is the host's, checked: one inside could have been swapped for a link.

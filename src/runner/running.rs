@@ -1,9 +1,8 @@
 //! How a running box is found again: a process id alone may be somebody else's by now.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Error, ErrorKind, Result, small_file};
 use serde::{Deserialize, Serialize};
 
 use super::sys;
@@ -48,8 +47,7 @@ impl Running {
 /// Field 22 of proc_pid_stat(5); the second is a name in parentheses that may hold anything. A zombie has ended.
 fn start_time(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
-    let text = fs::read(&path).context(|| format!("read({path})"))?;
-    let text = String::from_utf8_lossy(&text);
+    let text = small_file::read_proc(&path)?;
     let mut fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
     let state = fields.next().unwrap_or("Z");
     let time = fields.nth(18).and_then(|field| field.parse().ok());
@@ -60,6 +58,5 @@ fn start_time(pid: i32) -> Result<u64> {
 }
 
 fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    fs::read_to_string(path).map(|text| text.trim().to_owned()).context(|| format!("read({path})"))
+    small_file::read_proc("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }

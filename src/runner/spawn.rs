@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rootling_backends::{Access, Context, Error, ErrorKind, Result};
+use rootling_backends::{Access, Context, Error, ErrorKind, Result, small_file};
 
 use super::child::Child;
 use super::plan::{Command, Op, Plan};
@@ -169,7 +169,7 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn read() -> Result<Self> {
         let path = "/proc/self/status";
-        let status = fs::read_to_string(path).context(|| format!("read({path})"))?;
+        let status = small_file::read_proc(path)?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             u64::from_str_radix(line.trim(), 16).ok()

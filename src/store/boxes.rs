@@ -78,13 +78,8 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
-        let frozen = match base {
-            Base::Node(node) if self.node(&node.id)?.record.state == State::Active => {
-                Some(self.freeze(node, None, None).context(intent)?)
-            }
-            _ => None,
-        };
-        let base = frozen.as_ref().map_or(base, Base::Node);
+        let committed = self.committed(base).context(intent)?;
+        let base = committed.as_ref().map_or(base, Base::Node);
         let draft = self.draft().context(intent)?;
         let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
         let (record, _) = match base {
@@ -106,13 +101,8 @@ impl Store {
             Base::Host => "fork host:/ for one run".to_owned(),
         };
         let _lock = self.share_to_write().context(intent)?;
-        let frozen = match base {
-            Base::Node(node) if self.node(&node.id)?.record.state == State::Active => {
-                Some(self.freeze(node, None, None).context(intent)?)
-            }
-            _ => None,
-        };
-        let base = frozen.as_ref().map_or(base, Base::Node);
+        let committed = self.committed(base).context(intent)?;
+        let base = committed.as_ref().map_or(base, Base::Node);
         let draft = self.draft().context(intent)?;
         let fork =
             ForkOptions { always_clone: options.always_clone, ephemeral: true, ..ForkOptions::default() };
@@ -221,6 +211,17 @@ impl Store {
         }
     }
 
+    /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
+    fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
+        let Base::Node(node) = base else { return Ok(None) };
+        let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
+        if now.record.state == State::Active {
+            self.freeze(node, None, None).map(Some)
+        } else {
+            Ok(Some(now))
+        }
+    }
+
     /// Forks a node into the draft; returns the record of an active node and the tree it was forked from.
     fn fork_into(
         &self,
@@ -229,7 +230,7 @@ impl Store {
         kind: Kind,
         options: ForkOptions,
     ) -> Result<(Record, Tree)> {
-        let parent = self.tree(&self.node(&node.id)?)?;
+        let parent = self.tree(node)?;
         let forked = self.backend(kind)?.fork(&parent, &draft.slot, options)?;
         let record = Record {
             form: forked.form,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags};
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Context, Error, Result, small_file};
 
 /// Does the caller need the change to survive a power cut when the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,10 +116,5 @@ pub(crate) fn is_leftover(name: &str) -> bool {
 
 /// Reads a whole small file, at most `limit` bytes; a longer one is an error of kind `Corrupt`.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let length = fs::metadata(path).context(|| format!("stat({path:?})"))?.len();
-    if length > limit {
-        let message = format!("{path:?} has {length} bytes, more than the {limit} it may have");
-        return Err(Error::new(ErrorKind::Corrupt, message));
-    }
-    fs::read(path).context(|| format!("read({path:?})"))
+    small_file::read(path, limit)
 }

@@ -1,0 +1,48 @@
+//! Small files read whole, in as few system calls as can be: what every start of the program does several times.
+//!
+//! `std::fs::read` asks files of /proc for their size, learns 0, and reads them in pieces that double.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Context, Error, ErrorKind, Result};
+
+/// Bytes that are read at once: more than any record or file of /proc read here usually has.
+const AT_ONCE: usize = 8 * 1024;
+
+/// Reads the file at `path`, a path of the host; more than `limit` bytes are an error of kind `Corrupt`.
+pub fn read(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let file = File::open(path).context(|| format!("open({path:?})"))?;
+    let mut bytes = Vec::with_capacity(AT_ONCE);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).context(|| format!("read({path:?})"))?;
+    if bytes.len() as u64 > limit {
+        let message = format!("{path:?} has more than the {limit} bytes it may have");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(bytes)
+}
+
+/// As [`read`], of a file of /proc, which is text.
+pub fn read_proc(path: impl AsRef<Path>) -> Result<String> {
+    // Nothing read here grows with more than the number of mounts or locks of the machine.
+    let bytes = read(path, 64 << 20)?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 20_000]).unwrap();
+        assert_eq!(read(file.path(), 20_000).unwrap(), vec![7; 20_000]);
+        assert_eq!(read(file.path(), 19_999).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(read("/nowhere", 1).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(read_proc("/proc/self/status").unwrap().contains("Pid:"));
+    }
+}
