@@ -94,7 +94,7 @@ pub(super) struct RunArguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct EnterArguments {
     /// The box
-    name: String,
+    pub(super) name: String,
 
     #[command(flatten)]
     walls: Walls,
@@ -110,7 +110,7 @@ pub(super) struct EnterArguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct ExecArguments {
     /// The box; if it runs, the command joins it
-    name: String,
+    pub(super) name: String,
 
     #[command(flatten)]
     walls: Walls,
@@ -191,7 +191,7 @@ fn run_in_box(
     let (node, _used) = store.open_box(&store::find(&store, name)?)?;
     store::remember(&store, &node);
     let request = request(walls, surroundings, command, node.label());
-    let note = store.slot(&node).join("running.json");
+    let note = store.slot(&node).join(store::RUNNING);
     let mut running = match claim(&note)? {
         Claim::Ours(file) => file,
         Claim::Runs(running) => {

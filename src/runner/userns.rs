@@ -12,6 +12,7 @@ use nix::unistd::{ForkResult, Uid, User, getgid, getuid};
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use super::running::Running;
 use super::sys;
 
 /// What a caller is after [`enter_userns`].
@@ -34,12 +35,17 @@ pub enum Entered {
     },
 }
 
+/// Is the caller root, if only of the user namespace it was started in?
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
 /// Makes a caller that is not root the root of a new user and mount namespace.
 ///
 /// Must be called at program start with a single thread. A second call finds root and does nothing. Costs two
 /// processes more where a range is mapped. A crash leaves nothing: the namespaces end with their processes.
 pub fn enter_userns() -> Result<Entered> {
-    if Uid::effective().is_root() {
+    if is_root() {
         return Ok(Entered::Root);
     }
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
@@ -59,6 +65,30 @@ pub fn enter_userns() -> Result<Entered> {
     map_single(uid, gid)?;
     become_root()?;
     Ok(Entered::Single { reason })
+}
+
+/// Becomes root of the user namespace that a running box of the same user is in, with a mount namespace of its own.
+///
+/// A namespace made by [`enter_userns`] has no power over its siblings: whoever wants to join a box must stand
+/// where the box stands. Must be called at program start with a single thread, by the user who started the box, and
+/// instead of [`enter_userns`]. A box that has ended is an error of kind `NotFound`.
+pub fn join_userns(of: &Running) -> Result<Entered> {
+    let handle = of.open()?;
+    nix::sched::setns(&handle, CloneFlags::CLONE_NEWUSER)
+        .context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid))?;
+    unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
+    become_root()?;
+    match (further_ids("/proc/self/uid_map")?, further_ids("/proc/self/gid_map")?) {
+        (0, _) | (_, 0) => Ok(Entered::Single { reason: "the box was started so".to_owned() }),
+        (users, groups) => Ok(Entered::Range { users, groups }),
+    }
+}
+
+/// Ids besides root in a map of `inside outside count` (user_namespaces(7)).
+fn further_ids(path: &str) -> Result<u32> {
+    let text = fs::read_to_string(path).context(|| format!("read({path})"))?;
+    let counts = text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok());
+    Ok(counts.fold(0, u32::saturating_add).saturating_sub(1))
 }
 
 enum Failed {
