@@ -208,14 +208,20 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         Some(name) if !runner::is_root() => store::running_box(root.as_deref(), name),
         _ => None,
     };
-    let entered = match &running {
-        Some(running) => runner::join_userns(running).context(|| "join the user namespace of the box"),
-        None => runner::enter_userns().context(|| "become root of a user namespace of your own"),
-    }?;
-    if let Entered::Single { reason } = &entered
+    let entered = match (&running, command) {
+        (_, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
+        (Some(running), _) => {
+            runner::join_userns(running).context(|| "join the user namespace of the box")?
+        }
+        (None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
+        (None, _) => {
+            runner::enter_userns().context(|| "become root of a user namespace of your own")?
+        }
+    };
+    if let Entered::Single { reason, fix } = &entered
         && matches!(command, Command::Init(_) | Command::Import(_))
     {
-        log::warn!("only your own user id exists inside: {reason}");
+        log::warn!("only your own user id exists inside: {reason} ({fix})");
     }
     Ok(Context { root, output, entered })
 }

@@ -56,7 +56,7 @@ impl Plain {
         let clone = self.clone_mode(options.always_clone)?;
         let (slot, target) = make_target(slot)?;
         let cost = match parent.form {
-            Form::Full => replicate(&Dir::open(parent.fs())?, &target, &Options { clone })?,
+            Form::Full => replicate(&Dir::open(parent.fs())?, &target, &Options::from(clone))?,
             Form::Delta => flatten(&parent.layers(), &target, self.userxattr, clone)?,
         };
         let baseline = if options.ephemeral { Baseline::None } else { fence::set(&slot, &target)? };
@@ -80,7 +80,7 @@ impl Plain {
         let (form, cost, directories) = match parent {
             None => {
                 let directories = fence::directories(&source)?;
-                (Form::Full, replicate(&source, &target, &Options { clone })?, directories)
+                (Form::Full, replicate(&source, &target, &Options::from(clone))?, directories)
             }
             Some((parent, baseline)) => {
                 let root = self.root(parent)?;
@@ -91,7 +91,7 @@ impl Plain {
                     Err(error) if error.kind() == ErrorKind::Unsupported => {
                         reap(target.path())?;
                         let (_, target) = make_target(slot)?;
-                        (Form::Full, replicate(&source, &target, &Options { clone })?, found.directories)
+                        (Form::Full, replicate(&source, &target, &Options::from(clone))?, found.directories)
                     }
                     Err(error) => return Err(error),
                 }

@@ -39,6 +39,17 @@ impl Context {
         path(self.root.as_deref(), self.entered == Entered::Root)
     }
 
+    /// Refuses host:/ to an ordinary user: the kernel locks the mounts of the host together in a user namespace, so that
+    /// nothing can be stacked on them, and much of what is in them is root's alone.
+    pub(super) fn require_root_for_host(&self) -> Result<()> {
+        if self.entered == Entered::Root {
+            return Ok(());
+        }
+        let message = "host:/ is only for root: others may neither stack on its mounts nor read all of it";
+        Err(Error::new(ErrorKind::PermissionDenied, message)
+            .hint("run it as root, or import what you may read: rootling import dir:PATH NAME"))
+    }
+
     /// Opens the store, making the default one where there is none.
     pub(super) fn store(&self) -> Result<Store> {
         let path = self.store_path()?;
