@@ -214,9 +214,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
             runner::join_userns(running).context(|| "join the user namespace of the box")?
         }
         (None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
-        (None, _) => {
-            runner::enter_userns().context(|| "become root of a user namespace of your own")?
-        }
+        (None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
     if let Entered::Single { reason, fix } = &entered
         && matches!(command, Command::Init(_) | Command::Import(_))

@@ -62,8 +62,9 @@ fn import(context: &Context, store: &Store, arguments: &Arguments) -> Result<Nod
             let file = File::open(path).context(|| format!("open({path:?})"))?;
             store.import(name, &source, options, |target| unpack(context, file, target, arguments.no_owners))
         }
-        Source::StandardInput => store
-            .import(name, &source, options, |target| unpack(context, io::stdin(), target, arguments.no_owners)),
+        Source::StandardInput => store.import(name, &source, options, |target| {
+            unpack(context, io::stdin(), target, arguments.no_owners)
+        }),
     }
 }
 

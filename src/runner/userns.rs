@@ -140,7 +140,10 @@ pub fn join_userns(of: &Running) -> Result<Entered> {
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
     become_root()?;
     match (further_ids("/proc/self/uid_map")?, further_ids("/proc/self/gid_map")?) {
-        (0, _) | (_, 0) => Ok(Entered::Single { reason: "the box was started without a range".to_owned(), fix: String::new() }),
+        (0, _) | (_, 0) => Ok(Entered::Single {
+            reason: "the box was started without a range".to_owned(),
+            fix: String::new(),
+        }),
         (users, groups) => Ok(Entered::Range { users, groups }),
     }
 }
@@ -154,7 +157,10 @@ fn further_ids(path: &str) -> Result<u32> {
 
 enum Failed {
     /// The namespace is there and still unmapped.
-    Mapping { reason: String, fix: &'static str },
+    Mapping {
+        reason: String,
+        fix: &'static str,
+    },
     Namespace(Error),
 }
 
@@ -219,7 +225,11 @@ fn enter_with_ranges(users: Range, groups: Range) -> std::result::Result<(), Fai
         "ok" => become_root().map_err(Failed::Namespace),
         reason => {
             let missing = reason.ends_with(MISSING);
-            let fix = if missing { "as root: install the package uidmap (shadow-utils)" } else { "see `man newuidmap`" };
+            let fix = if missing {
+                "as root: install the package uidmap (shadow-utils)"
+            } else {
+                "see `man newuidmap`"
+            };
             Err(Failed::Mapping { reason: reason.to_owned(), fix })
         }
     }
