@@ -41,6 +41,7 @@ pub mod entry;
 pub mod error;
 pub mod fence;
 pub mod flatten;
+mod fuse;
 pub mod marks;
 mod merge;
 pub mod mount;

@@ -33,7 +33,7 @@ use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
 use crate::pairing::{Changes, Rest, count};
-use crate::{flatten, reap, replicate, sys, walk};
+use crate::{flatten, fuse, reap, replicate, sys, walk};
 
 /// The scratch directory of a view of a tree that cannot be a stack of lower layers; gone again at once.
 const VIEW: &str = "view";
@@ -42,12 +42,25 @@ const VIEW: &str = "view";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverlayFs {
     userxattr: bool,
+    fuse: bool,
 }
 
 impl OverlayFs {
     /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace.
     pub fn new(userxattr: bool) -> Self {
-        Self { userxattr }
+        Self { userxattr, fuse: false }
+    }
+
+    /// The same with mounts by the program fuse-overlayfs, where the kernel refuses them. Sealed trees carry the
+    /// kernel's marks: they are the same whoever wrote them.
+    #[must_use]
+    pub fn by_fuse(self) -> Self {
+        Self { fuse: true, ..self }
+    }
+
+    /// Turns the marks of a mount by fuse-overlayfs into the kernel's.
+    fn normalize(&self, upper: &Dir) -> Result<()> {
+        if self.fuse { fuse::normalize(upper, self.userxattr) } else { Ok(()) }
     }
 
     /// Makes the fork as a merge of all layers: where one more layer cannot be mounted.
@@ -119,6 +132,7 @@ impl Backend for OverlayFs {
         let baseline = match tree.form {
             Form::Delta => {
                 strip_transient_marks(&target).context(what)?;
+                self.normalize(&target).context(what)?;
                 Baseline::Upper
             }
             Form::Full => Baseline::None,
@@ -149,6 +163,7 @@ impl Backend for OverlayFs {
             )
             .hint("throw it away: what was in memory is lost"));
         }
+        self.normalize(&slot.open_dir(FS)?).context(|| format!("seal {:?}", tree.slot))?;
         reap::reap(&tree.slot.join(WORK)).map(drop)
     }
 
@@ -157,7 +172,10 @@ impl Backend for OverlayFs {
     }
 
     fn mount(&self, tree: &Tree, access: Access, volatile: bool) -> Mount {
-        tree.mount(access, self.userxattr, volatile)
+        match tree.mount(access, self.userxattr, volatile) {
+            Mount::Overlay(overlay) if self.fuse => Mount::FuseOverlay(overlay),
+            other => other,
+        }
     }
 
     /// A tree that stands on a directory which it lies in itself (a fork of the running machine) is no stack of lower layers to the
@@ -403,10 +421,11 @@ fn merged_layers(numbers: &[usize], layers: &[Dir], name: &OsStr) -> Result<Opti
     Ok(Some(found))
 }
 
-fn is_opaque(dir: &Dir) -> bool {
+pub(crate) fn is_opaque(dir: &Dir) -> bool {
     ["trusted.overlay.opaque", "user.overlay.opaque"]
         .iter()
         .any(|name| sys::fgetxattr(dir.as_fd(), OsStr::new(name)).is_ok_and(|value| value == b"y"))
+        || fuse::is_opaque(dir)
 }
 
 #[cfg(test)]
