@@ -7,12 +7,14 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 use crate::environment::{BINARY, Ran, is_root, ran, skip, tar_of};
 
-const ID: u32 = 64321;
+/// Each guest has an id of its own: tests run side by side and look for processes by it.
+static NEXT_ID: AtomicU32 = AtomicU32::new(64321);
 
 /// Whose ids the user may use besides their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,7 @@ enum Ids {
 /// A user and a directory that is theirs, with `rootling`, and `root/`, a tree of busybox.
 struct Guest {
     dir: TempDir,
+    id: u32,
     ids: Ids,
 }
 
@@ -42,7 +45,7 @@ fn guest(ids: Ids) -> Option<Guest> {
         skip("/etc/subuid and /etc/subgid do not exist");
         return None;
     }
-    let guest = Guest { dir: tempfile::tempdir().unwrap(), ids };
+    let guest = Guest { dir: tempfile::tempdir().unwrap(), id: NEXT_ID.fetch_add(1, Ordering::Relaxed), ids };
     guest.prepare();
     let allowed = guest.script("unshare --user --map-root-user true");
     if allowed.code != 0 {
@@ -58,7 +61,7 @@ fn found(tool: &str) -> bool {
 
 impl Guest {
     fn prepare(&self) {
-        let dir = self.dir.path();
+        let (dir, id) = (self.dir.path(), self.id);
         fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
         let root = dir.join("root");
         for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
@@ -69,34 +72,38 @@ impl Guest {
         fs::write(root.join("etc/motd"), "welcome\n").unwrap();
         let busybox = ran(Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap()).stdout;
         fs::copy(busybox.trim(), root.join("bin/busybox")).unwrap();
-        for tool in ["sh", "id", "cat", "touch", "chown", "stat", "sleep", "rm", "mkdir", "true", "mv"] {
+        for tool in
+            ["sh", "grep", "id", "ls", "cat", "touch", "chown", "stat", "sleep", "rm", "mkdir", "true", "mv"]
+        {
             symlink("busybox", root.join("bin").join(tool)).unwrap();
         }
         fs::copy(BINARY, dir.join("rootling")).unwrap();
-        chown(dir, Some(ID), Some(ID)).unwrap();
+        chown(dir, Some(id), Some(id)).unwrap();
         let account = |file: &str, line: &str| {
             let text = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
             fs::write(dir.join(file), format!("{text}{line}\n")).unwrap();
         };
-        account("passwd", &format!("guest:x:{ID}:{ID}::/:/bin/sh"));
-        account("group", &format!("guest:x:{ID}:"));
+        account("passwd", &format!("guest:x:{id}:{id}::/:/bin/sh"));
+        account("group", &format!("guest:x:{id}:"));
         let range = if self.ids == Ids::Range { "guest:3000000:65536" } else { "" };
         account("subuid", range);
         account("subgid", range);
     }
 
-    /// Runs `root` as root, then `user` as the guest, both in one mount namespace, with `$R` the program and `$D` the
-    /// directory.
+    /// Runs `root` as root, then `user` as the guest, both in one mount namespace, with `$R` the program, `$D` the
+    /// directory and `$U` the guest's id.
     fn script_after(&self, root: &str, user: &str) -> Ran {
+        let id = self.id;
         let mount = "for file in passwd group subuid subgid; do mount --bind $D/$file /etc/$file; done";
         let become_guest =
-            format!("exec setpriv --reuid {ID} --regid {ID} --clear-groups -- sh -euc \"$USER_SCRIPT\"");
+            format!("exec setpriv --reuid {id} --regid {id} --clear-groups -- sh -euc \"$USER_SCRIPT\"");
         let script = format!("{mount}\n{root}\n{become_guest}");
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
             .env("USER_SCRIPT", user)
             .env("R", self.dir.path().join("rootling"))
+            .env("U", id.to_string())
             .env("D", self.dir.path())
             .env("HOME", self.dir.path())
             .env("ROOTLING_ROOT", self.dir.path().join("store"))
@@ -172,7 +179,7 @@ fn a_user_with_a_range_lives_a_whole_life_on_btrfs_and_xfs() {
             let Some(guest) = guest(Ids::Range) else { return };
             let root = format!(
                 "truncate -s {size} $D/image; {make} -q $D/image > /dev/null; mkdir $D/store
-                mount -o loop $D/image $D/store; mkdir $D/store/mine; chown {ID}:{ID} $D/store/mine
+                mount -o loop $D/image $D/store; mkdir $D/store/mine; chown $U:$U $D/store/mine
                 export ROOTLING_ROOT=$D/store/mine"
             );
             lives(&guest, &root, &format!("--backend {backend}"));
@@ -271,4 +278,78 @@ fn a_missing_newuidmap_is_named_and_leaves_a_single_id() {
         "{}",
         ran.stderr
     );
+}
+
+/// A device that the guest may open, and a store that says what a kernel would that refuses overlay mounts.
+const BY_FUSE: &str =
+    "[ -e $D/fuse ] || mknod $D/fuse c 10 229; chmod 666 $D/fuse; mount --bind $D/fuse /dev/fuse";
+const INIT_BY_FUSE: &str = "$R -q init --backend overlay > /dev/null
+    sed -i 's/\"user_xattrs\": {/\"overlay_by_fuse\": true, &/' $ROOTLING_ROOT/format
+    grep -q overlay_by_fuse $ROOTLING_ROOT/format";
+
+#[test]
+fn fuse_overlayfs_does_what_the_kernel_would() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let tar = guest.dir.path().join("root.tar");
+    tar_of(&guest.dir.path().join("root"), &tar, &["--owner=0", "--group=0"]);
+    let ran = guest.script_after(BY_FUSE, &format!("{INIT_BY_FUSE}\n{LIFE}\n{NOBODY_SERVES}"));
+    assert_eq!((ran.stdout.as_str(), ran.code), (LIFE_PRINTS, 0), "{}", ran.stderr);
+}
+
+#[test]
+fn what_fuse_overlayfs_wrote_the_kernel_reads() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let ran = guest.script_after(
+        BY_FUSE,
+        &format!(
+            "{INIT_BY_FUSE}
+            $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
+            $R -q exec dev -- sh -ec 'grep -q fuse /proc/mounts; rm -r /etc; mkdir /etc; echo x > /etc/only; rm /bin/mv'
+            $R -q commit dev one > /dev/null; $R diff base..one
+            sed -i 's/\"overlay_by_fuse\": true, //' $ROOTLING_ROOT/format
+            echo the kernel:; $R diff base..one; $R -q run -u 0 one -- ls -A /etc
+            ! find $ROOTLING_ROOT/o -name '.wh.*' | grep ."
+        ),
+    );
+    let diff = "D /bin/mv\nD /etc/group\nD /etc/motd\nA /etc/only\nD /etc/passwd\n";
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.stdout, format!("{diff}the kernel:\n{diff}only\n"));
+}
+
+#[test]
+fn the_server_of_a_mount_holds_no_lock_hears_no_terminal_and_ends_with_the_box() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let ran = guest.script_after(
+        BY_FUSE,
+        &format!(
+            "{INIT_BY_FUSE}
+            $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
+            $R -q exec dev -- sleep 60 & box=$!
+            until server=$(pgrep -U $U -f '^fuse-overlayfs.*upperdir'); do sleep 0.01; done
+            session=$(ps -o sid= -p $server); test $session -ne $(ps -o sid= -p $$)
+            ! readlink /proc/$server/fd/* | grep -E 'store/(lock|o/.*/(change|running.json))'
+            kill -9 $box; wait $box || true; {NOBODY_SERVES}
+            $R -q exec dev -- true; $R -q rm dev"
+        ),
+    );
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+}
+
+/// Waits until no server of the guest's is left; a second is plenty.
+const NOBODY_SERVES: &str =
+    "for _ in $(seq 100); do pgrep -U $U -r R,S,D fuse-overlayfs > /dev/null || break; sleep 0.01; done
+    ! pgrep -U $U -r R,S,D fuse-overlayfs > /dev/null";
+
+fn guest_with_fuse() -> Option<Guest> {
+    let guest = guest(Ids::Range)?;
+    let lacking = ["fuse-overlayfs", "pgrep"].into_iter().find(|tool| !found(tool));
+    if let Some(tool) = lacking {
+        skip(&format!("{tool} is not installed"));
+        return None;
+    }
+    if guest.script_after(BY_FUSE, "exec 3<>/dev/fuse").code != 0 {
+        skip("no device /dev/fuse");
+        return None;
+    }
+    Some(guest)
 }
