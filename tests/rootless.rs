@@ -296,6 +296,24 @@ fn fuse_overlayfs_does_what_the_kernel_would() {
     assert_eq!((ran.stdout.as_str(), ran.code), (LIFE_PRINTS, 0), "{}", ran.stderr);
 }
 
+/// The kernel takes no overlay as the upper layer of another, and no whiteout of a user's either: so it is in many containers.
+#[test]
+fn where_neither_overlay_works_both_reasons_are_told_and_copies_are_made() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let tar = guest.dir.path().join("root.tar");
+    tar_of(&guest.dir.path().join("root"), &tar, &["--owner=0", "--group=0"]);
+    let on_overlay = format!(
+        "{BY_FUSE}; cd $D; mkdir lower upper work store; chown $U:$U upper
+        mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work store"
+    );
+    let ran =
+        guest.script_after(&on_overlay, &format!("$R -q init | grep -q 'boxes by copy'\n{LIFE}\n$R doctor"));
+    assert!(ran.code == 0 && ran.stdout.starts_with(LIFE_PRINTS), "{}{}", ran.stdout, ran.stderr);
+    let doctor = &ran.stdout[LIFE_PRINTS.len()..];
+    assert!(doctor.contains("not supported as upperdir"), "{doctor}");
+    assert!(doctor.contains("the file system takes no whiteouts"), "{doctor}");
+}
+
 #[test]
 fn what_fuse_overlayfs_wrote_the_kernel_reads() {
     let Some(guest) = guest_with_fuse() else { return };

@@ -23,6 +23,8 @@ pub(crate) struct Plain {
     pub(crate) kind: Kind,
     /// Where OverlayFS's marks go in deltas.
     pub(crate) userxattr: bool,
+    /// May a snapshot be a delta? It takes an overlay mount to read one.
+    pub(crate) deltas: bool,
 }
 
 impl Plain {
@@ -31,7 +33,8 @@ impl Plain {
             constant_time_fork: false,
             shares_data: self.kind == Kind::Reflink,
             fork_form: Form::Full,
-            live_snapshot: true,
+            // A file that goes while the whole tree is copied is an error.
+            live_snapshot: self.deltas,
         }
     }
 
@@ -77,7 +80,7 @@ impl Plain {
         let fence = if fence::is_supported(&source)? { Some(Fence::mark(&own)?) } else { None };
         source.sync_file_system()?;
         let (_, target) = make_target(slot)?;
-        let (form, cost, directories) = match parent {
+        let (form, cost, directories) = match parent.filter(|_| self.deltas) {
             None => {
                 let directories = fence::directories(&source)?;
                 (Form::Full, replicate(&source, &target, &Options::from(clone))?, directories)

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Kind};
 use crate::copy::Copy;
-use crate::dir::Dir;
+use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
 use crate::overlay::{OverlayFs, is_opaque, layer_limit};
@@ -180,7 +180,11 @@ pub fn open(kind: Kind, abilities: &Abilities) -> Result<Box<dyn Backend>> {
         Kind::Btrfs => return Err(Error::new(ErrorKind::Unsupported, LACKS_FEATURE)),
         Kind::Overlay if abilities.overlay_by_fuse => Box::new(OverlayFs::new(abilities.userxattr).by_fuse()),
         Kind::Overlay => Box::new(OverlayFs::new(abilities.userxattr)),
+        Kind::Reflink if !abilities.overlay.works => {
+            Box::new(Reflink::new(abilities.userxattr).without_deltas())
+        }
         Kind::Reflink => Box::new(Reflink::new(abilities.userxattr)),
+        Kind::Copy if !abilities.overlay.works => Box::new(Copy::new(abilities.userxattr).without_deltas()),
         Kind::Copy => Box::new(Copy::new(abilities.userxattr)),
     })
 }
@@ -341,6 +345,7 @@ fn write_through_overlay(
     let lower = base.open_dir("lower")?;
     lower.create_file("file", 0o644)?;
     lower.make_dir("directory", 0o755)?;
+    lower.make_dir("gone", 0o755)?;
     let mount = way(Overlay {
         lowers: vec![base.path().join("lower")],
         upper: Some(Upper { dir: base.path().join("upper"), work: base.path().join("work") }),
@@ -351,9 +356,18 @@ fn write_through_overlay(
     let root = readable(&mount)?;
     let file = root.open_beneath("file", OFlag::O_WRONLY)?;
     nix::unistd::write(&file, b"written").context(|| "write(file in the overlay)")?;
+    // What a server in user space was told is with it only now.
+    drop(file);
+    root.remove_dir("gone")?;
     root.remove_dir("directory")?;
     root.make_dir("directory", 0o755)?;
     let upper = base.open_dir("upper")?;
+    // fuse-overlayfs makes files of other names where it cannot make whiteouts: nobody else would know them.
+    let gone = upper.stat_if_exists("gone")?;
+    if !gone.is_some_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::CharDevice) {
+        let message = "the file system takes no whiteouts (character devices 0:0)";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     if upper.stat("file")?.st_size == 7 && is_opaque(&upper.open_dir("directory")?) {
         return Ok(());
     }
@@ -421,6 +435,19 @@ mod tests {
             let opened = open(kind, &abilities);
             assert_eq!(opened.is_ok(), ability_for(kind, &abilities).works, "{kind}: {opened:?}");
         }
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test says why")]
+    fn an_overlay_by_fuse_is_written_through_where_the_program_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let abilities = probe(directory.path()).unwrap();
+        if !abilities.fuse_overlay.works || !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root and fuse-overlayfs: {}", abilities.fuse_overlay);
+            return;
+        }
+        let scratch = Dir::open(directory.path()).unwrap();
+        write_through_overlay(&scratch, "fuse", false, Mount::FuseOverlay).unwrap();
     }
 
     #[test]
