@@ -1,6 +1,6 @@
 //! The command line: what may be said, and which file answers.
 //!
-//! One file for each command; only [`output`] prints. Nothing imports this module.
+//! One file for each command; only `output` prints. Nothing imports this module.
 
 use std::path::PathBuf;
 

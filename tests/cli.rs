@@ -242,3 +242,52 @@ fn everything_in_the_help_is_imperative_and_has_no_full_stop() {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
 }
+
+#[test]
+fn a_fork_of_the_host_keeps_out_what_is_running_and_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    let script = "mark=/etc/rootling-test-$$; $R -q create host:/ h >&2
+        $R -q exec h -- sh -c \"echo x > $mark; rm /etc/hostname; touch /tmp/t /run/r; ls -A /run | wc -l\"
+        $R diff h | sed s,$mark,/etc/MARK,; test ! -e $mark; test -e /etc/hostname
+        $R -q run host:/ -- sh -c \"test ! -e $mark; rm -r /etc; echo gone\"; test -e /etc/passwd; $R -q rm h";
+    assert_eq!(environment.script_ok(script), "1\nD /etc/hostname\nA /etc/MARK\ngone\n");
+    environment.assert_tidy(&[]);
+}
+
+/// The root of the "host" is a btrfs subvolume here: a chroot into one, with the program inside.
+#[test]
+fn a_host_whose_root_shares_the_stores_btrfs_is_snapshotted() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    let script = r#"truncate -s 600M $D/image; mkfs.btrfs -q $D/image >/dev/null; mkdir $D/m $D/h; mount -o loop $D/image $D/m
+        btrfs -q subvolume create $D/m/root; mount -o subvol=root $D/image $D/h 2>/dev/null ||
+            mount -o subvol=root $(losetup -j $D/image -O NAME -n | head -1) $D/h; cd $D/h; mkdir -p bin etc proc sys dev tmp var/lib run/x
+        for file in $R $(ldd $R | grep -o '/[^ ]*'); do mkdir -p .$(dirname $file); cp $file .$file; done
+        cp $(command -v busybox) bin/; for tool in sh ls echo rm test cat; do ln -s busybox bin/$tool; done
+        echo root:x:0:0::/:/bin/sh > etc/passwd; echo old > etc/old; echo t > tmp/t; touch -d 2001-02-03 tmp
+        btrfs -q subvolume create nested; echo n > nested/n
+        mount -t proc proc proc; mount -t sysfs sysfs sys; mount --rbind /dev dev; mount --rbind /sys/fs/cgroup sys/fs/cgroup
+        export ROOTLING_ROOT=/var/lib/store
+        inside() { chroot $D/h "$R" -q "$@"; }
+        inside init /var/lib/store > /dev/null; inside create host:/ h >&2
+        chroot $D/h $R show h | grep backend
+        inside exec h -- sh -c 'ls -A /tmp /run /nested; echo new > /etc/new; rm /etc/old; ls -A /var/lib/store'
+        inside diff h; inside commit h kept >&2; inside run kept -- cat /etc/new; inside run host:/ -- cat /etc/old
+        ls etc; inside rm h kept; inside prune > /dev/null; inside fsck; btrfs subvolume list $D/m | wc -l"#;
+    let stdout = environment.script_ok(script);
+    let expected =
+        "backend   btrfs (full)\n/nested:\n\n/run:\n\n/tmp:\nD /etc/old\nA /etc/new\nnew\nold\nold\npasswd\n";
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (printed, rest) = stdout.split_once("passwd\n").expect("etc is listed");
+    assert_eq!(sorted(&format!("{printed}passwd\n")), sorted(expected), "{stdout}");
+    assert_eq!(rest, "0 objects, 0 names: clean\n2\n", "root and nested are all that is left");
+}

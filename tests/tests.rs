@@ -21,6 +21,8 @@ mod layer;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod rootless;
 #[cfg(test)]
 mod runner;

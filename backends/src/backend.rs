@@ -152,6 +152,8 @@ pub enum Baseline {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cost {
+    /// Subvolumes snapshotted.
+    pub snapshots: u64,
     /// Directories made.
     pub directories: u64,
     /// Files that share their data with the parent's.
@@ -260,6 +262,9 @@ pub struct ForkOptions {
     pub always_clone: bool,
     /// The fork will be thrown away: skip what only serves durability and later change searches.
     pub ephemeral: bool,
+    /// Snapshot the parent's outermost subvolume or fail with kind `CrossDevice`: nothing is copied, and subvolumes nested in
+    /// it become empty directories. Backends without subvolumes always fail.
+    pub outermost_only: bool,
 }
 
 /// One way of materializing trees on one file system. See the module's head for the words.

@@ -364,7 +364,7 @@ fn write_through_overlay(
     let upper = base.open_dir("upper")?;
     // fuse-overlayfs makes files of other names where it cannot make whiteouts: nobody else would know them.
     let gone = upper.stat_if_exists("gone")?;
-    if !gone.is_some_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::CharDevice) {
+    if gone.is_none_or(|stat| EntryType::of_mode(stat.st_mode) != EntryType::CharDevice) {
         let message = "the file system takes no whiteouts (character devices 0:0)";
         return Err(Error::new(ErrorKind::Unsupported, message));
     }

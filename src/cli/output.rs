@@ -153,18 +153,30 @@ fn write_out(bytes: &[u8]) {
 pub(crate) fn describe(cost: &Cost) -> String {
     let mut parts = Vec::new();
     if cost.files_cloned > 0 {
-        parts.push(format!("{} files cloned ({})", cost.files_cloned, bytes(cost.bytes_cloned)));
+        let files = counted(cost.files_cloned, "file", "files");
+        parts.push(format!("{files} cloned ({})", bytes(cost.bytes_cloned)));
     }
     if cost.files_copied > 0 {
-        parts.push(format!("{} files copied ({})", cost.files_copied, bytes(cost.bytes_copied)));
+        let files = counted(cost.files_copied, "file", "files");
+        parts.push(format!("{files} copied ({})", bytes(cost.bytes_copied)));
     }
-    if cost.directories + cost.others > 0 {
-        parts.push(format!("{} directories, {} others", cost.directories, cost.others));
+    if cost.snapshots > 0 {
+        parts.push(counted(cost.snapshots, "snapshot", "snapshots"));
+    }
+    if cost.directories > 0 {
+        parts.push(counted(cost.directories, "directory", "directories"));
+    }
+    if cost.others > 0 {
+        parts.push(counted(cost.others, "link or device", "links and devices"));
     }
     if parts.is_empty() {
         parts.push("nothing copied".to_owned());
     }
     format!("{}, {}", parts.join(", "), duration(cost.elapsed))
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Returns a size for people: `1.5 GiB`.

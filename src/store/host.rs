@@ -1,6 +1,7 @@
 //! A fork of the machine it runs on: what of `/` stays out, and what such a fork stands on.
 //!
-//! The host's root is not ours to seal, so such a fork is an overlay over it, and what must stay out is blanked in the
+//! Where the store shares a btrfs with the root subvolume, a fork is a snapshot of that, emptied of what stays out.
+//! Elsewhere the host's root is not ours to seal, so a fork is an overlay over it, and what must stay out is blanked in the
 //! fork's own upper directory. (A layer of blanks between the two would lie *in* `/`, and OverlayFS refuses layers that lie in
 //! each other; an upper directory may.) Other file systems mounted below `/` stay out by themselves: OverlayFS looks at the
 //! one mount it is given.
@@ -9,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rootling_backends::attributes::{Attributes, Xattrs};
 use rootling_backends::marks::Marks;
-use rootling_backends::{Context, Dir, FS, Result, Tree, mount_table};
+use rootling_backends::{Context, Dir, EntryType, FS, Result, Times, Tree, mount_table, reap};
 
 use super::files;
 
@@ -24,9 +25,12 @@ pub(crate) fn root() -> &'static Path {
     Path::new("/")
 }
 
-/// Makes in `slot` what [`parent_tree`] returns.
+/// Makes in `slot` what [`parent_tree`] returns. A second call does nothing.
 pub(crate) fn make_base(slot: &Path, outside: &Path) -> Result<()> {
     let base = slot.join(BASE);
+    if base.join(FS).is_symlink() {
+        return Ok(());
+    }
     files::make_dir(&base)?;
     files::link_new(&outside.to_string_lossy(), &base.join(FS))
 }
@@ -42,13 +46,52 @@ pub(crate) fn stays_out(path: &Path, store: &Path) -> bool {
     VOLATILE.iter().any(|name| path.starts_with(name)) || path.starts_with(store)
 }
 
+/// Returns the absolute paths that stay out; a store inside a volatile directory is out with that.
+fn out(store: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = VOLATILE.iter().map(|name| Path::new("/").join(name)).collect();
+    if !paths.iter().any(|path| store.starts_with(path)) {
+        paths.push(store.to_owned());
+    }
+    paths
+}
+
+/// Empties in `copy`, a snapshot of `/`, what stays out of it. O(entries there).
+pub(crate) fn empty(copy: &Path, store: &Path) -> Result<()> {
+    for path in out(store) {
+        let (mut dir, mut found) = (Dir::open(copy)?, true);
+        for component in path.components().filter(|component| *component != Component::RootDir) {
+            match dir.open_dir(component.as_os_str()) {
+                Ok(below) => dir = below,
+                // Not there, or a link: then nothing of it is in the copy.
+                Err(_) => {
+                    found = false;
+                    break;
+                }
+            }
+        }
+        if !found {
+            continue;
+        }
+        let times = Times::of(&dir.stat_self()?);
+        for entry in dir.entries()? {
+            // Every component up to here is a directory of a copy that nobody else can reach yet.
+            let victim = dir.path().join(&entry.name);
+            if entry.entry_type == Some(EntryType::Directory) {
+                reap::reap(&victim)?;
+            } else {
+                dir.unlink(&entry.name)?;
+            }
+        }
+        dir.set_times(".", times)?;
+    }
+    Ok(())
+}
+
 /// Blanks in the directory `layer` the volatile directories and the store itself. A few system calls.
 pub(crate) fn blank(layer: &Path, store: &Path, userxattr: bool) -> Result<()> {
     files::make_dir(layer)?;
     let top = Dir::open(root())?;
-    let volatile: Vec<PathBuf> = VOLATILE.iter().map(|name| Path::new("/").join(name)).collect();
-    let store = Some(store.to_owned()).filter(|store| !volatile.iter().any(|path| store.starts_with(path)));
-    for path in volatile.into_iter().chain(store) {
+    for path in out(store) {
         let blanked = blank_one(&top, &Dir::open(layer)?, &path, &Marks::new(userxattr));
         blanked.context(|| format!("blank {path:?} in the fork"))?;
     }
