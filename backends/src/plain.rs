@@ -208,7 +208,7 @@ mod tests {
     /// A sealed base with some files, and a fork of it.
     fn stage() -> Stage {
         let temp = tempfile::tempdir().unwrap();
-        let plain = Plain { kind: Kind::Reflink, userxattr: true };
+        let plain = Plain { kind: Kind::Reflink, userxattr: true, deltas: true };
         let base = Tree::full(slot(&temp, "base"));
         plain.create(&base.slot).unwrap();
         for dir in ["a/b/c", "x/y", "empty"] {
