@@ -10,6 +10,7 @@
 //! | [`error`] | the one error type |
 //! | [`replicate`] | a plain tree out of a plain tree |
 //! | [`flatten`] | a plain tree out of a chain of deltas |
+//! | `fuse` | overlays by fuse-overlayfs, where the kernel refuses them |
 //! | [`compare`] | two entries, two trees: what differs |
 //! | [`fence`] | what changed in a plain directory, by ctime |
 //! | [`delta`] | a difference written down as an OverlayFS upper directory |

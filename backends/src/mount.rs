@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | `fsopen`, `fsconfig`, `fsmount`, `move_mount`, `open_tree` | 5.2 | every mount | an error that says so |
 //! | `mount_setattr` | 5.12 | read-only, nosuid, propagation | an error that says so |
-//! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs |
+//! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs ([`Mount::FuseOverlay`]) |
 //! | overlay option `lowerdir+` | 6.8 | up to 500 layers | `lowerdir` in one 255-byte string: [`Overlay::SHORT_LIMIT`] layers |
 
 use std::ffi::CString;
