@@ -179,7 +179,8 @@ pub fn main() -> i32 {
     let arguments = Arguments::parse();
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = matches!(arguments.command, Command::Run(_) | Command::Enter(_) | Command::Exec(_));
-    match prepare(arguments.root, output).and_then(|context| dispatch(&context, arguments.command)) {
+    let prepared = prepare(arguments.root, output, &arguments.command);
+    match prepared.and_then(|context| dispatch(&context, arguments.command)) {
         Ok(code) => code,
         Err(error) => {
             output.error(&error);
@@ -196,11 +197,29 @@ pub fn main() -> i32 {
 }
 
 /// Sets what is a property of the whole process, before anything starts a thread.
-fn prepare(root: Option<PathBuf>, output: Output) -> Result<Context> {
+fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
     store::prepare_process();
-    let entered = runner::enter_userns().context(|| "become root of a user namespace of your own")?;
-    if let Entered::Single { reason } = &entered {
-        log::warn!("only your own user id exists inside: {reason}");
+    let box_name = match command {
+        Command::Enter(arguments) => Some(&arguments.name),
+        Command::Exec(arguments) => Some(&arguments.name),
+        _ => None,
+    };
+    let running = match box_name {
+        Some(name) if !runner::is_root() => store::running_box(root.as_deref(), name),
+        _ => None,
+    };
+    let entered = match (&running, command) {
+        (_, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
+        (Some(running), _) => {
+            runner::join_userns(running).context(|| "join the user namespace of the box")?
+        }
+        (None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
+        (None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
+    };
+    if let Entered::Single { reason, fix } = &entered
+        && matches!(command, Command::Init(_) | Command::Import(_))
+    {
+        log::warn!("only your own user id exists inside: {reason} ({fix})");
     }
     Ok(Context { root, output, entered })
 }

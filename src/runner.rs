@@ -41,4 +41,4 @@ pub use running::Running;
 pub use spawn::{Outcome, run};
 pub use spec::{Bind, FileAt, IdMap, Net, Process, Spec, Tmpfs, Tty, Userns};
 pub use user::{Account, User, resolve};
-pub use userns::{Entered, enter_userns};
+pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};

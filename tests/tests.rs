@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
+//! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -21,6 +22,8 @@ mod layer;
 mod layering;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod rootless;
 #[cfg(test)]
 mod runner;
 #[cfg(test)]

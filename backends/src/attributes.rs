@@ -53,6 +53,24 @@ impl Xattrs {
     }
 }
 
+/// Whose the copies are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owners {
+    /// The owners of what is copied.
+    #[default]
+    Keep,
+    /// The caller's.
+    Caller,
+    /// The owners of what is copied, and the caller's where those have no number in this user namespace: the kernel shows
+    /// all of them as these two.
+    CallerInsteadOf {
+        /// `/proc/sys/kernel/overflowuid`.
+        user: u32,
+        /// `/proc/sys/kernel/overflowgid`.
+        group: u32,
+    },
+}
+
 /// Is this one of OverlayFS's own marks?
 pub fn is_overlay_xattr(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"trusted.overlay.") || name.as_bytes().starts_with(b"user.overlay.")
@@ -90,6 +108,22 @@ impl Attributes {
         xattrs.check(found.iter().map(|(attribute, _)| attribute), &Quoted(dir, name))?;
         found.retain(|(attribute, _)| xattrs.counts(attribute));
         Ok(Self::new(stat, found))
+    }
+
+    /// Replaces the owners as `owners` says.
+    pub(crate) fn owned(mut self, owners: Owners) -> Self {
+        let (user, group) = match owners {
+            Owners::Keep => (false, false),
+            Owners::Caller => (true, true),
+            Owners::CallerInsteadOf { user, group } => (self.user == user, self.group == group),
+        };
+        if user {
+            self.user = nix::unistd::geteuid().as_raw();
+        }
+        if group {
+            self.group = nix::unistd::getegid().as_raw();
+        }
+        self
     }
 
     /// Gives them to an open file or directory whose inode was `now` before; sets only what differs.

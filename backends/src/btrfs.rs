@@ -88,7 +88,7 @@ impl Btrfs {
         let clone = if always_clone { CloneMode::Always } else { CloneMode::Auto };
         match tree.form {
             Form::Full => {
-                replicate::replicate(&Dir::open(tree.fs())?, &target, &replicate::Options { clone })
+                replicate::replicate(&Dir::open(tree.fs())?, &target, &replicate::Options::from(clone))
             }
             Form::Delta => flatten::flatten(&tree.layers(), &target, self.userxattr, clone),
         }

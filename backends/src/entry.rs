@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-use crate::attributes::{Attributes, PERMISSIONS, Xattrs};
+use crate::attributes::{Attributes, Owners, PERMISSIONS, Xattrs};
 use crate::backend::Cost;
 use crate::data;
 use crate::dir::{Dir, EntryType};
@@ -38,6 +38,7 @@ const REASONS: usize = 20;
 pub(crate) struct Copier {
     clone: CloneMode,
     xattrs: Xattrs,
+    owners: Owners,
     links: Mutex<Links>,
     tally: Tally,
 }
@@ -66,7 +67,15 @@ fn add(counter: &AtomicU64, number: u64) {
 
 impl Copier {
     pub(crate) fn new(clone: CloneMode, xattrs: Xattrs) -> Self {
-        Self { clone, xattrs, links: Mutex::default(), tally: Tally::default() }
+        Self { clone, xattrs, owners: Owners::Keep, links: Mutex::default(), tally: Tally::default() }
+    }
+
+    pub(crate) fn with_owners(self, owners: Owners) -> Self {
+        Self { owners, ..self }
+    }
+
+    pub(crate) fn owners(&self) -> Owners {
+        self.owners
     }
 
     pub(crate) fn xattrs(&self) -> Xattrs {
@@ -120,7 +129,7 @@ impl Copier {
             _ => to.make_node(name, stat.st_mode, stat.st_rdev).map_err(explain_node)?,
         }
         add(&self.tally.others, 1);
-        let attributes = Attributes::of_entry(from, name, stat, self.xattrs)?;
+        let attributes = Attributes::of_entry(from, name, stat, self.xattrs)?.owned(self.owners);
         attributes.apply_to_entry(to, name, &to.stat(name)?)
     }
 
@@ -129,7 +138,7 @@ impl Copier {
         let target = to.create_file(name, stat.st_mode & PERMISSIONS & 0o777)?;
         self.fill(source, stat, &target, parent, name)?;
         let what = Quoted(to, name);
-        let attributes = Attributes::of_open(source, stat, self.xattrs, &what)?;
+        let attributes = Attributes::of_open(source, stat, self.xattrs, &what)?.owned(self.owners);
         let now = nix::sys::stat::fstat(&target).context(|| format!("fstat({what})"))?;
         attributes.apply_to_open(target.as_fd(), &now, &what)
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::attributes::Owners;
 use crate::backend::Cost;
 use crate::dir::Dir;
 use crate::entry::CloneMode;
@@ -19,7 +20,7 @@ pub fn flatten(layers: &[PathBuf], target: &Dir, userxattr: bool, clone: CloneMo
         return Err(Error::new(ErrorKind::InvalidInput, "flatten needs one layer at least"));
     }
     let open = layers.iter().map(Dir::open).collect::<Result<Vec<_>>>()?;
-    Merge { layers: &open, marks: Some(Marks::new(userxattr)), target, clone }
+    Merge { layers: &open, marks: Some(Marks::new(userxattr)), target, clone, owners: Owners::Keep }
         .run()
         .context(|| format!("flatten {} layers to {:?}", layers.len(), target.path()))
 }

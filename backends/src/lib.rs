@@ -11,6 +11,7 @@
 //! | [`error`] | the one error type |
 //! | [`replicate`] | a plain tree out of a plain tree |
 //! | [`flatten`] | a plain tree out of a chain of deltas |
+//! | `fuse` | overlays by fuse-overlayfs, where the kernel refuses them |
 //! | [`compare`] | two entries, two trees: what differs |
 //! | [`fence`] | what changed in a plain directory, by ctime |
 //! | [`delta`] | a difference written down as an OverlayFS upper directory |
@@ -42,6 +43,7 @@ pub mod entry;
 pub mod error;
 pub mod fence;
 pub mod flatten;
+mod fuse;
 pub mod marks;
 mod merge;
 pub mod mount;

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::attributes::{Attributes, Xattrs};
+use crate::attributes::{Attributes, Owners, Xattrs};
 use crate::backend::Cost;
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::entry::{CloneMode, Copier};
@@ -29,6 +29,7 @@ pub(crate) struct Merge<'a> {
     pub(crate) marks: Option<Marks>,
     pub(crate) target: &'a Dir,
     pub(crate) clone: CloneMode,
+    pub(crate) owners: Owners,
 }
 
 /// A directory of the new tree and what it is to be given in the end.
@@ -66,7 +67,7 @@ impl Merge<'_> {
         clear_umask();
         drop_default_acl(self.target)?;
         let xattrs = if self.marks.is_some() { Xattrs::WithoutOverlay } else { Xattrs::All };
-        let copier = Copier::new(self.clone, xattrs);
+        let copier = Copier::new(self.clone, xattrs).with_owners(self.owners);
         let made = Mutex::new(Vec::new());
         let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect());
         walk::for_each(vec![first], |task, more| match task {
@@ -93,7 +94,7 @@ impl Merge<'_> {
         let (attributes, listing) = self.list(&path, &layers, copier.xattrs())?;
         made.lock()
             .expect("no thread panics while it holds the lock")
-            .push(Made { path: path.clone(), attributes });
+            .push(Made { path: path.clone(), attributes: attributes.owned(copier.owners()) });
         let mut handled = 1;
         if !listing.directories.is_empty() || !listing.others.is_empty() {
             let to = walk::open_below(self.target, &path)?;

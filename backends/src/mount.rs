@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | `fsopen`, `fsconfig`, `fsmount`, `move_mount`, `open_tree` | 5.2 | every mount | an error that says so |
 //! | `mount_setattr` | 5.12 | read-only, nosuid, propagation | an error that says so |
-//! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs |
+//! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs ([`Mount::FuseOverlay`]) |
 //! | overlay option `lowerdir+` | 6.8 | up to 500 layers | `lowerdir` in one 255-byte string: [`Overlay::SHORT_LIMIT`] layers |
 
 use std::ffi::CString;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dir::Dir;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::sys;
+use crate::{fuse, sys};
 
 /// May the tree be written through the mount?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub enum Mount {
     },
     /// The tree is the sum of directories.
     Overlay(Overlay),
+    /// The same by the program fuse-overlayfs, where the kernel refuses to.
+    FuseOverlay(Overlay),
 }
 
 /// The layers of an overlay.
@@ -76,7 +78,8 @@ impl Mount {
     pub fn open(&self, access: Access) -> Result<OwnedFd> {
         let mount = match self {
             Self::Bind { source } => open_bind(source),
-            Self::Overlay(overlay) => overlay.open(),
+            Self::Overlay(overlay) => overlay.open_or_read_by_fuse(),
+            Self::FuseOverlay(overlay) => fuse::open(overlay),
         };
         let mount = mount.context(|| format!("mount {self}"))?;
         if access == Access::ReadOnly {
@@ -90,7 +93,7 @@ impl Mount {
     pub fn open_root(&self) -> Result<Dir> {
         match self {
             Self::Bind { source } => Dir::open(source),
-            Self::Overlay(overlay) => {
+            Self::Overlay(overlay) | Self::FuseOverlay(overlay) => {
                 let root = self.open(Access::ReadOnly)?;
                 // fsmount returns an O_PATH descriptor; reading needs a real one.
                 let path = overlay.lowers.first().cloned().unwrap_or_default();
@@ -115,6 +118,23 @@ impl Overlay {
 
     /// Layers of one mount where only the old `lowerdir=` exists: `/proc/self/fd/NNN:` twelve times is under 255 bytes.
     pub const SHORT_LIMIT: usize = 12;
+
+    /// A backend that makes no overlays may still have to read one, wherever it came from.
+    fn open_or_read_by_fuse(&self) -> Result<OwnedFd> {
+        match self.open() {
+            Err(error) if self.upper.is_none() && is_refusal(&error) && fuse::is_usable() => {
+                fuse::open(self).map_err(|_| error)
+            }
+            other => other,
+        }
+    }
+
+    /// What the mount table shows: whose changes these are. The kernel takes up to 255 bytes.
+    pub(crate) fn shown(&self) -> Option<CString> {
+        let shown = self.upper.as_ref().map(|upper| &upper.dir).or(self.lowers.first());
+        let shown = shown.filter(|path| path.as_os_str().len() < 255);
+        shown.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok())
+    }
 
     fn open(&self) -> Result<OwnedFd> {
         let context = sys::fsopen(c"overlay").map_err(|errno| {
@@ -143,11 +163,7 @@ impl Overlay {
         let flag = |key: &std::ffi::CStr| {
             sys::fsconfig_flag(context.as_fd(), key).context(|| format!("fsconfig(overlay, {key:?})"))
         };
-        // What the mount table shows: whose changes these are. The kernel takes up to 255 bytes.
-        let shown = self.upper.as_ref().map(|upper| &upper.dir).or(self.lowers.first());
-        let shown = shown.filter(|path| path.as_os_str().len() < 255);
-        let source = shown.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
-        set(c"source", source.as_deref().unwrap_or(c"rootling"))?;
+        set(c"source", self.shown().as_deref().unwrap_or(c"rootling"))?;
         // Explicit, because the kernel's defaults are a build option and these three make an upper directory
         // unreadable without the mount that wrote it (kernel documentation, filesystems/overlayfs.rst).
         if self.userxattr {
@@ -172,7 +188,12 @@ impl Overlay {
     }
 }
 
-fn open_layer(path: &Path) -> Result<OwnedFd> {
+/// Does the kernel refuse overlay mounts here, in a user namespace (before 5.11) or altogether?
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::EPERM | Errno::ENODEV))
+}
+
+pub(crate) fn open_layer(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     nix::fcntl::openat(AT_FDCWD, path, flags, Mode::empty())
         .context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
@@ -211,8 +232,10 @@ impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { source } => write!(f, "bind {source:?}"),
-            Self::Overlay(Overlay { lowers, upper, .. }) => {
-                write!(f, "overlay of {} layers, top {:?}", lowers.len(), lowers.first())?;
+            Self::Overlay(Overlay { lowers, upper, .. })
+            | Self::FuseOverlay(Overlay { lowers, upper, .. }) => {
+                let by = if matches!(self, Self::FuseOverlay(_)) { "fuse-" } else { "" };
+                write!(f, "{by}overlay of {} layers, top {:?}", lowers.len(), lowers.first())?;
                 upper.as_ref().map_or(Ok(()), |upper| write!(f, ", changes in {:?}", upper.dir))
             }
         }

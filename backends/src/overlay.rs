@@ -33,7 +33,7 @@ use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
 use crate::pairing::{Changes, Rest, count};
-use crate::{flatten, reap, replicate, sys};
+use crate::{flatten, fuse, reap, replicate, sys, walk};
 
 /// The scratch directory of a view of a tree that cannot be a stack of lower layers; gone again at once.
 const VIEW: &str = "view";
@@ -42,12 +42,25 @@ const VIEW: &str = "view";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverlayFs {
     userxattr: bool,
+    fuse: bool,
 }
 
 impl OverlayFs {
     /// Returns the backend. `userxattr`: marks go into `user.overlay.*`, for a store used from a user namespace.
     pub fn new(userxattr: bool) -> Self {
-        Self { userxattr }
+        Self { userxattr, fuse: false }
+    }
+
+    /// The same with mounts by the program fuse-overlayfs, where the kernel refuses them. Sealed trees carry the
+    /// kernel's marks: they are the same whoever wrote them.
+    #[must_use]
+    pub fn by_fuse(self) -> Self {
+        Self { fuse: true, ..self }
+    }
+
+    /// Turns the marks of a mount by fuse-overlayfs into the kernel's.
+    fn normalize(&self, upper: &Dir) -> Result<()> {
+        if self.fuse { fuse::normalize(upper, self.userxattr) } else { Ok(()) }
     }
 
     /// Makes the fork as a merge of all layers: where one more layer cannot be mounted.
@@ -123,6 +136,7 @@ impl Backend for OverlayFs {
         let baseline = match tree.form {
             Form::Delta => {
                 strip_transient_marks(&target).context(what)?;
+                self.normalize(&target).context(what)?;
                 Baseline::Upper
             }
             Form::Full => Baseline::None,
@@ -153,6 +167,7 @@ impl Backend for OverlayFs {
             )
             .hint("throw it away: what was in memory is lost"));
         }
+        self.normalize(&slot.open_dir(FS)?).context(|| format!("seal {:?}", tree.slot))?;
         reap::reap(&tree.slot.join(WORK)).map(drop)
     }
 
@@ -161,7 +176,10 @@ impl Backend for OverlayFs {
     }
 
     fn mount(&self, tree: &Tree, access: Access, volatile: bool) -> Mount {
-        tree.mount(access, self.userxattr, volatile)
+        match tree.mount(access, self.userxattr, volatile) {
+            Mount::Overlay(overlay) if self.fuse => Mount::FuseOverlay(overlay),
+            other => other,
+        }
     }
 
     /// A tree that stands on a directory which it lies in itself (a fork of the running machine) is no stack of lower layers to the
@@ -200,7 +218,7 @@ impl Backend for OverlayFs {
         let layers = layers.iter().map(Dir::open).collect::<Result<Vec<_>>>()?;
         let mut changes = Changes::new(options);
         changes.entry(&old, &new, OsStr::new("."), Path::new("")).context(what)?;
-        walk(&layers, &old, &new, Path::new(""), &mut changes).context(what)?;
+        compare_layers(&layers, &old, &new, &mut changes).context(what)?;
         Ok(changes.into_sorted())
     }
 
@@ -296,20 +314,20 @@ fn copy_root_attributes(source: &Dir, target: &Dir) -> Result<()> {
     target.set_times(".", Times::of(&stat))
 }
 
-/// Removes the transient marks of everything below and including `dir`.
-fn strip_transient_marks(dir: &Dir) -> Result<()> {
-    strip_entry(dir, OsStr::new("."))?;
-    for entry in dir.entries()? {
-        let entry_type = match entry.entry_type {
-            Some(entry_type) => entry_type,
-            None => EntryType::of_mode(dir.stat(&entry.name)?.st_mode),
-        };
-        match entry_type {
-            EntryType::Directory => strip_transient_marks(&dir.open_dir(&entry.name)?)?,
-            _ => strip_entry(dir, &entry.name)?,
+/// Removes the transient marks of everything below and including `root`.
+fn strip_transient_marks(root: &Dir) -> Result<()> {
+    strip_entry(root, OsStr::new("."))?;
+    walk::for_each(vec![PathBuf::new()], |path, more: &mut Vec<PathBuf>| {
+        let dir = root.open_deep(&path)?;
+        let entries = dir.entries()?;
+        for entry in &entries {
+            strip_entry(&dir, &entry.name)?;
+            if walk::type_of(&dir, entry)? == EntryType::Directory {
+                more.push(path.join(&entry.name));
+            }
         }
-    }
-    Ok(())
+        Ok(entries.len() + 1)
+    })
 }
 
 fn strip_entry(dir: &Dir, name: &OsStr) -> Result<()> {
@@ -365,50 +383,53 @@ fn differing_layers(tree: &Tree, parent: &Tree) -> Option<Vec<PathBuf>> {
     shared.then_some(ours)
 }
 
-/// Compares every path that one of `layers` has an entry for. All directories given stand at `path`.
-fn walk(layers: &[Dir], old: &Dir, new: &Dir, path: &Path, changes: &mut Changes) -> Result<()> {
-    let mut names: Vec<OsString> = Vec::new();
-    for layer in layers {
-        names.extend(layer.entries()?.into_iter().map(|entry| entry.name));
-    }
-    names.sort();
-    names.dedup();
-    for name in names {
-        let below = path.join(&name);
-        if changes.entry(old, new, &name, &below)? == Rest::Children {
-            match merged_layers(layers, &name)? {
-                Some(layers) => {
-                    walk(&layers, &old.open_dir(&name)?, &new.open_dir(&name)?, &below, changes)?;
+/// Compares every path that one of `layers`, directories that stand for the whole tree, has an entry for.
+///
+/// What waits is a path with the layers that have a directory there: the depth of a tree must not cost open files.
+fn compare_layers(layers: &[Dir], old: &Dir, new: &Dir, changes: &mut Changes) -> Result<()> {
+    let mut pending: Vec<(PathBuf, Vec<usize>)> = vec![(PathBuf::new(), (0..layers.len()).collect())];
+    while let Some((path, numbers)) = pending.pop() {
+        let open =
+            numbers.iter().map(|number| layers[*number].open_deep(&path)).collect::<Result<Vec<_>>>()?;
+        let (old, new) = (old.open_deep(&path)?, new.open_deep(&path)?);
+        let mut names: Vec<OsString> = Vec::new();
+        for layer in &open {
+            names.extend(layer.entries()?.into_iter().map(|entry| entry.name));
+        }
+        names.sort();
+        names.dedup();
+        for name in names {
+            let below = path.join(&name);
+            if changes.entry(&old, &new, &name, &below)? == Rest::Children {
+                match merged_layers(&numbers, &open, &name)? {
+                    Some(numbers) => pending.push((below, numbers)),
+                    None => changes.subtree(&old, &new, &name, &below)?,
                 }
-                None => changes.subtree(old, new, &name, &below)?,
             }
         }
     }
     Ok(())
 }
 
-/// Returns the directories that `layers` have under `name`, or `None` where one of the layers hides what is beneath: there a difference
-/// may have no entry of its own.
-fn merged_layers(layers: &[Dir], name: &OsStr) -> Result<Option<Vec<Dir>>> {
+/// Returns which of the layers have a directory under `name`, or `None` where one of them hides what is beneath: there a
+/// difference may have no entry of its own.
+fn merged_layers(numbers: &[usize], layers: &[Dir], name: &OsStr) -> Result<Option<Vec<usize>>> {
     let mut found = Vec::new();
-    for layer in layers {
+    for (number, layer) in numbers.iter().zip(layers) {
         let Some(stat) = layer.stat_if_exists(name)? else { continue };
-        if EntryType::of_mode(stat.st_mode) != EntryType::Directory {
+        if EntryType::of_mode(stat.st_mode) != EntryType::Directory || is_opaque(&layer.open_dir(name)?) {
             return Ok(None);
         }
-        let dir = layer.open_dir(name)?;
-        if is_opaque(&dir) {
-            return Ok(None);
-        }
-        found.push(dir);
+        found.push(*number);
     }
     Ok(Some(found))
 }
 
-fn is_opaque(dir: &Dir) -> bool {
+pub(crate) fn is_opaque(dir: &Dir) -> bool {
     ["trusted.overlay.opaque", "user.overlay.opaque"]
         .iter()
         .any(|name| sys::fgetxattr(dir.as_fd(), OsStr::new(name)).is_ok_and(|value| value == b"y"))
+        || fuse::is_opaque(dir)
 }
 
 #[cfg(test)]

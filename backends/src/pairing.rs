@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
-
 use crate::backend::Usage;
 use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
 use crate::compare::{added_recursively, compare_entries, diff_trees, sort};
@@ -99,15 +97,6 @@ pub(crate) fn joined(path: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
 }
 
-/// Opens the directory at `path` below `root`; symbolic links are refused, an empty path is `root` itself.
-pub(crate) fn open_dir_beneath(root: &Dir, path: &Path) -> Result<Dir> {
-    if path.as_os_str().is_empty() {
-        return root.try_clone();
-    }
-    let fd = root.open_beneath(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-    Ok(Dir::from_fd(fd, root.path().join(path)))
-}
-
 /// Is the directory on btrfs?
 #[cfg(feature = "btrfs")]
 pub(crate) fn is_on_btrfs(dir: &Dir) -> Result<bool> {
@@ -135,7 +124,7 @@ pub(crate) fn count(root: &Dir) -> Result<Usage> {
     // Paths, not descriptors: the depth of a tree must not cost open files.
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
-        let dir = open_dir_beneath(root, &path)?;
+        let dir = root.open_deep(&path)?;
         for entry in dir.entries()? {
             // Gone since the listing: it occupies nothing.
             let Some(stat) = dir.stat_if_exists(&entry.name)? else { continue };

@@ -23,6 +23,8 @@ pub(crate) struct Plain {
     pub(crate) kind: Kind,
     /// Where OverlayFS's marks go in deltas.
     pub(crate) userxattr: bool,
+    /// May a snapshot be a delta? It takes an overlay mount to read one.
+    pub(crate) deltas: bool,
 }
 
 impl Plain {
@@ -31,7 +33,8 @@ impl Plain {
             constant_time_fork: false,
             shares_data: self.kind == Kind::Reflink,
             fork_form: Form::Full,
-            live_snapshot: true,
+            // A file that goes while the whole tree is copied is an error.
+            live_snapshot: self.deltas,
         }
     }
 
@@ -60,7 +63,7 @@ impl Plain {
         let clone = self.clone_mode(options.always_clone)?;
         let (slot, target) = make_target(slot)?;
         let cost = match parent.form {
-            Form::Full => replicate(&Dir::open(parent.fs())?, &target, &Options { clone })?,
+            Form::Full => replicate(&Dir::open(parent.fs())?, &target, &Options::from(clone))?,
             Form::Delta => flatten(&parent.layers(), &target, self.userxattr, clone)?,
         };
         let baseline = if options.ephemeral { Baseline::None } else { fence::set(&slot, &target)? };
@@ -81,10 +84,10 @@ impl Plain {
         let fence = if fence::is_supported(&source)? { Some(Fence::mark(&own)?) } else { None };
         source.sync_file_system()?;
         let (_, target) = make_target(slot)?;
-        let (form, cost, directories) = match parent {
+        let (form, cost, directories) = match parent.filter(|_| self.deltas) {
             None => {
                 let directories = fence::directories(&source)?;
-                (Form::Full, replicate(&source, &target, &Options { clone })?, directories)
+                (Form::Full, replicate(&source, &target, &Options::from(clone))?, directories)
             }
             Some((parent, baseline)) => {
                 let root = self.root(parent)?;
@@ -95,7 +98,7 @@ impl Plain {
                     Err(error) if error.kind() == ErrorKind::Unsupported => {
                         reap(target.path())?;
                         let (_, target) = make_target(slot)?;
-                        (Form::Full, replicate(&source, &target, &Options { clone })?, found.directories)
+                        (Form::Full, replicate(&source, &target, &Options::from(clone))?, found.directories)
                     }
                     Err(error) => return Err(error),
                 }
@@ -205,7 +208,7 @@ mod tests {
     /// A sealed base with some files, and a fork of it.
     fn stage() -> Stage {
         let temp = tempfile::tempdir().unwrap();
-        let plain = Plain { kind: Kind::Reflink, userxattr: true };
+        let plain = Plain { kind: Kind::Reflink, userxattr: true, deltas: true };
         let base = Tree::full(slot(&temp, "base"));
         plain.create(&base.slot).unwrap();
         for dir in ["a/b/c", "x/y", "empty"] {

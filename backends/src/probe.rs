@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Kind};
 use crate::copy::Copy;
-use crate::dir::Dir;
+use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
-use crate::overlay::{OverlayFs, layer_limit};
+use crate::overlay::{OverlayFs, is_opaque, layer_limit};
 use crate::reflink::Reflink;
-use crate::{reap, sys};
+use crate::{fuse, reap, sys};
 
 /// One thing that works here, or does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +102,11 @@ pub struct Abilities {
     pub userxattr: bool,
     /// Layers that one overlay mount takes.
     pub overlay_layers: usize,
-    /// The program fuse-overlayfs, with `/dev/fuse`. Only reported: no backend mounts with it.
+    /// The program fuse-overlayfs, with `/dev/fuse`.
     pub fuse_overlay: Ability,
+    /// Overlays are mounted by fuse-overlayfs: the kernel refuses them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub overlay_by_fuse: bool,
     /// Extended attributes `user.*`.
     pub user_xattrs: Ability,
     /// Extended attributes `trusted.*`.
@@ -145,6 +148,13 @@ pub fn probe(directory: &Path) -> Result<Abilities> {
     (abilities.overlay, abilities.userxattr) = overlay(&scratch.dir);
     abilities.overlay_layers = layer_limit();
     abilities.fuse_overlay = fuse_overlay();
+    if !abilities.overlay.works && abilities.fuse_overlay.works {
+        abilities.userxattr = !abilities.trusted_xattrs.works;
+        match write_through_overlay(&scratch.dir, "overlay-fuse", abilities.userxattr, Mount::FuseOverlay) {
+            Ok(()) => (abilities.overlay, abilities.overlay_by_fuse) = (Ability::yes(), true),
+            failed => abilities.fuse_overlay = Ability::of(failed),
+        }
+    }
     abilities.subvolumes = subvolumes(&scratch, magic, &abilities);
     scratch.remove().context(what)?;
     Ok(abilities)
@@ -168,8 +178,13 @@ pub fn open(kind: Kind, abilities: &Abilities) -> Result<Box<dyn Backend>> {
         Kind::Btrfs => Box::new(crate::btrfs::Btrfs::new(abilities.userxattr)),
         #[cfg(not(feature = "btrfs"))]
         Kind::Btrfs => return Err(Error::new(ErrorKind::Unsupported, LACKS_FEATURE)),
+        Kind::Overlay if abilities.overlay_by_fuse => Box::new(OverlayFs::new(abilities.userxattr).by_fuse()),
         Kind::Overlay => Box::new(OverlayFs::new(abilities.userxattr)),
+        Kind::Reflink if !abilities.overlay.works => {
+            Box::new(Reflink::new(abilities.userxattr).without_deltas())
+        }
         Kind::Reflink => Box::new(Reflink::new(abilities.userxattr)),
+        Kind::Copy if !abilities.overlay.works => Box::new(Copy::new(abilities.userxattr).without_deltas()),
         Kind::Copy => Box::new(Copy::new(abilities.userxattr)),
     })
 }
@@ -307,16 +322,21 @@ fn clone_a_file(scratch: &Dir) -> Result<()> {
 
 /// Tries the two ways of keeping marks; the second answer says whether the one that works is `userxattr`.
 fn overlay(scratch: &Dir) -> (Ability, bool) {
-    let trusted = Ability::of(write_through_overlay(scratch, "overlay-trusted", false));
+    let trusted = Ability::of(write_through_overlay(scratch, "overlay-trusted", false, Mount::Overlay));
     if trusted.works {
         return (trusted, false);
     }
-    let user = Ability::of(write_through_overlay(scratch, "overlay-user", true));
+    let user = Ability::of(write_through_overlay(scratch, "overlay-user", true, Mount::Overlay));
     if user.works { (user, true) } else { (trusted, false) }
 }
 
 /// Mounts, copies a file up, and makes a directory where one was deleted, which needs an opaque mark.
-fn write_through_overlay(scratch: &Dir, name: &str, userxattr: bool) -> Result<()> {
+fn write_through_overlay(
+    scratch: &Dir,
+    name: &str,
+    userxattr: bool,
+    way: impl Fn(Overlay) -> Mount,
+) -> Result<()> {
     scratch.make_dir(name, 0o700)?;
     let base = scratch.open_dir(name)?;
     for name in ["lower", "upper", "work"] {
@@ -325,7 +345,8 @@ fn write_through_overlay(scratch: &Dir, name: &str, userxattr: bool) -> Result<(
     let lower = base.open_dir("lower")?;
     lower.create_file("file", 0o644)?;
     lower.make_dir("directory", 0o755)?;
-    let mount = Mount::Overlay(Overlay {
+    lower.make_dir("gone", 0o755)?;
+    let mount = way(Overlay {
         lowers: vec![base.path().join("lower")],
         upper: Some(Upper { dir: base.path().join("upper"), work: base.path().join("work") }),
         volatile: false,
@@ -335,15 +356,22 @@ fn write_through_overlay(scratch: &Dir, name: &str, userxattr: bool) -> Result<(
     let root = readable(&mount)?;
     let file = root.open_beneath("file", OFlag::O_WRONLY)?;
     nix::unistd::write(&file, b"written").context(|| "write(file in the overlay)")?;
+    // What a server in user space was told is with it only now.
+    drop(file);
+    root.remove_dir("gone")?;
     root.remove_dir("directory")?;
     root.make_dir("directory", 0o755)?;
-    let mark = if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
     let upper = base.open_dir("upper")?;
-    let marked = upper.xattrs("directory")?.iter().any(|(name, _)| name == mark);
-    if upper.stat("file")?.st_size == 7 && marked {
+    // fuse-overlayfs makes files of other names where it cannot make whiteouts: nobody else would know them.
+    let gone = upper.stat_if_exists("gone")?;
+    if gone.is_none_or(|stat| EntryType::of_mode(stat.st_mode) != EntryType::CharDevice) {
+        let message = "the file system takes no whiteouts (character devices 0:0)";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    if upper.stat("file")?.st_size == 7 && is_opaque(&upper.open_dir("directory")?) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Unsupported, format!("the upper directory lacks what was written ({mark})")))
+    Err(Error::new(ErrorKind::Unsupported, "the upper directory lacks what was written"))
 }
 
 fn readable(mount: &OwnedFd) -> Result<Dir> {
@@ -353,15 +381,16 @@ fn readable(mount: &OwnedFd) -> Result<Dir> {
 }
 
 fn fuse_overlay() -> Ability {
-    const PROGRAM: &str = "fuse-overlayfs";
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|dir| dir.join(PROGRAM).is_file()) {
-        return Ability::no("fuse-overlayfs is not installed").hint("install fuse-overlayfs");
+    if !fuse::is_installed() {
+        return Ability::no(format!("{} is not installed", fuse::PROGRAM)).hint("install fuse-overlayfs");
     }
-    match std::fs::File::options().read(true).write(true).open("/dev/fuse") {
+    let open = std::fs::File::options().read(true).write(true).open(fuse::DEVICE);
+    match open {
         Ok(_) => Ability::yes(),
         Err(error) => {
-            Ability::no(format!("open(\"/dev/fuse\"): {error}")).hint("load the module with `modprobe fuse`")
+            let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+            let hint = if denied { "as root: chmod 666 /dev/fuse" } else { "as root: modprobe fuse" };
+            Ability::no(format!("open({:?}): {error}", fuse::DEVICE)).hint(hint)
         }
     }
 }
@@ -406,6 +435,16 @@ mod tests {
             let opened = open(kind, &abilities);
             assert_eq!(opened.is_ok(), ability_for(kind, &abilities).works, "{kind}: {opened:?}");
         }
+    }
+
+    #[test]
+    fn an_overlay_by_fuse_is_written_through_where_the_program_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let abilities = probe(directory.path()).unwrap();
+        let scratch = Dir::open(directory.path()).unwrap();
+        let written = write_through_overlay(&scratch, "fuse", false, Mount::FuseOverlay);
+        let may = abilities.fuse_overlay.works && nix::unistd::geteuid().is_root();
+        assert_eq!(written.is_ok(), may, "{written:?}");
     }
 
     #[test]

@@ -18,7 +18,13 @@ pub struct Reflink(Plain);
 impl Reflink {
     /// Returns the backend; `userxattr`: OverlayFS's marks in deltas go to `user.`, not `trusted.` (in a user namespace).
     pub fn new(userxattr: bool) -> Self {
-        Self(Plain { kind: Kind::Reflink, userxattr })
+        Self(Plain { kind: Kind::Reflink, userxattr, deltas: true })
+    }
+
+    /// The same with snapshots that are copies of the whole tree: for where deltas cannot be written, or not be read.
+    #[must_use]
+    pub fn without_deltas(self) -> Self {
+        Self(Plain { deltas: false, ..self.0 })
     }
 }
 

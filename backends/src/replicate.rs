@@ -5,6 +5,7 @@
 //! Not kept: inode numbers, change and birth times, the immutable and append-only flags. A directory that something is mounted
 //! on becomes an empty one; a btrfs subvolume becomes a plain directory.
 
+use crate::attributes::Owners;
 use crate::backend::Cost;
 use crate::dir::Dir;
 use crate::entry::CloneMode;
@@ -16,6 +17,15 @@ use crate::merge::Merge;
 pub struct Options {
     /// Share or copy.
     pub clone: CloneMode,
+    /// Whose the copies are.
+    pub owners: Owners,
+}
+
+/// With the owners of the source.
+impl From<CloneMode> for Options {
+    fn from(clone: CloneMode) -> Self {
+        Self { clone, owners: Owners::Keep }
+    }
 }
 
 /// Copies all that is below `source`, and its own attributes, into the existing empty directory `target`.
@@ -23,7 +33,7 @@ pub struct Options {
 /// O(entries), on all cores. Clears the process's umask. A failure leaves what was made; nothing is synced.
 pub fn replicate(source: &Dir, target: &Dir, options: &Options) -> Result<Cost> {
     let layers = [source.try_clone()?];
-    Merge { layers: &layers, marks: None, target, clone: options.clone }
+    Merge { layers: &layers, marks: None, target, clone: options.clone, owners: options.owners }
         .run()
         .context(|| format!("replicate {:?} to {:?}", source.path(), target.path()))
 }
@@ -106,7 +116,7 @@ mod tests {
         file.write_all_at(b"middle", 8 << 20).unwrap();
         file.set_len(64 << 20).unwrap();
         for clone in [CloneMode::Auto, CloneMode::Never] {
-            replicate(&old, &new, &Options { clone }).unwrap();
+            replicate(&old, &new, &Options::from(clone)).unwrap();
             assert_eq!(diff_trees(&old, &new, DiffOptions { times: true }).unwrap(), []);
             let stat = new.stat("sparse").unwrap();
             assert_eq!(stat.st_size, 64 << 20);
@@ -124,12 +134,12 @@ mod tests {
         (&a).write_all(b"x").unwrap();
         let clones = sys::ficlone(b.as_fd(), a.as_fd()).is_ok();
 
-        let cost = replicate(&old, &new, &Options { clone: CloneMode::Auto }).unwrap();
+        let cost = replicate(&old, &new, &Options::from(CloneMode::Auto)).unwrap();
         assert_eq!(cost.copied_because.len(), usize::from(!clones));
         assert_eq!((cost.files_cloned, cost.files_copied), (u64::from(clones), u64::from(!clones)));
 
         new.unlink("f").unwrap();
-        let result = replicate(&old, &new, &Options { clone: CloneMode::Always });
+        let result = replicate(&old, &new, &Options::from(CloneMode::Always));
         assert_eq!(result.is_ok(), clones);
         if let Err(error) = result {
             assert_eq!(error.kind(), crate::ErrorKind::Unsupported);

@@ -414,6 +414,20 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursiv
     .map(drop)
 }
 
+/// Lets the command keep these descriptors open, under their numbers; they are closed here with the command.
+pub fn pass_descriptors(command: &mut std::process::Command, descriptors: Vec<OwnedFd>) {
+    use std::os::unix::process::CommandExt;
+    let keep = move || {
+        for descriptor in &descriptors {
+            // SAFETY: F_SETFD takes an integer and touches no memory.
+            check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor locks.
+    unsafe { command.pre_exec(keep) };
+}
+
 /// Duplicates a descriptor, close-on-exec.
 pub fn duplicate(file: impl AsFd) -> Result<OwnedFd> {
     file.as_fd()

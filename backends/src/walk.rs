@@ -87,6 +87,21 @@ impl<F> Run<F> {
 ///
 /// `EXDEV` says that something is mounted on it; btrfs subvolumes are no mounts.
 pub(crate) fn open_below(root: &Dir, path: &Path) -> Result<Dir> {
+    open_resolved(root, path, BELOW | ResolveFlag::RESOLVE_NO_XDEV)
+}
+
+impl Dir {
+    /// Opens the directory at `path` below this one, of any depth, through no symbolic link; an empty path is this one.
+    ///
+    /// O(length of the path), where a chain of [`open_dir`](Dir::open_dir) keeps each directory on the way open.
+    pub fn open_deep(&self, path: &Path) -> Result<Dir> {
+        open_resolved(self, path, BELOW)
+    }
+}
+
+const BELOW: ResolveFlag = ResolveFlag::RESOLVE_BENEATH.union(ResolveFlag::RESOLVE_NO_SYMLINKS);
+
+fn open_resolved(root: &Dir, path: &Path, resolve: ResolveFlag) -> Result<Dir> {
     let bytes = path.as_os_str().as_bytes();
     let name = || root.path().join(path);
     let mut open: Option<OwnedFd> = None;
@@ -95,10 +110,10 @@ pub(crate) fn open_below(root: &Dir, path: &Path) -> Result<Dir> {
         let cut = piece(rest);
         let part = if rest.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(&rest[..cut]) };
         let next = match &open {
-            None => open_step(root, part),
-            Some(fd) => open_step(fd, part),
+            None => open_step(root, part, resolve),
+            Some(fd) => open_step(fd, part, resolve),
         };
-        let next = next.context(|| format!("openat2({root}, {path:?}, O_DIRECTORY, RESOLVE_NO_XDEV)"))?;
+        let next = next.context(|| format!("openat2({root}, {path:?}, O_DIRECTORY, {resolve:?})"))?;
         rest = rest.get(cut + 1..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(Dir::from_fd(next, name()));
@@ -115,12 +130,10 @@ fn piece(path: &[u8]) -> usize {
     path[..PIECE].iter().rposition(|byte| *byte == b'/').unwrap_or(path.len())
 }
 
-fn open_step(at: impl std::os::fd::AsFd, path: &OsStr) -> nix::Result<OwnedFd> {
+fn open_step(at: impl std::os::fd::AsFd, path: &OsStr, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(
-            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-        );
+        .resolve(resolve);
     loop {
         match nix::fcntl::openat2(&at, path, how) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}

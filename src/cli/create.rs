@@ -72,7 +72,9 @@ fn make(
 ) -> Result<()> {
     let progress = context.output.progress(format!("forking {reference}"));
     let made = match Reference::parse(reference)? {
-        Reference::Host => store.create(Base::Host, name, materialize.options()),
+        Reference::Host => context
+            .require_root_for_host()
+            .and_then(|()| store.create(Base::Host, name, materialize.options())),
         Reference::Node { .. } => store::find(store, reference)
             .and_then(|node| store.create(Base::Node(&node), name, materialize.options())),
     };

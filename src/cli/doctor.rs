@@ -1,6 +1,5 @@
 //! `doctor`: what this machine can do, why not, and what to do about it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rootling_backends::Result;
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::{Context, output};
 use crate::loop_store;
+use crate::runner::{self, Entered};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {}
@@ -53,8 +53,10 @@ pub(super) fn run(context: &Context, _: &Arguments) -> Result<i32> {
         finding("btrfs subvolumes", false, &abilities.subvolumes),
         finding("reflinks", false, &abilities.reflink),
         finding("overlay", false, &abilities.overlay),
+        finding("overlay by fuse-overlayfs", false, &abilities.fuse_overlay),
     ];
-    findings.extend(host_findings());
+    findings.push(ids(&context.entered));
+    findings.extend(host_findings(&context.entered));
     let report = Report {
         store: path,
         exists,
@@ -74,7 +76,7 @@ fn nearest_existing(path: &Path) -> PathBuf {
     found.unwrap_or(Path::new("/")).to_owned()
 }
 
-fn host_findings() -> Vec<Finding> {
+fn host_findings(entered: &Entered) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |what, required, works: bool, reason: String, fix: &str| {
         findings.push(Finding {
@@ -96,8 +98,10 @@ fn host_findings() -> Vec<Finding> {
         if missing.is_empty() { "all".to_owned() } else { format!("missing: {}", missing.join(", ")) };
     add("namespaces", true, missing.is_empty(), reason, "use a kernel with CONFIG_NAMESPACES");
 
-    let (works, reason, fix) = user_namespaces();
-    add("user namespaces for everybody", false, works, reason, fix);
+    let forbidden = runner::forbidden();
+    let (reason, fix) = forbidden.map_or(("allowed", ""), |forbidden| (forbidden.reason, forbidden.fix));
+    let works = forbidden.is_none() && *entered != Entered::Nothing;
+    add("user namespaces for everybody", *entered != Entered::Root, works, reason.to_owned(), fix);
 
     let maps = ["newuidmap", "newgidmap"].iter().all(|tool| in_path(tool));
     let reason = if maps { "newuidmap and newgidmap found" } else { "newuidmap or newgidmap is missing" };
@@ -112,6 +116,10 @@ fn host_findings() -> Vec<Finding> {
     for (tool, package) in
         [("mkfs.btrfs", "btrfs-progs"), ("mkfs.xfs", "xfsprogs"), ("losetup", "util-linux")]
     {
+        if *entered != Entered::Root {
+            // Nobody else may mount what they make.
+            continue;
+        }
         let works = in_path(tool);
         let reason = format!("{tool} {}", if works { "found" } else { "is missing" });
         let what = match tool {
@@ -129,22 +137,17 @@ fn kernel_at_least(release: &str, wanted: (u32, u32)) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
 }
 
-/// The switches that distributions use to forbid them: a count of 0, Debian's old one, Ubuntu's AppArmor one.
-fn user_namespaces() -> (bool, String, &'static str) {
-    let read = |path: &str| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
-    if read("/proc/sys/user/max_user_namespaces") == Some(0) {
-        return (false, "user.max_user_namespaces is 0".to_owned(), "sysctl user.max_user_namespaces=15000");
-    }
-    if read("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
-        let fix = "sysctl kernel.unprivileged_userns_clone=1";
-        return (false, "kernel.unprivileged_userns_clone is 0".to_owned(), fix);
-    }
-    if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
-        let fix =
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with `userns`";
-        return (false, "AppArmor restricts them".to_owned(), fix);
-    }
-    (true, "allowed".to_owned(), "")
+/// Whose ids exist in the trees that this user makes.
+fn ids(entered: &Entered) -> Finding {
+    let (works, reason, fix) = match entered {
+        Entered::Root => (true, "all: you are root".to_owned(), None),
+        Entered::Range { users, .. } => (true, format!("root and {users} more"), None),
+        Entered::Single { reason, fix } => {
+            (false, format!("root alone: {reason}"), (!fix.is_empty()).then(|| fix.clone()))
+        }
+        Entered::Nothing => (false, "none: there is no user namespace for you".to_owned(), None),
+    };
+    Finding { what: "users in your trees", works, required: false, reason: Some(reason), fix }
 }
 
 fn in_path(tool: &str) -> bool {

@@ -1,17 +1,19 @@
 //! `import`: make a committed tree of something outside the store.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rootling_backends::attributes::Owners;
 use rootling_backends::entry::CloneMode;
-use rootling_backends::{Context as _, Cost, Dir, Result, replicate};
+use rootling_backends::{Context as _, Cost, Dir, ErrorKind, Result, replicate};
 
 use super::{Context, Materialize, output, said, show, store};
 use crate::layer;
 use crate::reference::Source;
+use crate::runner::Entered;
 use crate::store::{CreateOptions, Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,10 @@ pub(super) struct Arguments {
     /// Name of the tree
     #[arg(value_parser = said(Name::parse))]
     name: Name,
+
+    /// Give everything to root instead of the owners that the source names
+    #[arg(long)]
+    no_owners: bool,
 
     #[command(flatten)]
     materialize: Materialize,
@@ -42,31 +48,60 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 }
 
 fn import(context: &Context, store: &Store, arguments: &Arguments) -> Result<Node> {
+    let (name, source) = (&arguments.name, arguments.source.to_string());
     let options = arguments.materialize.options();
-    let source = arguments.source.to_string();
     match &arguments.source {
-        Source::Host => store.import_host(&arguments.name, options),
-        Source::Directory(path) => {
-            store.import(&arguments.name, &source, options, |target| copy_directory(path, target, options))
+        Source::Host => {
+            context.require_root_for_host()?;
+            store.import_host(name, options)
         }
+        Source::Directory(path) => store.import(name, &source, options, |target| {
+            copy_directory(path, target, options, owners(context, arguments.no_owners))
+        }),
         Source::Tar(path) => {
             let file = File::open(path).context(|| format!("open({path:?})"))?;
-            store.import(&arguments.name, &source, options, |target| unpack(context, file, target))
+            store.import(name, &source, options, |target| unpack(context, file, target, arguments.no_owners))
         }
-        Source::StandardInput => {
-            store.import(&arguments.name, &source, options, |target| unpack(context, io::stdin(), target))
-        }
+        Source::StandardInput => store.import(name, &source, options, |target| {
+            unpack(context, io::stdin(), target, arguments.no_owners)
+        }),
     }
 }
 
-fn copy_directory(path: &Path, target: &Dir, options: CreateOptions) -> Result<Cost> {
-    let clone = if options.always_clone { CloneMode::Always } else { CloneMode::Auto };
-    replicate::replicate(&Dir::open(path)?, target, &replicate::Options { clone })
+/// The owners that a user namespace has no number for cannot be kept, and are not told apart either.
+fn owners(context: &Context, none: bool) -> Owners {
+    let shown = |id: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/kernel/overflow{id}"));
+        // The kernel's own default.
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
+    };
+    match context.entered {
+        _ if none => Owners::Caller,
+        Entered::Root => Owners::Keep,
+        _ => Owners::CallerInsteadOf { user: shown("uid"), group: shown("gid") },
+    }
 }
 
-fn unpack(context: &Context, archive: impl io::Read + Send + 'static, target: &Dir) -> Result<Cost> {
+fn copy_directory(path: &Path, target: &Dir, options: CreateOptions, owners: Owners) -> Result<Cost> {
+    let clone = if options.always_clone { CloneMode::Always } else { CloneMode::Auto };
+    replicate::replicate(&Dir::open(path)?, target, &replicate::Options { clone, owners }).map_err(|error| {
+        if owners != Owners::Keep && error.kind() == ErrorKind::PermissionDenied {
+            error.hint("import it as root, or as the user who may read all of it")
+        } else {
+            error
+        }
+    })
+}
+
+fn unpack(
+    context: &Context,
+    archive: impl io::Read + Send + 'static,
+    target: &Dir,
+    no_owners: bool,
+) -> Result<Cost> {
     let (_, archive) = layer::decompress(archive)?;
-    let applied = layer::apply(archive, target, &layer::ApplyOptions::default())?;
+    let options = layer::ApplyOptions { owners: !no_owners, ..layer::ApplyOptions::default() };
+    let applied = layer::apply(archive, target, &options)?;
     for skipped in applied.skipped.iter().take(5) {
         let path = output::plain_text(OsStr::from_bytes(&skipped.path));
         context.output.say(format!("skipped {path}: {}", skipped.reason));

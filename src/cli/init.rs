@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{BackendChoice, Context, output, said};
 use crate::loop_store::{self, FileSystem};
+use crate::runner::Entered;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,11 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         Some(path) => path.clone(),
         None => context.store_path()?,
     };
+    if arguments.loop_size.is_some() && context.entered != Entered::Root {
+        let message = "a loop store is only for root: nobody else may mount its file system";
+        return Err(Error::new(ErrorKind::PermissionDenied, message)
+            .hint("leave --loop out: a store works on every file system"));
+    }
     let store = match arguments.loop_size {
         Some(size) if loop_store::exists(&path) => {
             loop_store::grow(&path, size)?;

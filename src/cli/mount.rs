@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 use rootling_backends::{Access, Context as _, Error, ErrorKind, Form, Result, sys};
 
 use super::{Context, output, store};
+use crate::runner::Entered;
 use crate::store::{Node, State, Store};
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,7 @@ pub(super) struct UmountArguments {
 }
 
 pub(super) fn mount(context: &Context, arguments: &MountArguments) -> Result<()> {
+    require_visible_mounts(context, "mount")?;
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
     let intent = || format!("mount {} at {:?}", node.label(), arguments.directory);
@@ -60,6 +62,16 @@ pub(super) fn mount(context: &Context, arguments: &MountArguments) -> Result<()>
     Ok(())
 }
 
+/// An ordinary user's mounts lie in a mount namespace that ends with this command: nobody else would ever see them.
+fn require_visible_mounts(context: &Context, command: &str) -> Result<()> {
+    if context.entered == Entered::Root {
+        return Ok(());
+    }
+    let message = format!("{command} is only for root: your mounts would be seen by this command alone");
+    Err(Error::new(ErrorKind::PermissionDenied, message)
+        .hint("look at the tree from inside: rootling exec BOX COMMAND, or rootling run TREE COMMAND"))
+}
+
 /// OverlayFS does not survive two mounts of one upper directory (kernel documentation, "undefined behavior").
 fn require_free(store: &Store, node: &Node) -> Result<()> {
     if node.record.form == Form::Full {
@@ -75,6 +87,7 @@ fn require_free(store: &Store, node: &Node) -> Result<()> {
 }
 
 pub(super) fn umount(context: &Context, arguments: &UmountArguments) -> Result<()> {
+    require_visible_mounts(context, "umount")?;
     let store = context.store()?;
     let directory = &arguments.directory;
     let place = directory.canonicalize().context(|| format!("realpath({directory:?})"))?;

@@ -12,7 +12,7 @@ use rootling_backends::{Access, Context as _, Dir, Error, ErrorKind, Form, Kind,
 use super::{Context, Materialize, said, store};
 use crate::process::{self, Request};
 use crate::reference::Reference;
-use crate::runner::{self, Net, Outcome, Plan, Running, Tty, Userns};
+use crate::runner::{self, Entered, Net, Outcome, Plan, Process, Running, Tty, User, Userns};
 use crate::store::{Base, Name, Node, Store};
 
 /// How a command is run.
@@ -94,7 +94,7 @@ pub(super) struct RunArguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct EnterArguments {
     /// The box
-    name: String,
+    pub(super) name: String,
 
     #[command(flatten)]
     walls: Walls,
@@ -110,7 +110,7 @@ pub(super) struct EnterArguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct ExecArguments {
     /// The box; if it runs, the command joins it
-    name: String,
+    pub(super) name: String,
 
     #[command(flatten)]
     walls: Walls,
@@ -127,7 +127,10 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     let store = context.store()?;
     let reference = Reference::parse(&arguments.reference)?;
     let node = match &reference {
-        Reference::Host => None,
+        Reference::Host => {
+            context.require_root_for_host()?;
+            None
+        }
         Reference::Node { .. } => Some(store::find(&store, &arguments.reference)?),
     };
     if let Some(name) = &arguments.keep
@@ -151,6 +154,7 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     );
     let mount = fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?;
     let spec = request.spec(mount, &fork.open_parent(&store)?)?;
+    require_mapped(context, &spec.process)?;
     let plan = Plan::build(&spec)?;
     if arguments.walls.dry_run {
         context.output.data(&plan, || plan.to_string());
@@ -191,19 +195,23 @@ fn run_in_box(
     let (node, _used) = store.open_box(&store::find(&store, name)?)?;
     store::remember(&store, &node);
     let request = request(walls, surroundings, command, node.label());
-    let note = store.slot(&node).join("running.json");
+    let note = store.slot(&node).join(store::RUNNING);
     let mut running = match claim(&note)? {
         Claim::Ours(file) => file,
         Claim::Runs(running) => {
             let root = Dir::open(format!("/proc/{}/root", running.pid))
                 .context(|| format!("enter {}", node.label()))?;
-            return report(context, runner::exec(&running, &request.process(&root)?));
+            let process = request.process(&root)?;
+            require_mapped(context, &process)?;
+            return report(context, runner::exec(&running, &process));
         }
     };
     refuse_second_mount(&store, &node)?;
     let (mount, _) = store.mount(&node)?;
     let root = show_for_reading(&store, &node, &mount)?;
-    let plan = Plan::build(&request.spec(mount, &root)?)?;
+    let spec = request.spec(mount, &root)?;
+    require_mapped(context, &spec.process)?;
+    let plan = Plan::build(&spec)?;
     drop(root);
     if walls.dry_run {
         context.output.data(&plan, || plan.to_string());
@@ -224,6 +232,19 @@ fn show_for_reading(store: &Store, node: &Node, mount: &Mount) -> Result<Dir> {
     match mount {
         Mount::Bind { source } => Dir::open(source),
         _ => store.open_root(node),
+    }
+}
+
+/// Without a range of ids there is nobody inside but root.
+fn require_mapped(context: &Context, process: &Process) -> Result<()> {
+    let User { uid, gid, .. } = process.user;
+    match &context.entered {
+        Entered::Single { reason, .. } if (uid, gid) != (0, 0) => {
+            let message = format!("user {uid}:{gid} does not exist for you: {reason}");
+            Err(Error::new(ErrorKind::PermissionDenied, message)
+                .hint("run it as root inside, or get a range of ids (see `rootling doctor`)"))
+        }
+        _ => Ok(()),
     }
 }
 

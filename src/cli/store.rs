@@ -1,7 +1,7 @@
 //! Finding the store and the nodes that references mean.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
@@ -9,8 +9,11 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 use super::Context;
 use crate::loop_store;
 use crate::reference::{self, Reference, Which};
-use crate::runner::Entered;
+use crate::runner::{Entered, Running};
 use crate::store::{Node, Store};
+
+/// The file in a box's directory that says which process runs it.
+pub(super) const RUNNING: &str = "running.json";
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 pub(super) fn prepare_process() {
@@ -33,20 +36,18 @@ pub(super) fn prepare_process() {
 impl Context {
     /// Returns the directory of the store, whether it exists or not.
     pub(super) fn store_path(&self) -> Result<PathBuf> {
-        if let Some(root) = &self.root {
-            return Ok(root.clone());
-        }
+        path(self.root.as_deref(), self.entered == Entered::Root)
+    }
+
+    /// Refuses host:/ to an ordinary user: the kernel locks the mounts of the host together in a user namespace, so that
+    /// nothing can be stacked on them, and much of what is in them is root's alone.
+    pub(super) fn require_root_for_host(&self) -> Result<()> {
         if self.entered == Entered::Root {
-            return Ok(PathBuf::from("/var/lib/rootling"));
+            return Ok(());
         }
-        let variable =
-            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let data =
-            variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
-        data.map(|data| data.join("rootling")).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, "neither XDG_DATA_HOME nor HOME says where your store is")
-                .hint("say where: rootling --root PATH")
-        })
+        let message = "host:/ is only for root: others may neither stack on its mounts nor read all of it";
+        Err(Error::new(ErrorKind::PermissionDenied, message)
+            .hint("run it as root, or import what you may read: rootling import dir:PATH NAME"))
     }
 
     /// Opens the store, making the default one where there is none.
@@ -58,6 +59,32 @@ impl Context {
         // A path that was given is not made by accident: a mistyped one would look like an empty store.
         if self.root.is_some() { Store::open(&path) } else { Store::open_or_init(&path) }
     }
+}
+
+/// Returns the directory of the store: the one asked for, the system's, or the user's own.
+fn path(root: Option<&Path>, is_root: bool) -> Result<PathBuf> {
+    if let Some(root) = root {
+        return Ok(root.to_owned());
+    }
+    if is_root {
+        return Ok(PathBuf::from("/var/lib/rootling"));
+    }
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join("rootling")).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "neither XDG_DATA_HOME nor HOME says where your store is")
+            .hint("say where: rootling --root PATH")
+    })
+}
+
+/// Returns the command of a box of ours that runs, looked up before we are root of anything.
+///
+/// Only looks: every failure is `None` here, and told by the command itself, which looks again.
+pub(super) fn running_box(root: Option<&Path>, name: &str) -> Option<Running> {
+    let store = Store::open(&path(root, false).ok()?).ok()?;
+    let note = store.slot(&find(&store, name).ok()?).join(RUNNING);
+    let running: Running = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
+    running.is_alive().then_some(running)
 }
 
 /// Returns the node that a reference means; what does not exist suggests near names.

@@ -290,7 +290,10 @@ pub(super) fn explain_owner(error: Error, member: &Member) -> Error {
     match error.errno() {
         Some(Errno::EINVAL) => {
             let Member { uid, gid, .. } = member;
-            error.hint(format!("map user {uid} and group {gid} into this user namespace (see /etc/subuid)"))
+            error
+                .context(format!("give it to user {uid} and group {gid}, which do not exist for you"))
+                .with_kind(ErrorKind::PermissionDenied)
+                .hint("leave its owners out with --no-owners, or get a range of ids (see `rootling doctor`)")
         }
         _ => error,
     }

@@ -37,7 +37,8 @@ const STEPS: [&str; 6] = [
 pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let command = Command::build(process)?;
     let handle = target.open()?;
-    let own_userns = joins_userns(target.pid)?;
+    let namespaces = foreign_namespaces(target.pid)?;
+    let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);
     let facts = Facts::read()?;
     let signals = Signals::block()?;
     let size = if command.tty { tty::size() } else { None };
@@ -50,7 +51,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
             for step in 0..STEPS.len() {
                 let done = match step {
                     0 => die_with_parent(report.as_fd()),
-                    1 => join(handle.as_fd(), own_userns),
+                    1 => join(handle.as_fd(), namespaces),
                     2 if own_userns => become_root(),
                     3 if command.tty => open_dev()
                         .and_then(|dev| {
@@ -78,24 +79,32 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     }
 }
 
-/// setns(2) refuses the user namespace one is in already.
-fn joins_userns(pid: i32) -> Result<bool> {
+/// Returns the kinds of namespaces in which the process is and we are not.
+///
+/// setns(2) refuses the user namespace one is in already, and a network of the host's to all but the host's root.
+fn foreign_namespaces(pid: i32) -> Result<CloneFlags> {
+    const KINDS: [(&str, CloneFlags); 7] = [
+        ("user", CloneFlags::CLONE_NEWUSER),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+        ("pid", CloneFlags::CLONE_NEWPID),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+        ("net", CloneFlags::CLONE_NEWNET),
+    ];
     let id = |path: String| {
         std::fs::metadata(&path).map(|meta| (meta.dev(), meta.ino())).context(|| format!("stat({path})"))
     };
-    Ok(id("/proc/self/ns/user".to_owned())? != id(format!("/proc/{pid}/ns/user"))?)
+    let mut foreign = CloneFlags::empty();
+    for (name, flag) in KINDS {
+        foreign.set(flag, id(format!("/proc/self/ns/{name}"))? != id(format!("/proc/{pid}/ns/{name}"))?);
+    }
+    Ok(foreign)
 }
 
-fn join(handle: BorrowedFd<'_>, own_userns: bool) -> nix::Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP
-        | CloneFlags::CLONE_NEWNET;
-    flags.set(CloneFlags::CLONE_NEWUSER, own_userns);
+fn join(handle: BorrowedFd<'_>, namespaces: CloneFlags) -> nix::Result<()> {
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
-    nix::sched::setns(handle, flags)
+    nix::sched::setns(handle, namespaces)
 }
 
 fn become_root() -> nix::Result<()> {

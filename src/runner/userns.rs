@@ -12,6 +12,7 @@ use nix::unistd::{ForkResult, Uid, User, getgid, getuid};
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use super::running::Running;
 use super::sys;
 
 /// What a caller is after [`enter_userns`].
@@ -31,7 +32,16 @@ pub enum Entered {
     Single {
         /// Why there is no range, in words.
         reason: String,
+        /// What would help.
+        fix: String,
     },
+    /// Nothing: a user like any other, who can only look.
+    Nothing,
+}
+
+/// Is the caller root, if only of the user namespace it was started in?
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
 }
 
 /// Makes a caller that is not root the root of a new user and mount namespace.
@@ -39,31 +49,118 @@ pub enum Entered {
 /// Must be called at program start with a single thread. A second call finds root and does nothing. Costs two
 /// processes more where a range is mapped. A crash leaves nothing: the namespaces end with their processes.
 pub fn enter_userns() -> Result<Entered> {
-    if Uid::effective().is_root() {
+    if is_root() {
         return Ok(Entered::Root);
     }
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let name = User::from_uid(getuid()).ok().flatten().map(|user| user.name).unwrap_or_default();
     let ranges = subordinate("/etc/subuid", &name, uid).zip(subordinate("/etc/subgid", &name, uid));
-    let reason = match ranges {
+    let (reason, fix) = match ranges {
         Some((users, groups)) => match enter_with_ranges((uid, users), (gid, groups)) {
             Ok(()) => return Ok(Entered::Range { users: users.1, groups: groups.1 }),
-            Err(Failed::Mapping(reason)) => reason,
+            Err(Failed::Mapping { reason, fix }) => (reason, fix.to_owned()),
             Err(Failed::Namespace(error)) => return Err(error),
         },
         None => {
             unshare_both()?;
-            "no range in /etc/subuid and /etc/subgid".to_owned()
+            let user = if name.is_empty() { uid.to_string() } else { name };
+            ("/etc/subuid and /etc/subgid have no range for you".to_owned(), grant(&user))
         }
     };
     map_single(uid, gid)?;
     become_root()?;
-    Ok(Entered::Single { reason })
+    Ok(Entered::Single { reason, fix })
+}
+
+/// Returns the command that gives a user a range which nobody has.
+fn grant(user: &str) -> String {
+    const USUAL: (u32, u32) = (100_000, 65536);
+    let ends = |path: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(parse_range).map(|(_, (first, count))| first.saturating_add(count)).max()
+    };
+    let first = ends("/etc/subuid").max(ends("/etc/subgid")).unwrap_or(0).max(USUAL.0);
+    let range = format!("{first}-{}", first.saturating_add(USUAL.1 - 1));
+    format!("as root: usermod --add-subuids {range} --add-subgids {range} {user}")
+}
+
+/// Why user namespaces are forbidden to ordinary users here, and what would allow them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forbidden {
+    /// Why.
+    pub reason: &'static str,
+    /// One action of the administrator's.
+    pub fix: &'static str,
+}
+
+/// Looks at the switches that distributions use: a count of 0, Debian's old one, Ubuntu's AppArmor one.
+pub fn forbidden() -> Option<Forbidden> {
+    const SWITCHES: [(&str, u64, Forbidden); 3] = [
+        (
+            "user/max_user_namespaces",
+            0,
+            Forbidden {
+                reason: "user.max_user_namespaces is 0",
+                fix: "as root: sysctl user.max_user_namespaces=15000",
+            },
+        ),
+        (
+            "kernel/unprivileged_userns_clone",
+            0,
+            Forbidden {
+                reason: "kernel.unprivileged_userns_clone is 0",
+                fix: "as root: sysctl kernel.unprivileged_userns_clone=1",
+            },
+        ),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            1,
+            Forbidden {
+                reason: "AppArmor restricts them",
+                fix: "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+            },
+        ),
+    ];
+    let reads = |name: &str, value: u64| {
+        let text = fs::read_to_string(format!("/proc/sys/{name}"));
+        text.is_ok_and(|text| text.trim().parse() == Ok(value))
+    };
+    SWITCHES.into_iter().find(|(name, value, _)| reads(name, *value)).map(|(.., forbidden)| forbidden)
+}
+
+/// Becomes root of the user namespace that a running box of the same user is in, with a mount namespace of its own.
+///
+/// A namespace made by [`enter_userns`] has no power over its siblings: whoever wants to join a box must stand
+/// where the box stands. Must be called at program start with a single thread, by the user who started the box, and
+/// instead of [`enter_userns`]. A box that has ended is an error of kind `NotFound`.
+pub fn join_userns(of: &Running) -> Result<Entered> {
+    let handle = of.open()?;
+    nix::sched::setns(&handle, CloneFlags::CLONE_NEWUSER)
+        .context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid))?;
+    unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
+    become_root()?;
+    match (further_ids("/proc/self/uid_map")?, further_ids("/proc/self/gid_map")?) {
+        (0, _) | (_, 0) => Ok(Entered::Single {
+            reason: "the box was started without a range".to_owned(),
+            fix: String::new(),
+        }),
+        (users, groups) => Ok(Entered::Range { users, groups }),
+    }
+}
+
+/// Ids besides root in a map of `inside outside count` (user_namespaces(7)).
+fn further_ids(path: &str) -> Result<u32> {
+    let text = fs::read_to_string(path).context(|| format!("read({path})"))?;
+    let counts = text.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok());
+    Ok(counts.fold(0, u32::saturating_add).saturating_sub(1))
 }
 
 enum Failed {
     /// The namespace is there and still unmapped.
-    Mapping(String),
+    Mapping {
+        reason: String,
+        fix: &'static str,
+    },
     Namespace(Error),
 }
 
@@ -73,19 +170,28 @@ fn subordinate(path: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
 }
 
 fn find_range(text: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
-    text.lines().find_map(|line| {
-        let (who, range) = line.split_once(':')?;
-        let (first, count) = range.split_once(':')?;
+    text.lines().filter_map(parse_range).find_map(|(who, range)| {
         let mine = (!name.is_empty() && who == name) || who.parse() == Ok(uid);
-        let range = (first.trim().parse().ok()?, count.trim().parse().ok()?);
         (mine && range.1 > 0).then_some(range)
     })
+}
+
+fn parse_range(line: &str) -> Option<(&str, (u32, u32))> {
+    let (who, range) = line.split_once(':')?;
+    let (first, count) = range.split_once(':')?;
+    Some((who, (first.trim().parse().ok()?, count.trim().parse().ok()?)))
 }
 
 fn unshare_both() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .context(|| "unshare(CLONE_NEWUSER|CLONE_NEWNS)")
-        .map_err(|error| error.hint("user namespaces are off here: run as root, or ask for them"))
+        .map_err(|error| match forbidden() {
+            Some(Forbidden { reason, fix }) => {
+                let message = format!("user namespaces are forbidden: {reason}");
+                error.context(message).with_kind(ErrorKind::PermissionDenied).hint(fix)
+            }
+            None => error.hint("run as root: no user namespace can be made here"),
+        })
 }
 
 type Range = (u32, (u32, u32));
@@ -117,7 +223,15 @@ fn enter_with_ranges(users: Range, groups: Range) -> std::result::Result<(), Fai
     entered.map_err(Failed::Namespace)?;
     match text.as_str() {
         "ok" => become_root().map_err(Failed::Namespace),
-        reason => Err(Failed::Mapping(reason.to_owned())),
+        reason => {
+            let missing = reason.ends_with(MISSING);
+            let fix = if missing {
+                "as root: install the package uidmap (shadow-utils)"
+            } else {
+                "see `man newuidmap`"
+            };
+            Err(Failed::Mapping { reason: reason.to_owned(), fix })
+        }
     }
 }
 
@@ -137,6 +251,9 @@ fn help(parent: u32, mut go: PipeReader, mut answer: PipeWriter, users: Range, g
     sys::exit(0)
 }
 
+/// How the helper says that a tool is not there.
+const MISSING: &str = " is not installed";
+
 fn map_range(tool: &str, parent: u32, (own, (first, count)): Range) -> std::result::Result<(), String> {
     let mut command = Command::new(tool);
     command.arg(parent.to_string()).args([
@@ -150,6 +267,7 @@ fn map_range(tool: &str, parent: u32, (own, (first, count)): Range) -> std::resu
     match command.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("{tool}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!("{tool}{MISSING}")),
         Err(error) => Err(format!("{tool}: {error}")),
     }
 }
@@ -172,9 +290,9 @@ fn map_single(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Supplementary groups stay: what the user may read through one, they still may. A command in a box loses them.
 fn become_root() -> Result<()> {
-    sys::set_identity(0, 0, Some(&[]))
-        .or_else(|_| sys::set_identity(0, 0, None))
+    sys::set_identity(0, 0, None)
         .context(|| "setresuid(0)")
         .map_err(|error| error.with_kind(ErrorKind::PermissionDenied))
 }

@@ -71,7 +71,7 @@ impl Index {
     pub fn build(root: &Path) -> Result<Self> {
         let dir = Dir::open(root)?;
         let mut entries = vec![describe(&dir, OsStr::new("."), Vec::new())?];
-        walk(&dir, &[], &mut entries).context(|| format!("index {root:?}"))?;
+        walk(&dir, &mut entries).context(|| format!("index {root:?}"))?;
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Self { entries })
     }
@@ -96,28 +96,22 @@ impl Index {
     }
 }
 
-fn walk(dir: &Dir, path: &[u8], entries: &mut Vec<Entry>) -> Result<()> {
-    let names = dir.entries()?;
-    let place = |name: &OsStr| {
-        let mut place = path.to_vec();
-        if !place.is_empty() {
-            place.push(b'/');
-        }
-        place.extend_from_slice(name.as_bytes());
-        place
-    };
-    let described: Result<Vec<Entry>> =
-        names.par_iter().map(|entry| describe(dir, &entry.name, place(&entry.name))).collect();
-    let described = described?;
-    let below: Vec<Vec<u8>> = described
-        .iter()
-        .filter(|entry| entry.entry_type == EntryType::Directory)
-        .map(|entry| entry.path.clone())
-        .collect();
-    entries.extend(described);
-    for path in below {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        walk(&dir.open_dir(OsStr::from_bytes(name))?, &path, entries)?;
+/// What waits is a path: the depth of a tree must not cost open files.
+fn walk(root: &Dir, entries: &mut Vec<Entry>) -> Result<()> {
+    let mut pending = vec![Vec::new()];
+    while let Some(path) = pending.pop() {
+        let dir = root.open_deep(Path::new(OsStr::from_bytes(&path)))?;
+        let place = |name: &OsStr| {
+            let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+            [path.as_slice(), slash, name.as_bytes()].concat()
+        };
+        let names = dir.entries()?;
+        let described: Result<Vec<Entry>> =
+            names.par_iter().map(|entry| describe(&dir, &entry.name, place(&entry.name))).collect();
+        let described = described?;
+        let directories = described.iter().filter(|entry| entry.entry_type == EntryType::Directory);
+        pending.extend(directories.map(|entry| entry.path.clone()));
+        entries.extend(described);
     }
     Ok(())
 }
@@ -249,6 +243,19 @@ mod tests {
         assert_eq!(paths, [b"".as_slice(), b"etc", b"etc/hosts", b"link", b"odd\xff\n"]);
         write(dir.path(), &index).unwrap();
         assert_eq!(read(dir.path()).unwrap(), Some(index));
+    }
+
+    #[test]
+    fn a_tree_deeper_than_files_may_be_open_and_paths_long_is_indexed() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut dir = Dir::open(temp.path()).unwrap();
+        for _ in 0..3000 {
+            dir.make_dir("deep", 0o755).unwrap();
+            dir = dir.open_dir("deep").unwrap();
+        }
+        let index = Index::build(temp.path()).unwrap();
+        assert_eq!(index.entries.len(), 3001);
+        rootling_backends::reap::reap(&temp.path().join("deep")).unwrap();
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! Deep stacks, and trees of one form forked by a backend that makes the other.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rootling_backends::{Form, Overlay, Tree};
+use rootling_backends::{DiffOptions, Dir, Form, Overlay, Tree};
 
 use crate::cases::{Case, case};
 use crate::setup::Setup;
+use crate::support::host::FileSystem;
 use crate::support::require::{Outcome, Skip};
 use crate::support::tree::{TreeValue, dir, file, link, tree};
 
-pub(crate) const CASES: &[Case] =
-    &[case!(stack_200_deep), case!(stack_past_the_limit_is_flattened), case!(other_backends_fork_its_trees)];
+pub(crate) const CASES: &[Case] = &[
+    case!(stack_200_deep),
+    case!(stack_past_the_limit_is_flattened),
+    case!(other_backends_fork_its_trees),
+    case!(a_tree_of_thousands_of_levels_is_like_any_other),
+];
 
 /// Forks `depth` times; every level adds a file, removes the one of five levels before and remakes a directory.
 fn grow(s: &Setup, parent: Tree, depth: usize) -> Tree {
@@ -46,6 +51,37 @@ fn assert_grown(s: &Setup, tree: &Tree, depth: usize) {
     assert_eq!(found, expected);
     assert_eq!(view.node("same").unwrap().content, file(format!("{}", depth - 1)).content);
     assert_eq!(view.node("untouched"), bottom().node("untouched"));
+}
+
+/// Deeper than files may be open at once and than a path may be long: no walk may keep the way open.
+fn a_tree_of_thousands_of_levels_is_like_any_other(s: &Setup) -> Outcome {
+    // Opening by path costs the depth: the deepest only where that is cheapest.
+    let depth = if s.file_system == FileSystem::Tmpfs { 3000 } else { 1100 };
+    let fork = s.fork(&s.parent(&tree! { "deep" => dir(), "file" => file("") }));
+    s.edit(&fork.tree, |root| {
+        let mut dir = Dir::open(root.join("deep")).unwrap();
+        for _ in 0..depth {
+            dir.make_dir("deep", 0o755).unwrap();
+            dir = dir.open_dir("deep").unwrap();
+        }
+        dir.create_file("leaf", 0o644).unwrap();
+    });
+    assert_eq!(s.changes(&fork, DiffOptions::default()).len(), depth + 1);
+    let (copy, _) = s.snapshot(&fork);
+    s.backend.seal(&copy).unwrap();
+    let next = s.fork(&copy);
+    s.edit(&next.tree, |root| {
+        let path: PathBuf = std::iter::repeat_n("deep", depth + 1).collect();
+        let bottom = Dir::open(root).unwrap().open_deep(&path).unwrap();
+        bottom.unlink("leaf").unwrap();
+    });
+    let changes = s.changes(&next, DiffOptions::default());
+    assert_eq!(changes.len(), 1, "{:?}", changes.first());
+    assert!(s.backend.usage(&copy).unwrap().entries > depth as u64);
+    for tree in [next.tree, copy, fork.tree] {
+        s.backend.reap(&tree.slot).unwrap();
+    }
+    Ok(())
 }
 
 /// moby's and containerd's 128 layers, and more: also what another backend forks from the top.

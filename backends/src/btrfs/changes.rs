@@ -23,7 +23,7 @@ use super::search::{ROOT_INODE, Search, Touched};
 use crate::change::{Change, DiffOptions};
 use crate::dir::Dir;
 use crate::error::Result;
-use crate::pairing::{Changes, Rest, is_on_btrfs, joined, open_dir_beneath};
+use crate::pairing::{Changes, Rest, is_on_btrfs, joined};
 
 /// Returns the changes of the subvolume `new` against `old` after transaction `generation`.
 ///
@@ -69,7 +69,7 @@ struct Subvolume {
 impl Comparison<'_> {
     /// Compares the subvolume at `prefix`, which is a directory on both sides.
     fn subvolume(&mut self, prefix: &Path) -> Result<()> {
-        let (old, new) = (open_dir_beneath(self.old, prefix)?, open_dir_beneath(self.new, prefix)?);
+        let (old, new) = (self.old.open_deep(prefix)?, self.new.open_deep(prefix)?);
         let mut search = Search::new(&new);
         let mut touched = search.touched_after(self.generation)?;
         let related = are_related(&old, &new)?;
@@ -110,8 +110,8 @@ impl Comparison<'_> {
     /// Compares one path; [`Rest::Done`] says that nothing below it is left to compare.
     fn visit_one(&mut self, here: &Subvolume, path: &Path, candidate: Candidate) -> Result<Rest> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Rest::Children) };
-        let old = open_dir_beneath(self.old, parent)?;
-        let new = open_dir_beneath(self.new, parent)?;
+        let old = self.old.open_deep(parent)?;
+        let new = self.new.open_deep(parent)?;
         if self.changes.entry(&old, &new, name, path)? == Rest::Done {
             return Ok(Rest::Done);
         }

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::dir::{Dir, Times};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::pairing::open_dir_beneath;
 use crate::sys;
 
 /// A subvolume directly below another.
@@ -53,7 +52,7 @@ pub(super) fn children(root: &Dir) -> Result<Vec<Nested>> {
 
 /// Opens a nested subvolume and makes sure that it is the one that was listed.
 pub(super) fn open(root: &Dir, nested: &Nested) -> Result<Dir> {
-    let dir = open_dir_beneath(root, &nested.path)?;
+    let dir = root.open_deep(&nested.path)?;
     let info = info(&dir)?;
     if info.id != nested.id {
         return Err(Error::new(
@@ -96,7 +95,7 @@ fn fill_place(source: &Dir, copy: &Dir, path: &Path, read_only: bool) -> Result<
     let Some(name) = path.file_name() else {
         return Err(Error::new(ErrorKind::Corrupt, format!("nested subvolume {source} has no name")));
     };
-    let parent = open_dir_beneath(copy, path.parent().unwrap_or(Path::new("")))?;
+    let parent = copy.open_deep(path.parent().unwrap_or(Path::new("")))?;
     let times = Times::of(&parent.stat_self()?);
     match parent.remove_dir(name) {
         Ok(()) => {}

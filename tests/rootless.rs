@@ -1,0 +1,373 @@
+//! The whole life as an ordinary user, with a range of ids and without, through the built binary.
+//!
+//! Run by root, who makes a user that exists only in the mount namespace of the test: private copies of the
+//! account files are mounted over the host's. The program stands in the test's directory, where the user may run it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::environment::{BINARY, Ran, is_root, ran, skip, tar_of};
+
+/// Each guest has an id of its own: tests run side by side and look for processes by it.
+static NEXT_ID: AtomicU32 = AtomicU32::new(64321);
+
+/// Whose ids the user may use besides their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    Range,
+    None,
+}
+
+/// A user and a directory that is theirs, with `rootling`, and `root/`, a tree of busybox.
+struct Guest {
+    dir: TempDir,
+    id: u32,
+    ids: Ids,
+}
+
+/// Returns the guest, or `None` and the reason where none can be.
+fn guest(ids: Ids) -> Option<Guest> {
+    if !is_root() {
+        return None;
+    }
+    let lacking =
+        ["busybox", "setpriv", "newuidmap", "newgidmap", "tar"].into_iter().find(|tool| !found(tool));
+    if let Some(tool) = lacking {
+        skip(&format!("{tool} is not installed"));
+        return None;
+    }
+    if !Path::new("/etc/subuid").exists() || !Path::new("/etc/subgid").exists() {
+        skip("/etc/subuid and /etc/subgid do not exist");
+        return None;
+    }
+    let guest = Guest { dir: tempfile::tempdir().unwrap(), id: NEXT_ID.fetch_add(1, Ordering::Relaxed), ids };
+    guest.prepare();
+    let allowed = guest.script("unshare --user --map-root-user true");
+    if allowed.code != 0 {
+        skip(&format!("no user namespaces for ordinary users: {}", allowed.stderr));
+        return None;
+    }
+    Some(guest)
+}
+
+fn found(tool: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(tool).is_file())
+}
+
+impl Guest {
+    fn prepare(&self) {
+        let (dir, id) = (self.dir.path(), self.id);
+        fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+        let root = dir.join("root");
+        for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nme:x:1000:1000::/:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").unwrap();
+        fs::write(root.join("etc/motd"), "welcome\n").unwrap();
+        let busybox = ran(Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap()).stdout;
+        fs::copy(busybox.trim(), root.join("bin/busybox")).unwrap();
+        for tool in
+            ["sh", "grep", "id", "ls", "cat", "touch", "chown", "stat", "sleep", "rm", "mkdir", "true", "mv"]
+        {
+            symlink("busybox", root.join("bin").join(tool)).unwrap();
+        }
+        fs::copy(BINARY, dir.join("rootling")).unwrap();
+        chown(dir, Some(id), Some(id)).unwrap();
+        let account = |file: &str, line: &str| {
+            let text = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
+            fs::write(dir.join(file), format!("{text}{line}\n")).unwrap();
+        };
+        account("passwd", &format!("guest:x:{id}:{id}::/:/bin/sh"));
+        account("group", &format!("guest:x:{id}:"));
+        let range = if self.ids == Ids::Range { "guest:3000000:65536" } else { "" };
+        account("subuid", range);
+        account("subgid", range);
+    }
+
+    /// Runs `root` as root, then `user` as the guest, both in one mount namespace, with `$R` the program, `$D` the
+    /// directory and `$U` the guest's id.
+    fn script_after(&self, root: &str, user: &str) -> Ran {
+        let id = self.id;
+        let mount = "for file in passwd group subuid subgid; do mount --bind $D/$file /etc/$file; done";
+        let become_guest =
+            format!("exec setpriv --reuid {id} --regid {id} --clear-groups -- sh -euc \"$USER_SCRIPT\"");
+        let script = format!("{mount}\n{root}\n{become_guest}");
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
+            .env("USER_SCRIPT", user)
+            .env("R", self.dir.path().join("rootling"))
+            .env("U", id.to_string())
+            .env("D", self.dir.path())
+            .env("HOME", self.dir.path())
+            .env("ROOTLING_ROOT", self.dir.path().join("store"))
+            .stdin(Stdio::null());
+        ran(command.output().expect("unshare and sh are there"))
+    }
+
+    fn script(&self, user: &str) -> Ran {
+        self.script_after("", user)
+    }
+
+    fn ok(&self, user: &str) -> String {
+        let ran = self.script(user);
+        assert_eq!(ran.code, 0, "stdout: {}\nstderr: {}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    /// Runs one line that must fail; returns what it said, the test's directory made nameless.
+    fn fails(&self, user: &str) -> String {
+        let ran = self.script(user);
+        assert_ne!(ran.code, 0, "succeeded: {}{}", ran.stdout, ran.stderr);
+        ran.stderr.replace(&*self.dir.path().to_string_lossy(), "DIR")
+    }
+}
+
+/// Import, create, exec, diff, commit, fork, run, fsck, rm: what each prints, whatever the backend.
+const LIFE: &str = "
+    $R -q import tar:$D/root.tar base > /dev/null
+    $R -q create base dev > /dev/null
+    $R -q exec dev -- sh -c 'id -u; chown me:me /etc/motd; touch /new; mkdir /d; mv /tmp /moved; rm -r /moved'
+    $R diff dev
+    $R -q commit dev one > /dev/null
+    test -z \"$($R diff dev)\"
+    $R -q fork one two > /dev/null
+    $R -q exec two -- stat -c '%U %n' /etc/motd /new
+    $R -q run --user me one -- id -u
+    $R -q run --keep three one -- touch /kept
+    $R -q exec three -- cat /kept
+    $R diff one three
+    $R -q fsck --verify > /dev/null
+    $R -q rm three two dev one base
+    $R -q prune > /dev/null
+    ls $ROOTLING_ROOT/o $ROOTLING_ROOT/n $ROOTLING_ROOT/tmp $ROOTLING_ROOT/trash | grep -v : | grep . || echo empty";
+
+const LIFE_PRINTS: &str =
+    "0\nA /d/\nC /etc/motd  (owner)\nA /new\nD /tmp/\nme /etc/motd\nroot /new\n1000\nA /kept\nempty\n";
+
+fn lives(guest: &Guest, root: &str, init: &str) {
+    tar_of(&guest.dir.path().join("root"), &guest.dir.path().join("root.tar"), &["--owner=0", "--group=0"]);
+    let ran = guest.script_after(root, &format!("$R -q init {init} > /dev/null\n{LIFE}"));
+    assert_eq!((ran.stdout.as_str(), ran.code), (LIFE_PRINTS, 0), "{init}: {}", ran.stderr);
+}
+
+#[test]
+fn a_user_with_a_range_lives_a_whole_life_on_every_plain_backend() {
+    for backend in ["auto", "overlay", "copy"] {
+        let Some(guest) = guest(Ids::Range) else { return };
+        lives(&guest, "", &format!("--backend {backend}"));
+    }
+}
+
+#[test]
+fn a_user_with_a_range_lives_a_whole_life_on_btrfs_and_xfs() {
+    for (fs, size, backends) in
+        [("btrfs", "200M", ["btrfs", "overlay", "reflink"]), ("xfs", "320M", ["reflink", "overlay", "copy"])]
+    {
+        let make = format!("mkfs.{fs}");
+        if !found(&make) {
+            skip(&format!("{make} is not installed"));
+            continue;
+        }
+        for backend in backends {
+            let Some(guest) = guest(Ids::Range) else { return };
+            let root = format!(
+                "truncate -s {size} $D/image; {make} -q $D/image > /dev/null; mkdir $D/store
+                mount -o loop $D/image $D/store; mkdir $D/store/mine; chown $U:$U $D/store/mine
+                export ROOTLING_ROOT=$D/store/mine"
+            );
+            lives(&guest, &root, &format!("--backend {backend}"));
+        }
+    }
+}
+
+#[test]
+fn a_second_command_joins_the_box_that_runs() {
+    for ids in [Ids::Range, Ids::None] {
+        let Some(guest) = guest(ids) else { return };
+        let stdout = guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
+            $R -q create base dev > /dev/null
+            $R -q exec dev -- sh -c 'touch /tmp/up; while [ ! -e /tmp/seen ]; do sleep 0.01; done; echo first' &
+            until $R diff dev | grep -q /tmp/up; do sleep 0.01; done
+            $R -q exec dev -- sh -c 'id -u; touch /tmp/seen'; wait");
+        assert_eq!(stdout, "0\nfirst\n", "{ids:?}");
+    }
+}
+
+#[test]
+fn what_only_root_can_do_is_refused_with_what_to_do_instead() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; mkdir $D/m");
+    for (command, message, hint) in [
+        (
+            "mount base $D/m",
+            "mount is only for root: your mounts would be seen by this command alone",
+            "rootling exec",
+        ),
+        ("umount $D/m", "umount is only for root", "rootling exec"),
+        ("init $D/loop --loop 200M", "a loop store is only for root", "leave --loop out"),
+        ("run host:/ true", "host:/ is only for root", "rootling import dir:PATH NAME"),
+        ("create host:/ h", "host:/ is only for root", "rootling import dir:PATH NAME"),
+        ("import host:/ h", "host:/ is only for root", "rootling import dir:PATH NAME"),
+    ] {
+        let stderr = guest.fails(&format!("$R {command}"));
+        assert!(stderr.starts_with(&format!("rootling: {message}")), "{command}: {stderr}");
+        assert!(stderr.contains("\n  hint: ") && stderr.contains(hint), "{command}: {stderr}");
+    }
+}
+
+#[test]
+fn without_a_range_a_tar_needs_its_owners_left_out() {
+    let Some(guest) = guest(Ids::None) else { return };
+    let dir = guest.dir.path();
+    tar_of(&dir.join("root"), &dir.join("root.tar"), &["--owner=0", "--group=42"]);
+    let said = guest.script("$R -q init").stderr;
+    assert!(said.contains("have no range for you (as root: usermod --add-subuids "), "{said}");
+    let stderr = guest.fails("$R -q import tar:$D/root.tar base");
+    assert!(stderr.contains("user 0 and group 42, which do not exist for you"), "{stderr}");
+    assert!(stderr.contains("\n  hint: leave its owners out with --no-owners"), "{stderr}");
+    let stdout = guest.ok("$R -q import --no-owners tar:$D/root.tar base > /dev/null
+        $R -q run base -- stat -c %u:%g /etc/motd");
+    assert_eq!(stdout, "0:0\n");
+    let stderr = guest.fails("$R -q run --user me base -- id");
+    assert!(stderr.contains("user 1000:1000 does not exist for you"), "{stderr}");
+}
+
+#[test]
+fn owners_outside_the_range_become_root_and_those_inside_stay() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    let root = guest.dir.path().join("root");
+    chown(root.join("etc/motd"), Some(3_000_032), Some(0)).unwrap();
+    let stdout = guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
+        $R -q run base -- stat -c '%u:%g %n' /etc/motd /etc/passwd
+        $R -q import --no-owners dir:$D/root none > /dev/null; $R -q run none -- stat -c %u:%g /etc/motd");
+    assert_eq!(stdout, "33:0 /etc/motd\n0:0 /etc/passwd\n0:0\n");
+}
+
+#[test]
+fn where_user_namespaces_are_forbidden_doctor_still_says_so() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    // In a user namespace of their own even a user may forbid further ones.
+    let forbid = |command: &str| {
+        format!("unshare --user --keep-caps sh -c 'echo 0 > /proc/sys/user/max_user_namespaces && {command}'")
+    };
+    let stderr = guest.fails(&forbid("$R -q init"));
+    assert!(stderr.contains("user namespaces are forbidden: user.max_user_namespaces is 0"), "{stderr}");
+    assert!(stderr.contains("\n  hint: as root: sysctl user.max_user_namespaces="), "{stderr}");
+    let doctor = guest.script(&forbid("$R doctor --format json"));
+    assert_eq!(doctor.code, 1, "{}", doctor.stderr);
+    let report: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["what"] == "user namespaces for everybody").unwrap();
+    assert_eq!((&found["works"], &found["required"]), (&false.into(), &true.into()));
+}
+
+#[test]
+fn a_missing_newuidmap_is_named_and_leaves_a_single_id() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    let ran = guest.script("mkdir $D/none; PATH=$D/none $R -q init");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("newuidmap is not installed (as root: install the package uidmap"),
+        "{}",
+        ran.stderr
+    );
+}
+
+/// A device that the guest may open, and a store that says what a kernel would that refuses overlay mounts.
+const BY_FUSE: &str =
+    "[ -e $D/fuse ] || mknod $D/fuse c 10 229; chmod 666 $D/fuse; mount --bind $D/fuse /dev/fuse";
+const INIT_BY_FUSE: &str = "$R -q init --backend overlay > /dev/null
+    sed -i 's/\"user_xattrs\": {/\"overlay_by_fuse\": true, &/' $ROOTLING_ROOT/format
+    grep -q overlay_by_fuse $ROOTLING_ROOT/format";
+
+#[test]
+fn fuse_overlayfs_does_what_the_kernel_would() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let tar = guest.dir.path().join("root.tar");
+    tar_of(&guest.dir.path().join("root"), &tar, &["--owner=0", "--group=0"]);
+    let ran = guest.script_after(BY_FUSE, &format!("{INIT_BY_FUSE}\n{LIFE}\n{NOBODY_SERVES}"));
+    assert_eq!((ran.stdout.as_str(), ran.code), (LIFE_PRINTS, 0), "{}", ran.stderr);
+}
+
+/// The kernel takes no overlay as the upper layer of another, and no whiteout of a user's either: so it is in many containers.
+#[test]
+fn where_neither_overlay_works_both_reasons_are_told_and_copies_are_made() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let tar = guest.dir.path().join("root.tar");
+    tar_of(&guest.dir.path().join("root"), &tar, &["--owner=0", "--group=0"]);
+    let on_overlay = format!(
+        "{BY_FUSE}; cd $D; mkdir lower upper work store; chown $U:$U upper
+        mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work store"
+    );
+    let ran =
+        guest.script_after(&on_overlay, &format!("$R -q init | grep -q 'boxes by copy'\n{LIFE}\n$R doctor"));
+    assert!(ran.code == 0 && ran.stdout.starts_with(LIFE_PRINTS), "{}{}", ran.stdout, ran.stderr);
+    let doctor = &ran.stdout[LIFE_PRINTS.len()..];
+    assert!(doctor.contains("not supported as upperdir"), "{doctor}");
+    assert!(doctor.contains("the file system takes no whiteouts"), "{doctor}");
+}
+
+#[test]
+fn what_fuse_overlayfs_wrote_the_kernel_reads() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let ran = guest.script_after(
+        BY_FUSE,
+        &format!(
+            "{INIT_BY_FUSE}
+            $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
+            $R -q exec dev -- sh -ec 'grep -q fuse /proc/mounts; rm -r /etc; mkdir /etc; echo x > /etc/only; rm /bin/mv'
+            $R -q commit dev one > /dev/null; $R diff base..one
+            sed -i 's/\"overlay_by_fuse\": true, //' $ROOTLING_ROOT/format
+            echo the kernel:; $R diff base..one; $R -q run -u 0 one -- ls -A /etc
+            ! find $ROOTLING_ROOT/o -name '.wh.*' | grep ."
+        ),
+    );
+    let diff = "D /bin/mv\nD /etc/group\nD /etc/motd\nA /etc/only\nD /etc/passwd\n";
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.stdout, format!("{diff}the kernel:\n{diff}only\n"));
+}
+
+#[test]
+fn the_server_of_a_mount_holds_no_lock_hears_no_terminal_and_ends_with_the_box() {
+    let Some(guest) = guest_with_fuse() else { return };
+    let ran = guest.script_after(
+        BY_FUSE,
+        &format!(
+            "{INIT_BY_FUSE}
+            $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
+            $R -q exec dev -- sleep 60 & box=$!
+            until server=$(pgrep -U $U -f '^fuse-overlayfs.*upperdir'); do sleep 0.01; done
+            session=$(ps -o sid= -p $server); test $session -ne $(ps -o sid= -p $$)
+            ! readlink /proc/$server/fd/* | grep -E 'store/(lock|o/.*/(change|running.json))'
+            kill -9 $box; wait $box || true; {NOBODY_SERVES}
+            $R -q exec dev -- true; $R -q rm dev"
+        ),
+    );
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+}
+
+/// Waits until no server of the guest's is left; a second is plenty.
+const NOBODY_SERVES: &str =
+    "for _ in $(seq 100); do pgrep -U $U -r R,S,D fuse-overlayfs > /dev/null || break; sleep 0.01; done
+    ! pgrep -U $U -r R,S,D fuse-overlayfs > /dev/null";
+
+fn guest_with_fuse() -> Option<Guest> {
+    let guest = guest(Ids::Range)?;
+    let lacking = ["fuse-overlayfs", "pgrep"].into_iter().find(|tool| !found(tool));
+    if let Some(tool) = lacking {
+        skip(&format!("{tool} is not installed"));
+        return None;
+    }
+    if guest.script_after(BY_FUSE, "exec 3<>/dev/fuse").code != 0 {
+        skip("no device /dev/fuse");
+        return None;
+    }
+    Some(guest)
+}
