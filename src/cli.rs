@@ -1,6 +1,6 @@
 //! The command line: what may be said, and which file answers.
 //!
-//! One file for each command; only [`output`] prints. Nothing imports this module.
+//! One file for each command; only `output` prints. Nothing imports this module.
 
 use std::path::PathBuf;
 
@@ -154,6 +154,16 @@ enum Command {
     Completion(completion::CompletionArguments),
     /// Print the manual page
     Man(completion::ManArguments),
+}
+
+/// Makes a parser for clap of one of ours: clap shows one sentence, so the hint goes into it.
+fn said<T>(parse: fn(&str) -> Result<T>) -> impl Fn(&str) -> std::result::Result<T, String> + Clone {
+    move |text| {
+        parse(text).map_err(|error| match error.first_hint() {
+            Some(hint) => format!("{error}: {hint}"),
+            None => error.to_string(),
+        })
+    }
 }
 
 /// What every command gets.

@@ -11,7 +11,7 @@
 //! | [`compression`] | what the bytes are packed with, told by their first bytes |
 //! | [`member`] | one entry of an archive: data |
 //! | [`read`] | a tar stream, member by member; never touches a tree |
-//! | [`apply`] | members into a tree |
+//! | [`mod@apply`] | members into a tree |
 //!
 //! An archive is hostile input. Nothing in it may reach outside the tree, take unbounded memory, or be
 //! half understood: where the tar programs of this world disagree about what an archive means, it is

@@ -18,7 +18,7 @@
 //! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
 //! | [`layer`] | tar archives into trees | backends | store |
 //! | [`store`] | what is on disk and true | backends, layer | network, processes |
-//! | [`reference`] | the grammar of references | store (its ids and names) | files |
+//! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | runner | store |

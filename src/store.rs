@@ -129,6 +129,8 @@ impl Store {
         for directory in DIRECTORIES {
             files::make_dir(&root.join(directory)).context(intent)?;
         }
+        let lock = root.join("lock");
+        fs::File::create(&lock).context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
         files::sync_dir(root).context(intent)?;
         fault::point("init.directories");
         format.write(root).context(intent)?;

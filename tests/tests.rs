@@ -11,8 +11,17 @@
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
 
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
 mod environment;
+#[cfg(test)]
 mod layer;
+#[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
+mod runner;
+#[cfg(test)]
 mod wrong;

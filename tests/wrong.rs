@@ -12,7 +12,9 @@ fn a_wrong_name_suggests_near_ones() {
         environment.fails(["show", "base"]),
         "rootling: there is no base in store \"DIR/store\"\n  hint: the store is empty: begin with `rootling import SOURCE NAME`\n"
     );
+    assert!(environment.fails(["show", "-"]).contains("nothing was used yet"));
     environment.import_base();
+    assert_eq!(environment.json(["show", "-"])["name"], "base");
     assert!(environment.fails(["create", "bsae", "dev"]).contains("hint: did you mean base?"));
     assert!(environment.fails(["show", "zzzzzz"]).contains("hint: `rootling ls` lists what there is"));
     assert!(environment.fails(["show", "base~3"]).contains("goes back further than base has parents"));
@@ -21,7 +23,6 @@ fn a_wrong_name_suggests_near_ones() {
         environment.fails(["import", "x.tar", "dev"]).contains("say dir:PATH, tar:FILE, tar:- or host:/")
     );
     assert!(environment.fails(["create", "base", "../x"]).contains("begin with a letter or digit"));
-    assert!(environment.fails(["show", "-"]).len() > 10 || environment.run(["show", "-"]).code == 0);
     environment.assert_tidy(&["base"]);
 }
 
@@ -218,5 +219,7 @@ fn too_few_file_descriptors_are_named() {
     let ran = crate::environment::ran(command.unwrap());
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("Too many open files") && ran.stderr.contains("hint:"), "{}", ran.stderr);
+    // With so few descriptors even cleaning up fails: then it is the sweep's.
+    environment.ok(["prune"]);
     environment.assert_tidy(&["base"]);
 }

@@ -152,6 +152,8 @@ pub enum Baseline {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cost {
+    /// Subvolumes snapshotted.
+    pub snapshots: u64,
     /// Directories made.
     pub directories: u64,
     /// Files that share their data with the parent's.
@@ -260,6 +262,9 @@ pub struct ForkOptions {
     pub always_clone: bool,
     /// The fork will be thrown away: skip what only serves durability and later change searches.
     pub ephemeral: bool,
+    /// Snapshot the parent's outermost subvolume or fail with kind `CrossDevice`: nothing is copied, and subvolumes nested in
+    /// it become empty directories. Backends without subvolumes always fail.
+    pub outermost_only: bool,
 }
 
 /// One way of materializing trees on one file system. See the module's head for the words.
@@ -296,7 +301,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
         self.mount(tree, Access::ReadOnly, false).open_root()
     }
 
-    /// Returns what differs in `tree` against the sealed tree it was forked from: exact, sorted by path, parents first.
+    /// Returns what differs in `tree` against the sealed tree it was forked from: exact, sorted by the bytes of
+    /// the path, so parents first.
     fn changes(
         &self,
         tree: &Tree,

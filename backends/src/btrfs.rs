@@ -69,6 +69,18 @@ impl Btrfs {
         Ok(Some((subvolumes, made_in)))
     }
 
+    /// Makes a snapshot without what is nested, and returns its generation.
+    fn snapshot_outermost(tree: &Tree, slot: &Dir) -> Result<u64> {
+        let source = Dir::open(tree.fs())?;
+        if tree.form == Form::Delta || !is_subvolume(&source)? {
+            let message = format!("{source} is not the root of a subvolume");
+            return Err(Error::new(ErrorKind::CrossDevice, message));
+        }
+        sys::btrfs_snapshot(source.as_fd(), slot.as_fd(), OsStr::new(FS), false)
+            .context(|| format!("ioctl({slot}, BTRFS_IOC_SNAP_CREATE_V2, {source}, {FS:?})"))?;
+        Ok(nested::info(&slot.open_dir(FS)?)?.made_in)
+    }
+
     /// Makes a subvolume with a copy of what is no subvolume: a plain directory or a delta.
     fn copy_into(&self, tree: &Tree, slot: &Path, always_clone: bool) -> Result<Cost> {
         self.create(slot)?;
@@ -115,6 +127,10 @@ impl Backend for Btrfs {
 
     fn create(&self, slot: &Path) -> Result<()> {
         let path = slot.join(FS);
+        // libbtrfsutil drops the errno, so the usual two reasons are looked for here.
+        if Dir::open(slot)?.stat_if_exists(FS)?.is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{path:?} exists already")));
+        }
         Subvolume::create(path.as_path(), None).map_err(|error| failed("create subvolume", &path, &error))?;
         Dir::open(slot)?.set_mode_following_symlinks(FS, 0o755)
     }
@@ -124,8 +140,13 @@ impl Backend for Btrfs {
         let start = Instant::now();
         let what = || format!("fork {:?} into {slot:?}", parent.slot);
         let dir = Dir::open(slot)?;
+        if options.outermost_only {
+            let generation = Self::snapshot_outermost(parent, &dir).context(what)?;
+            let cost = Cost { snapshots: 1, elapsed: start.elapsed(), ..Cost::default() };
+            return Ok(Forked { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
+        }
         if let Some((subvolumes, generation)) = Self::try_snapshot(parent, &dir, false).context(what)? {
-            let cost = Cost { directories: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
+            let cost = Cost { snapshots: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
             return Ok(Forked { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
         }
         let cost = self.copy_into(parent, slot, options.always_clone).context(what)?;
@@ -147,7 +168,7 @@ impl Backend for Btrfs {
         if let Some((subvolumes, generation)) =
             Self::try_snapshot(tree, &Dir::open(slot)?, true).context(what)?
         {
-            let cost = Cost { directories: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
+            let cost = Cost { snapshots: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
             return Ok(Snapshotted { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
         }
         let cost = self.copy_into(tree, slot, false).context(what)?;

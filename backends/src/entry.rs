@@ -204,6 +204,7 @@ impl Copier {
         let mut reasons = self.tally.reasons.into_inner().expect("no thread panics while it holds the lock");
         reasons.sort();
         Cost {
+            snapshots: 0,
             directories: self.tally.directories.into_inner(),
             files_cloned: self.tally.files_cloned.into_inner(),
             files_copied: self.tally.files_copied.into_inner(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | the contract: trait [`Backend`], slots, trees, forms, baselines |
 //! | [`mount`] | how a tree is shown: data, and detached mounts made from it |
+//! | [`mount_table`] | what is mounted where |
 //! | [`change`] | what differs between two trees: data |
 //! | [`dir`] | a directory held by descriptor: the only way inside a tree |
 //! | [`error`] | the one error type |
@@ -43,6 +44,7 @@ pub mod flatten;
 pub mod marks;
 mod merge;
 pub mod mount;
+pub mod mount_table;
 pub mod overlay;
 mod pairing;
 mod plain;

@@ -86,6 +86,10 @@ impl Backend for OverlayFs {
     }
 
     fn fork(&self, parent: &Tree, slot: &Path, options: ForkOptions) -> Result<Forked> {
+        if options.outermost_only {
+            let message = format!("backend {} has no subvolumes to snapshot", self.kind());
+            return Err(Error::new(ErrorKind::CrossDevice, message));
+        }
         let start = Instant::now();
         let dir = Dir::open(slot)?;
         // Shown read-only, the fork is one more lower layer.

@@ -53,6 +53,10 @@ impl Plain {
     }
 
     pub(crate) fn fork(&self, parent: &Tree, slot: &Path, options: ForkOptions) -> Result<Forked> {
+        if options.outermost_only {
+            let message = format!("backend {} has no subvolumes to snapshot", self.kind);
+            return Err(Error::new(ErrorKind::CrossDevice, message));
+        }
         let clone = self.clone_mode(options.always_clone)?;
         let (slot, target) = make_target(slot)?;
         let cost = match parent.form {

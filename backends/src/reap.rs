@@ -17,7 +17,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use crate::backend::Reaped;
 use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::{sys, walk};
+use crate::{mount_table, sys, walk};
 
 /// The inode number of every subvolume's root (linux/btrfs_tree.h: BTRFS_FIRST_FREE_OBJECTID).
 const SUBVOLUME_ROOT: u64 = 256;
@@ -33,7 +33,27 @@ pub fn reap(slot: &Path) -> Result<Reaped> {
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     match Dir::open(parent) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Reaped::default()),
-        other => Reaper::new(other?).run(name).context(|| format!("reap {slot:?}")),
+        other => {
+            let parent = other?;
+            refuse_mounts(slot)
+                .and_then(|()| Reaper::new(parent).run(name))
+                .context(|| format!("reap {slot:?}"))
+        }
+    }
+}
+
+/// Destroying a subvolume takes the mounts in it along without a word, so they are looked for before.
+fn refuse_mounts(slot: &Path) -> Result<()> {
+    let mounts = match mount_table::below(slot) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        mounts => mounts?,
+    };
+    match mounts.first() {
+        None => Ok(()),
+        Some(place) => {
+            Err(Error::new(ErrorKind::Busy, format!("another file system is mounted at {place:?}"))
+                .hint(format!("umount {}", place.display())))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rootling_backends::Result;
 
-use super::{Context, show, store};
+use super::{Context, said, show, store};
 use crate::store::Name;
 
 #[derive(Debug, clap::Args)]
@@ -12,7 +12,7 @@ pub(super) struct Arguments {
     reference: String,
 
     /// Name of the committed tree
-    #[arg(value_parser = Name::parse)]
+    #[arg(value_parser = said(Name::parse))]
     name: Name,
 
     /// What it is, in your words

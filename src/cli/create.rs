@@ -2,7 +2,7 @@
 
 use rootling_backends::{ErrorKind, Result};
 
-use super::{Context, Materialize, show, store};
+use super::{Context, Materialize, said, show, store};
 use crate::reference::Reference;
 use crate::store::{Base, Name, Node, Store};
 
@@ -12,7 +12,7 @@ pub(super) struct CreateArguments {
     reference: String,
 
     /// Name of the box
-    #[arg(value_parser = Name::parse)]
+    #[arg(value_parser = said(Name::parse))]
     name: Name,
 
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(super) struct ForkArguments {
     reference: String,
 
     /// Name of the fork [default: the name of what is forked, with a number]
-    #[arg(value_parser = Name::parse)]
+    #[arg(value_parser = said(Name::parse))]
     name: Option<Name>,
 
     #[command(flatten)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use rootling_backends::entry::CloneMode;
 use rootling_backends::{Context as _, Cost, Dir, Result, replicate};
 
-use super::{Context, Materialize, output, show, store};
+use super::{Context, Materialize, output, said, show, store};
 use crate::layer;
 use crate::reference::Source;
 use crate::store::{CreateOptions, Name, Node, Store};
@@ -17,11 +17,11 @@ use crate::store::{CreateOptions, Name, Node, Store};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// What: dir:PATH, tar:FILE (plain, gzip, xz or zstd), tar:- for standard input, host:/ for this machine
-    #[arg(value_parser = Source::parse)]
+    #[arg(value_parser = said(Source::parse))]
     source: Source,
 
     /// Name of the tree
-    #[arg(value_parser = Name::parse)]
+    #[arg(value_parser = said(Name::parse))]
     name: Name,
 
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::{BackendChoice, Context, output};
+use super::{BackendChoice, Context, output, said};
 use crate::loop_store::{self, FileSystem};
 use crate::store::Store;
 
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     backend: BackendChoice,
 
     /// Put the store on a file system of its own, in a sparse file of this size; on such a store: grow it
-    #[arg(long = "loop", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long = "loop", value_name = "SIZE", value_parser = said(parse_size))]
     loop_size: Option<u64>,
 
     /// File system of a loop store

@@ -14,7 +14,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rootling_backends::{Cost, Error, Kind};
+use rootling_backends::{Cost, Error, ErrorKind, Kind};
 use serde::Serialize;
 
 /// How data is printed.
@@ -102,11 +102,24 @@ impl Output {
             text.push_str(&format!("\n  because: {cause}"));
             source = cause.source();
         }
-        if let Some(hint) = error.first_hint() {
+        if let Some(hint) = error.first_hint().or_else(|| usual_hint(error.kind())) {
             text.push_str(&format!("\n  hint: {hint}"));
         }
         eprintln!("{text}");
     }
+}
+
+/// What usually helps, where the place that failed knew nothing better.
+fn usual_hint(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::NoSpace => "make room: `rootling prune`, `rootling rm`, or a larger file system",
+        ErrorKind::ReadOnly => "remount it for writing, or use a store elsewhere: --root PATH",
+        ErrorKind::TooManyOpenFiles => "allow more open files: ulimit -n 65536",
+        ErrorKind::CrossDevice => "both must be on one file system: use --backend copy, or a store there",
+        ErrorKind::PermissionDenied => "`rootling doctor` says what this user may do here",
+        ErrorKind::Corrupt => "run `rootling fsck` to see what else is damaged",
+        _ => return None,
+    })
 }
 
 /// A sign of life; dropping it takes it off the screen.
@@ -140,18 +153,30 @@ fn write_out(bytes: &[u8]) {
 pub(crate) fn describe(cost: &Cost) -> String {
     let mut parts = Vec::new();
     if cost.files_cloned > 0 {
-        parts.push(format!("{} files cloned ({})", cost.files_cloned, bytes(cost.bytes_cloned)));
+        let files = counted(cost.files_cloned, "file", "files");
+        parts.push(format!("{files} cloned ({})", bytes(cost.bytes_cloned)));
     }
     if cost.files_copied > 0 {
-        parts.push(format!("{} files copied ({})", cost.files_copied, bytes(cost.bytes_copied)));
+        let files = counted(cost.files_copied, "file", "files");
+        parts.push(format!("{files} copied ({})", bytes(cost.bytes_copied)));
     }
-    if cost.directories + cost.others > 0 {
-        parts.push(format!("{} directories, {} others", cost.directories, cost.others));
+    if cost.snapshots > 0 {
+        parts.push(counted(cost.snapshots, "snapshot", "snapshots"));
+    }
+    if cost.directories > 0 {
+        parts.push(counted(cost.directories, "directory", "directories"));
+    }
+    if cost.others > 0 {
+        parts.push(counted(cost.others, "link or device", "links and devices"));
     }
     if parts.is_empty() {
         parts.push("nothing copied".to_owned());
     }
     format!("{}, {}", parts.join(", "), duration(cost.elapsed))
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Returns a size for people: `1.5 GiB`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::SigSet;
 use rootling_backends::{Access, Context as _, Dir, Error, ErrorKind, Form, Kind, Mount, Result};
 
-use super::{Context, Materialize, store};
+use super::{Context, Materialize, said, store};
 use crate::process::{self, Request};
 use crate::reference::Reference;
 use crate::runner::{self, Net, Outcome, Plan, Running, Tty, Userns};
@@ -74,7 +74,7 @@ pub(super) struct RunArguments {
     reference: String,
 
     /// Keep the fork as a box of this name
-    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    #[arg(long, value_name = "NAME", value_parser = said(Name::parse))]
     keep: Option<Name>,
 
     #[command(flatten)]

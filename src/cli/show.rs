@@ -138,7 +138,8 @@ fn render(shown: &Shown) -> String {
     let texts = [("source", &shown.source), ("message", &shown.message)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, text.as_ref()?.clone()))));
     lines.extend(shown.indexed.map(|count| ("index", format!("{count} entries"))));
-    for (path, reason) in &shown.cost.copied_because {
+    let clones = shown.summary.backend == "reflink" || shown.summary.backend == "btrfs";
+    for (path, reason) in shown.cost.copied_because.iter().filter(|_| clones) {
         lines.push(("copied", format!("{}: {reason}", output::plain(path))));
     }
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()

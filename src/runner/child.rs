@@ -4,7 +4,7 @@
 //! had other threads (as under a test harness): their locks are held for ever. A failure is sent as a number.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
@@ -20,6 +20,9 @@ use super::{caps, sys};
 
 type Result<T> = nix::Result<T>;
 
+/// The child's descriptors have no owner: the last steps close all at once.
+type Fd = BorrowedFd<'static>;
+
 /// What the child starts with and opens on its way.
 #[derive(Debug)]
 pub(super) struct Child<'a> {
@@ -34,18 +37,18 @@ pub(super) struct Child<'a> {
     /// The terminal's first size.
     pub(super) size: Option<Winsize>,
     /// The command's end of the terminal.
-    pub(super) terminal: Option<OwnedFd>,
+    pub(super) terminal: Option<Fd>,
     held: Held,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    proc: Option<OwnedFd>,
-    sys: Option<OwnedFd>,
-    dev: Option<OwnedFd>,
-    null: Option<OwnedFd>,
-    empty: Option<OwnedFd>,
-    files: Option<OwnedFd>,
+    proc: Option<Fd>,
+    sys: Option<Fd>,
+    dev: Option<Fd>,
+    null: Option<Fd>,
+    empty: Option<Fd>,
+    files: Option<Fd>,
 }
 
 impl<'a> Child<'a> {
@@ -139,14 +142,14 @@ impl<'a> Child<'a> {
             Base::Sys => &self.held.sys,
             Base::Dev => &self.held.dev,
         };
-        held.as_ref().map(OwnedFd::as_fd).ok_or(Errno::EBADF)
+        held.ok_or(Errno::EBADF)
     }
 
     fn dev(&self) -> Result<BorrowedFd<'_>> {
         self.base(Base::Dev)
     }
 
-    fn keep(&mut self, keep: Option<Base>, mount: OwnedFd) {
+    fn keep(&mut self, keep: Option<Base>, mount: Fd) {
         match keep {
             Some(Base::Proc) => self.held.proc = Some(mount),
             Some(Base::Sys) => self.held.sys = Some(mount),
@@ -156,38 +159,38 @@ impl<'a> Child<'a> {
     }
 
     /// Opens a path the user named as a process inside would see it.
-    fn resolve(&self, path: &CStr, flags: OFlag) -> Result<OwnedFd> {
+    fn resolve(&self, path: &CStr, flags: OFlag) -> Result<Fd> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let how = OpenHow::new().flags(flags | OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
         for _ in 0..128 {
             // openat2(2): EAGAIN means that a rename or mount elsewhere raced with a `..`: try again.
             match nix::fcntl::openat2(self.root, path, how) {
                 Err(Errno::EAGAIN) => {}
-                other => return other,
+                other => return other.map(sys::leave),
             }
         }
         Err(Errno::EAGAIN)
     }
 
     /// Opens a directory whose last name is not followed, making it where asked.
-    fn directory(&self, base: Base, path: &CStr, make: bool) -> Result<OwnedFd> {
+    fn directory(&self, base: Base, path: &CStr, make: bool) -> Result<Fd> {
         let at = self.base(base)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match nix::fcntl::openat(at, path, flags, Mode::empty()) {
             Err(Errno::ENOENT) if make => {
                 nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
-                nix::fcntl::openat(at, path, flags, Mode::empty())
+                nix::fcntl::openat(at, path, flags, Mode::empty()).map(sys::leave)
             }
-            other => other,
+            other => other.map(sys::leave),
         }
     }
 
     /// Opens what may be missing.
-    fn open_if_exists(&self, base: Base, path: &CStr) -> Result<Option<OwnedFd>> {
+    fn open_if_exists(&self, base: Base, path: &CStr) -> Result<Option<Fd>> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match nix::fcntl::openat(self.base(base)?, path, flags, Mode::empty()) {
             Err(Errno::ENOENT) => Ok(None),
-            other => other.map(Some),
+            other => other.map(|file| Some(sys::leave(file))),
         }
     }
 
@@ -199,11 +202,11 @@ impl<'a> Child<'a> {
         let private = libc::MS_PRIVATE;
         kernel::mount_setattr(self.root, 0, private, true)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let slash = nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())?;
+        let slash = sys::leave(nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())?);
         kernel::move_mount(self.root, slash.as_fd())
     }
 
-    fn mount(&self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<OwnedFd> {
+    fn mount(&self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<Fd> {
         let target = if resolve {
             self.resolve(target, OFlag::O_DIRECTORY)?
         } else {
@@ -220,6 +223,7 @@ impl<'a> Child<'a> {
             Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, c"/sys", true)?,
             other => other?,
         };
+        let clone = sys::leave(clone);
         let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         kernel::mount_setattr(clone.as_fd(), attributes, 0, true)?;
         let target = self.directory(Base::Root, c"sys", true)?;
@@ -230,31 +234,31 @@ impl<'a> Child<'a> {
 
     fn device(&mut self, source: &CStr, target: &CStr, device: (u32, u32)) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let node = nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?;
-        let stat = fstat(&node)?;
+        let node = sys::leave(nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?);
+        let stat = fstat(node)?;
         let expected = libc::makedev(device.0, device.1);
         if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != expected {
             return Err(Errno::ENXIO);
         }
-        let clone = kernel::open_tree_clone(node.as_fd(), c"", false)?;
+        let clone = sys::leave(kernel::open_tree_clone(node.as_fd(), c"", false)?);
         kernel::mount_setattr(clone.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false)?;
-        self.show_in_dev(&clone, target)?;
+        self.show_in_dev(clone, target)?;
         if device == (1, 3) {
             self.held.null = Some(clone);
         }
         Ok(())
     }
 
-    fn show_in_dev(&self, clone: &OwnedFd, name: &CStr) -> Result<()> {
+    fn show_in_dev(&self, clone: Fd, name: &CStr) -> Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let point = nix::fcntl::openat(self.dev()?, name, flags, Mode::S_IRUSR)?;
+        let point = sys::leave(nix::fcntl::openat(self.dev()?, name, flags, Mode::S_IRUSR)?);
         kernel::move_mount(clone.as_fd(), point.as_fd())
     }
 
     fn bind(&self, source: &CStr, target: &CStr, attributes: u64) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let source = nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?;
-        let clone = kernel::open_tree_clone(source.as_fd(), c"", true)?;
+        let source = sys::leave(nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?);
+        let clone = sys::leave(kernel::open_tree_clone(source.as_fd(), c"", true)?);
         let private = libc::MS_PRIVATE;
         kernel::mount_setattr(clone.as_fd(), attributes, private, true)?;
         let target = self.resolve(target, OFlag::empty())?;
@@ -264,11 +268,11 @@ impl<'a> Child<'a> {
     /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).
     fn open_files(&mut self) -> Result<()> {
         let target = self.directory(Base::Dev, c"shm", true)?;
-        let context = kernel::fsopen(c"tmpfs")?;
+        let context = sys::leave(kernel::fsopen(c"tmpfs")?);
         kernel::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
         kernel::fsconfig_create(context.as_fd())?;
         let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let mount = kernel::fsmount(context.as_fd(), attributes)?;
+        let mount = sys::leave(kernel::fsmount(context.as_fd(), attributes)?);
         kernel::move_mount(mount.as_fd(), target.as_fd())?;
         self.held.files = Some(mount);
         Ok(())
@@ -276,27 +280,27 @@ impl<'a> Child<'a> {
 
     fn file(&self, name: &CStr, target: &CStr, mut content: &[u8]) -> Result<()> {
         let target = self.resolve(target, OFlag::empty())?;
-        let files = self.held.files.as_ref().ok_or(Errno::EBADF)?;
+        let files = self.held.files.ok_or(Errno::EBADF)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?;
+        let file = sys::leave(nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?);
         while !content.is_empty() {
-            let written = nix::unistd::write(&file, content)?;
+            let written = nix::unistd::write(file, content)?;
             content = content.get(written..).unwrap_or_default();
         }
-        let clone = kernel::open_tree_clone(file.as_fd(), c"", false)?;
+        let clone = sys::leave(kernel::open_tree_clone(file.as_fd(), c"", false)?);
         kernel::move_mount(clone.as_fd(), target.as_fd())
     }
 
     fn close_files(&mut self) -> Result<()> {
         let Some(files) = self.held.files.take() else { return Ok(()) };
-        nix::unistd::fchdir(&files)?;
+        nix::unistd::fchdir(files)?;
         nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
         nix::unistd::chdir(c"/")
     }
 
     fn read_only(&self, base: Base, path: &CStr) -> Result<()> {
         let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
-        let clone = kernel::open_tree_clone(target.as_fd(), c"", false)?;
+        let clone = sys::leave(kernel::open_tree_clone(target.as_fd(), c"", false)?);
         kernel::mount_setattr(clone.as_fd(), MOUNT_ATTR_RDONLY, 0, false)?;
         kernel::move_mount(clone.as_fd(), target.as_fd())
     }
@@ -304,20 +308,20 @@ impl<'a> Child<'a> {
     /// The null device is the host's, checked: one inside could have been swapped for a link.
     fn mask(&mut self, base: Base, path: &CStr) -> Result<()> {
         let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
-        if fstat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
-            let null = self.held.null.as_ref().ok_or(Errno::EBADF)?;
-            let clone = kernel::open_tree_clone(null.as_fd(), c"", false)?;
+        if fstat(target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            let null = self.held.null.ok_or(Errno::EBADF)?;
+            let clone = sys::leave(kernel::open_tree_clone(null.as_fd(), c"", false)?);
             return kernel::move_mount(clone.as_fd(), target.as_fd());
         }
-        if let Some(empty) = &self.held.empty {
-            let clone = kernel::open_tree_clone(empty.as_fd(), c"", false)?;
+        if let Some(empty) = self.held.empty {
+            let clone = sys::leave(kernel::open_tree_clone(empty.as_fd(), c"", false)?);
             return kernel::move_mount(clone.as_fd(), target.as_fd());
         }
-        let context = kernel::fsopen(c"tmpfs")?;
+        let context = sys::leave(kernel::fsopen(c"tmpfs")?);
         kernel::fsconfig_string(context.as_fd(), c"nr_inodes", c"1")?;
         kernel::fsconfig_create(context.as_fd())?;
         let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let mount = kernel::fsmount(context.as_fd(), attributes)?;
+        let mount = sys::leave(kernel::fsmount(context.as_fd(), attributes)?);
         kernel::move_mount(mount.as_fd(), target.as_fd())?;
         self.held.empty = Some(mount);
         Ok(())
@@ -333,8 +337,8 @@ impl<'a> Child<'a> {
 
     fn open_terminal(&mut self) -> Result<()> {
         let peer = open_terminal(self.report, self.dev()?, self.uid, self.size.as_ref())?;
-        let clone = kernel::open_tree_clone(peer.as_fd(), c"", false)?;
-        self.show_in_dev(&clone, c"console")?;
+        let clone = sys::leave(kernel::open_tree_clone(peer.as_fd(), c"", false)?);
+        self.show_in_dev(clone, c"console")?;
         self.terminal = Some(peer);
         Ok(())
     }
@@ -346,16 +350,16 @@ pub(super) fn open_terminal(
     dev: BorrowedFd<'_>,
     uid: u32,
     size: Option<&Winsize>,
-) -> Result<OwnedFd> {
+) -> Result<Fd> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let master = nix::fcntl::openat(dev, c"pts/ptmx", flags, Mode::empty())?;
+    let master = sys::leave(nix::fcntl::openat(dev, c"pts/ptmx", flags, Mode::empty())?);
     // Somebody inside may have mounted or made something else there.
-    let real = nix::sys::statfs::fstatfs(&master)?.filesystem_type() == nix::sys::statfs::DEVPTS_SUPER_MAGIC;
-    if !real || fstat(&master)?.st_rdev != libc::makedev(5, 2) {
+    let real = nix::sys::statfs::fstatfs(master)?.filesystem_type() == nix::sys::statfs::DEVPTS_SUPER_MAGIC;
+    if !real || fstat(master)?.st_rdev != libc::makedev(5, 2) {
         return Err(Errno::ENXIO);
     }
-    let peer = sys::pty_peer(master.as_fd())?;
-    nix::unistd::fchown(&peer, Some(nix::unistd::Uid::from_raw(uid)), None)?;
+    let peer = sys::leave(sys::pty_peer(master.as_fd())?);
+    nix::unistd::fchown(peer, Some(nix::unistd::Uid::from_raw(uid)), None)?;
     if let Some(size) = size {
         sys::set_window_size(master.as_fd(), size)?;
     }
@@ -379,8 +383,8 @@ pub(super) fn no_new_privileges() -> Result<()> {
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-fn new_mount(new: &NewFs) -> Result<OwnedFd> {
-    let context = kernel::fsopen(&new.fs)?;
+fn new_mount(new: &NewFs) -> Result<Fd> {
+    let context = sys::leave(kernel::fsopen(&new.fs)?);
     let set = |key: &CStr, value: &CStr| {
         if value.is_empty() {
             kernel::fsconfig_flag(context.as_fd(), key)
@@ -396,7 +400,7 @@ fn new_mount(new: &NewFs) -> Result<OwnedFd> {
         set(key, value).ok();
     }
     kernel::fsconfig_create(context.as_fd())?;
-    kernel::fsmount(context.as_fd(), new.attributes)
+    kernel::fsmount(context.as_fd(), new.attributes).map(sys::leave)
 }
 
 fn ignore(result: Result<()>, harmless: Errno) -> Result<()> {

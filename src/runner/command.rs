@@ -3,7 +3,7 @@
 //! *child* code like [`child`](super::child).
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
@@ -15,13 +15,14 @@ use super::sys;
 type Result<T> = nix::Result<T>;
 
 /// What the failing step was doing, by number.
-pub(super) const STEPS: [&str; 6] = [
+pub(super) const STEPS: [&str; 7] = [
     "fork the command",
     "start a session",
     "take the terminal",
     "set user and groups",
     "change to the working directory",
     "close descriptors",
+    "die with the caller",
 ];
 
 /// *child*: reports a failed step of [`STEPS`] and ends.
@@ -31,7 +32,12 @@ pub(super) fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> ! {
 }
 
 /// *child*: becomes the command.
-pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<OwnedFd>, ignored: u64) -> ! {
+pub(super) fn start(
+    command: &Command,
+    report: BorrowedFd<'_>,
+    terminal: Option<BorrowedFd<'_>>,
+    ignored: u64,
+) -> ! {
     let must = |step: usize, result: Result<()>| {
         if let Err(errno) = result {
             fail(report, step, errno);
@@ -39,7 +45,7 @@ pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<
     };
     must(1, nix::unistd::setsid().map(drop));
     if let Some(terminal) = terminal {
-        must(2, take(terminal.as_fd()));
+        must(2, take(terminal));
     }
     let user = &command.user;
     let identity = sys::set_identity(user.uid, user.gid, Some(&user.groups)).or_else(|errno| match errno {
@@ -48,6 +54,9 @@ pub(super) fn start(command: &Command, report: BorrowedFd<'_>, terminal: Option<
         errno => Err(errno),
     });
     must(3, identity);
+    // After the identity, whose change would clear it. In a run the pid namespace sees to it; in an exec nothing
+    // else does.
+    must(6, super::child::die_with_parent(report));
     must(4, change_dir(&command.cwd));
     // The report moves to 3, everything above goes for good, and execve takes 3 with it.
     let report = match sys::keep_only(report) {

@@ -1,6 +1,6 @@
 //! What the child tells us: fixed-size messages over a socket that closes itself on `execve`.
 //!
-//! The child may not make text, so it sends numbers; [`read`](Channel::read) collects them and the caller, who
+//! The child may not make text, so it sends numbers; `read` collects them and the caller, who
 //! has the plan, turns them into words. The end of the stream means that the command has started or that the
 //! child is gone: nothing is left that could speak.
 

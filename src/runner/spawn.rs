@@ -1,7 +1,7 @@
 //! The parent's side: what is opened before the clone, the clone, and what the child says afterwards.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -67,7 +67,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
 pub(super) fn fork_command(
     command: &Command,
     report: &OwnedFd,
-    terminal: Option<OwnedFd>,
+    terminal: Option<BorrowedFd<'_>>,
     ignored: u64,
 ) -> ! {
     match sys::fork() {

@@ -141,10 +141,13 @@ pub(super) fn set_signal_mask(mask: u64) {
     };
 }
 
-/// *child*: gives one signal its default action.
+/// *child*: gives one signal its default action, also those that the C library keeps for itself.
 pub(super) fn default_signal(signal: c_int) {
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // struct kernel_sigaction is at most four words on every architecture; all zero is SIG_DFL.
+    let action = [0_u64; 4];
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: SIG_DFL runs no code of ours; the action outlives the call, the old one is not asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>()) };
 }
 
 /// *child*: reaps one ended child: its id and wait status, or `None` where none has ended.
@@ -194,6 +197,13 @@ pub(super) fn keep_only(file: BorrowedFd<'_>) -> Result<BorrowedFd<'static>> {
     close_from(4)?;
     // SAFETY: 3 is open, and stays so until this process executes something or ends.
     Ok(unsafe { BorrowedFd::borrow_raw(3) })
+}
+
+/// *child*: leaves a descriptor open until [`close_from`] closes all at once: one call instead of seventy.
+pub(super) fn leave(file: OwnedFd) -> BorrowedFd<'static> {
+    let raw = std::os::fd::IntoRawFd::into_raw_fd(file);
+    // SAFETY: nobody owns it any more, so it stays open until the child is done with all of them.
+    unsafe { BorrowedFd::borrow_raw(raw) }
 }
 
 /// *child*: makes `file` descriptor number `number` as well, not close-on-exec.

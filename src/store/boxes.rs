@@ -85,15 +85,16 @@ impl Store {
             _ => None,
         };
         let base = frozen.as_ref().map_or(base, Base::Node);
-        let kind = match (options.backend, base) {
-            (Some(kind), _) => kind,
-            // A copy of the whole machine is an import; a fork of it is an overlay wherever one works.
-            (None, Base::Host) => self.host_backend(),
-            (None, Base::Node(_)) => self.default_backend(),
-        };
         let draft = self.draft().context(intent)?;
-        let fork = ForkOptions { always_clone: options.always_clone, ephemeral: false };
-        let (record, _) = self.fork_into(&draft, base, kind, fork).context(intent)?;
+        let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
+        let (record, _) = match base {
+            Base::Node(node) => {
+                let kind = options.backend.unwrap_or_else(|| self.default_backend());
+                self.fork_into(&draft, node, kind, fork)
+            }
+            Base::Host => self.fork_host_into(&draft, options.backend, fork),
+        }
+        .context(intent)?;
         fault::point("create.forked");
         self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
     }
@@ -112,13 +113,17 @@ impl Store {
             _ => None,
         };
         let base = frozen.as_ref().map_or(base, Base::Node);
-        let kind = options.backend.unwrap_or_else(|| match base {
-            Base::Host => self.host_backend(),
-            Base::Node(_) => self.ephemeral_backend(),
-        });
         let draft = self.draft().context(intent)?;
-        let fork = ForkOptions { always_clone: options.always_clone, ephemeral: true };
-        let (record, parent) = self.fork_into(&draft, base, kind, fork).context(intent)?;
+        let fork =
+            ForkOptions { always_clone: options.always_clone, ephemeral: true, ..ForkOptions::default() };
+        let (record, parent) = match base {
+            Base::Node(node) => {
+                let kind = options.backend.unwrap_or_else(|| self.ephemeral_backend());
+                self.fork_into(&draft, node, kind, fork)
+            }
+            Base::Host => self.fork_host_into(&draft, options.backend, fork),
+        }
+        .context(intent)?;
         // The record says what the draft stands on: the sweep keeps that while the draft's lock is held.
         record.write(&draft.slot, Durability::Lazy).context(intent)?;
         let tree = if record.form == Form::Full {
@@ -216,25 +221,16 @@ impl Store {
         }
     }
 
-    /// The host can change under an overlay, but nothing else forks it in an instant.
-    fn host_backend(&self) -> Kind {
-        self.format().backend.unwrap_or_else(|| {
-            if self.backend(Kind::Overlay).is_ok() { Kind::Overlay } else { self.default_backend() }
-        })
-    }
-
-    /// Forks `base` into the draft; returns the record of an active node and the tree it was forked from.
+    /// Forks a node into the draft; returns the record of an active node and the tree it was forked from.
     fn fork_into(
         &self,
         draft: &Draft,
-        base: Base<'_>,
+        node: &Node,
         kind: Kind,
         options: ForkOptions,
     ) -> Result<(Record, Tree)> {
-        let backend = self.backend(kind)?;
-        let Base::Node(node) = base else { return self.fork_host_into(draft, kind, options) };
         let parent = self.tree(&self.node(&node.id)?)?;
-        let forked = backend.fork(&parent, &draft.slot, options)?;
+        let forked = self.backend(kind)?.fork(&parent, &draft.slot, options)?;
         let record = Record {
             form: forked.form,
             parent: Some(node.id.clone()),
@@ -245,11 +241,26 @@ impl Store {
         Ok((record, parent))
     }
 
-    /// An overlay stands on the running machine; every other backend makes a copy of it, which owes it nothing.
-    fn fork_host_into(&self, draft: &Draft, kind: Kind, options: ForkOptions) -> Result<(Record, Tree)> {
+    /// Forks the running machine into the draft: a snapshot of its root subvolume where the store shares its btrfs, an overlay
+    /// over `/` elsewhere, and a copy where that does not work either, or another backend was asked for.
+    fn fork_host_into(
+        &self,
+        draft: &Draft,
+        asked: Option<Kind>,
+        options: ForkOptions,
+    ) -> Result<(Record, Tree)> {
+        let chosen = asked.or(self.format.backend);
+        if chosen.is_none_or(|kind| kind == Kind::Btrfs) && self.backend(Kind::Btrfs).is_ok() {
+            match self.snapshot_host_into(draft, options) {
+                Err(error) if error.kind() == ErrorKind::CrossDevice => {}
+                other => return other,
+            }
+        }
+        let overlay_works = self.backend(Kind::Overlay).is_ok();
+        let kind =
+            chosen.unwrap_or_else(|| if overlay_works { Kind::Overlay } else { self.default_backend() });
         let backend = self.backend(kind)?;
-        host::make_base(&draft.slot, host::root())?;
-        let parent = host::parent_tree(&draft.slot);
+        let parent = self.host_parent(draft)?;
         let record = self.record(draft, kind, State::Active);
         if backend.capabilities().fork_form == Form::Delta {
             let forked = backend.fork(&parent, &draft.slot, options)?;
@@ -262,6 +273,25 @@ impl Store {
         backend.create(&draft.slot)?;
         let cost = self.copy_host(draft, &Dir::open(draft.slot.join(FS))?, clone)?;
         Ok((Record { cost, ..record }, parent))
+    }
+
+    fn snapshot_host_into(&self, draft: &Draft, options: ForkOptions) -> Result<(Record, Tree)> {
+        let parent = self.host_parent(draft)?;
+        let options = ForkOptions { outermost_only: true, ..options };
+        let forked = self.backend(Kind::Btrfs)?.fork(&parent, &draft.slot, options)?;
+        host::empty(&draft.slot.join(FS), &self.root)?;
+        let record = Record {
+            outside: Some(host::root().to_owned()),
+            baseline: forked.baseline,
+            cost: forked.cost,
+            ..self.record(draft, Kind::Btrfs, State::Active)
+        };
+        Ok((record, parent))
+    }
+
+    fn host_parent(&self, draft: &Draft) -> Result<Tree> {
+        host::make_base(&draft.slot, host::root())?;
+        Ok(host::parent_tree(&draft.slot))
     }
 
     fn seal_and_publish(
@@ -339,7 +369,6 @@ impl Store {
     fn freeze_in_place(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
         let box_name = node.name.as_ref().expect("the caller saw a name");
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
-        backend.seal(&tree)?;
         backend.barrier(&tree.slot)?;
         fault::point("freeze.synced");
         let above = self.stack_on(node)?;
@@ -351,6 +380,9 @@ impl Store {
             ..node.record.clone()
         };
         record.write(&tree.slot, Durability::Synced)?;
+        fault::point("freeze.recorded");
+        // Only now: an active box needs what this removes.
+        backend.seal(&tree)?;
         fault::point("freeze.sealed");
         // The name first: if we are cut off now, the box's name on a sealed node is mended when the box is next opened.
         let named = name.map_or(Ok(()), |name| self.link_name(name, &node.id));
@@ -389,7 +421,8 @@ impl Store {
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         let parent = self.parent_tree(node)?;
         let draft = self.draft()?;
-        let (form, baseline, cost) = if node.record.outside.is_some() {
+        let stands_outside = node.record.outside.is_some();
+        let (form, baseline, cost) = if stands_outside && node.record.form == Form::Delta {
             // What stands on the running machine would change with it: the node must stand alone.
             let target = draft.slot.join(FS);
             files::make_dir(&target)?;
@@ -397,7 +430,8 @@ impl Store {
                 flatten::flatten(&tree.layers(), &Dir::open(&target)?, self.userxattr(), CloneMode::Auto)?;
             (Form::Full, None, cost)
         } else {
-            let against = parent.as_ref().map(|parent| (parent, &node.record.baseline));
+            let against =
+                parent.as_ref().map(|parent| (parent, &node.record.baseline)).filter(|_| !stands_outside);
             let made = backend.snapshot(&tree, against, &draft.slot)?;
             (made.form, Some(made.baseline), made.cost)
         };
@@ -411,9 +445,9 @@ impl Store {
             ..self.record(&draft, node.record.backend, State::Committed)
         };
         let committed = self.seal_and_publish(draft, record, name, false)?;
-        if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full) {
+        if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full && !stands_outside) {
             // A full tree only remembers whom it is compared with; a delta stands where it stands.
-            self.link_child(&committed.id, &node.id)?;
+            self.link_child(&committed.id, &node.id, Durability::Synced)?;
             fault::point("freeze.linked");
             let record = Record { parent: Some(committed.id.clone()), baseline, ..node.record.clone() };
             record.write(&tree.slot, Durability::Synced)?;

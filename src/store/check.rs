@@ -8,7 +8,7 @@ use rootling_backends::{Context, ErrorKind, FS, Form, Result};
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::files;
+use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::{Index, Name, Node, ObjectId, State, Store, index};
 
@@ -195,7 +195,7 @@ impl Store {
                 }
                 Ok(_) if !self.child_link(parent, id).is_symlink() => {
                     if repair {
-                        self.link_child(parent, id)?;
+                        self.link_child(parent, id, Durability::Synced)?;
                     }
                     checked.add(
                         Severity::Problem,

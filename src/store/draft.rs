@@ -65,7 +65,7 @@ impl Store {
         record.write(&draft.slot, durability)?;
         fault::point("publish.recorded");
         if let Some(parent) = &record.parent {
-            self.link_child(parent, &draft.id)?;
+            self.link_child(parent, &draft.id, durability)?;
             fault::point("publish.linked");
         }
         files::rename_new(&draft.slot, &place)?;
@@ -91,12 +91,19 @@ impl Store {
         Ok(Node { id: draft.id.clone(), record: record.clone(), name: name.cloned() })
     }
 
-    /// Notes in the parent that it has a child.
-    pub(crate) fn link_child(&self, parent: &ObjectId, child: &ObjectId) -> Result<()> {
-        match files::link_new(&format!("../../{child}"), &self.child_link(parent, child)) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            other => other.context(|| format!("note child {child} of node {parent}")),
+    /// Notes in the parent that it has a child. Durable before the child is: removing the parent relies on it.
+    pub(crate) fn link_child(
+        &self,
+        parent: &ObjectId,
+        child: &ObjectId,
+        durability: Durability,
+    ) -> Result<()> {
+        let link = self.child_link(parent, child);
+        match files::link_new(&format!("../../{child}"), &link) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => other.context(|| format!("note child {child} of node {parent}"))?,
         }
+        if durability == Durability::Synced { files::sync_parent(&link) } else { Ok(()) }
     }
 
     /// Gives an object a name that nothing has.

@@ -32,7 +32,7 @@ pub struct Features {
 /// The content of `format`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Format {
-    /// [`VERSION`] of the program that made the store.
+    /// `VERSION` of the program that made the store.
     pub version: u32,
     /// What else one must know to use it. This program knows none yet.
     #[serde(default)]

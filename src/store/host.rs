@@ -1,16 +1,16 @@
 //! A fork of the machine it runs on: what of `/` stays out, and what such a fork stands on.
 //!
-//! The host's root is not ours to seal, so such a fork is an overlay over it, and what must stay out is blanked in the
+//! Where the store shares a btrfs with the root subvolume, a fork is a snapshot of that, emptied of what stays out.
+//! Elsewhere the host's root is not ours to seal, so a fork is an overlay over it, and what must stay out is blanked in the
 //! fork's own upper directory. (A layer of blanks between the two would lie *in* `/`, and OverlayFS refuses layers that lie in
 //! each other; an upper directory may.) Other file systems mounted below `/` stay out by themselves: OverlayFS looks at the
 //! one mount it is given.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use rootling_backends::attributes::{Attributes, Xattrs};
 use rootling_backends::marks::Marks;
-use rootling_backends::{Context, Dir, FS, Result, Tree};
+use rootling_backends::{Context, Dir, EntryType, FS, Result, Times, Tree, mount_table, reap};
 
 use super::files;
 
@@ -25,9 +25,12 @@ pub(crate) fn root() -> &'static Path {
     Path::new("/")
 }
 
-/// Makes in `slot` what [`parent_tree`] returns.
+/// Makes in `slot` what [`parent_tree`] returns. A second call does nothing.
 pub(crate) fn make_base(slot: &Path, outside: &Path) -> Result<()> {
     let base = slot.join(BASE);
+    if base.join(FS).is_symlink() {
+        return Ok(());
+    }
     files::make_dir(&base)?;
     files::link_new(&outside.to_string_lossy(), &base.join(FS))
 }
@@ -43,13 +46,52 @@ pub(crate) fn stays_out(path: &Path, store: &Path) -> bool {
     VOLATILE.iter().any(|name| path.starts_with(name)) || path.starts_with(store)
 }
 
+/// Returns the absolute paths that stay out; a store inside a volatile directory is out with that.
+fn out(store: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = VOLATILE.iter().map(|name| Path::new("/").join(name)).collect();
+    if !paths.iter().any(|path| store.starts_with(path)) {
+        paths.push(store.to_owned());
+    }
+    paths
+}
+
+/// Empties in `copy`, a snapshot of `/`, what stays out of it. O(entries there).
+pub(crate) fn empty(copy: &Path, store: &Path) -> Result<()> {
+    for path in out(store) {
+        let (mut dir, mut found) = (Dir::open(copy)?, true);
+        for component in path.components().filter(|component| *component != Component::RootDir) {
+            match dir.open_dir(component.as_os_str()) {
+                Ok(below) => dir = below,
+                // Not there, or a link: then nothing of it is in the copy.
+                Err(_) => {
+                    found = false;
+                    break;
+                }
+            }
+        }
+        if !found {
+            continue;
+        }
+        let times = Times::of(&dir.stat_self()?);
+        for entry in dir.entries()? {
+            // Every component up to here is a directory of a copy that nobody else can reach yet.
+            let victim = dir.path().join(&entry.name);
+            if entry.entry_type == Some(EntryType::Directory) {
+                reap::reap(&victim)?;
+            } else {
+                dir.unlink(&entry.name)?;
+            }
+        }
+        dir.set_times(".", times)?;
+    }
+    Ok(())
+}
+
 /// Blanks in the directory `layer` the volatile directories and the store itself. A few system calls.
 pub(crate) fn blank(layer: &Path, store: &Path, userxattr: bool) -> Result<()> {
     files::make_dir(layer)?;
     let top = Dir::open(root())?;
-    let volatile: Vec<PathBuf> = VOLATILE.iter().map(|name| Path::new("/").join(name)).collect();
-    let store = Some(store.to_owned()).filter(|store| !volatile.iter().any(|path| store.starts_with(path)));
-    for path in volatile.into_iter().chain(store) {
+    for path in out(store) {
         let blanked = blank_one(&top, &Dir::open(layer)?, &path, &Marks::new(userxattr));
         blanked.context(|| format!("blank {path:?} in the fork"))?;
     }
@@ -94,53 +136,11 @@ pub(crate) fn is_mounted(slot: &Path) -> Result<bool> {
 
 /// Returns where the tree in `slot` is mounted in this mount namespace.
 ///
-/// A bind mount shows the tree as the mount's root, an overlay (by `mount.rs` in backends) as its source
-/// (proc_pid_mountinfo(5), fields 4 and 10).
+/// A bind mount shows the tree as the mount's root, an overlay (by `mount.rs` in backends) as its source.
 pub(crate) fn mounted_at(slot: &Path) -> Result<Vec<PathBuf>> {
-    let id = slot.file_name().unwrap_or_default().to_string_lossy();
-    let mark = format!("/{id}/{FS}");
-    let table = fs::read_to_string("/proc/self/mountinfo").context(|| "read(\"/proc/self/mountinfo\")")?;
-    let mut places = Vec::new();
-    for line in table.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let Some(dash) = words.iter().position(|word| *word == "-") else { continue };
-        let source = words.get(dash + 2).copied().unwrap_or_default();
-        if words.len() > 4 && (words[3].ends_with(&mark) || source.ends_with(&mark)) {
-            places.push(PathBuf::from(unescape(words[4])));
-        }
-    }
-    Ok(places)
-}
-
-/// Undoes the kernel's octal escapes (`\040` for a blank).
-fn unescape(text: &str) -> String {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let code: Option<u32> = (byte == b'\\')
-            .then(|| {
-                bytes
-                    .clone()
-                    .take(3)
-                    .try_fold(0, |code, digit| Some(code * 8 + char::from(digit).to_digit(8)?))
-            })
-            .flatten();
-        match code.and_then(|code| u8::try_from(code).ok()) {
-            Some(code) => {
-                plain.push(code);
-                bytes.nth(2);
-            }
-            None => plain.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&plain).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn mount_points_with_blanks_are_read() {
-        assert_eq!(super::unescape("/a\\040b\\134c"), "/a b\\c");
-        assert_eq!(super::unescape("/plain\\9"), "/plain\\9");
-    }
+    let id = slot.file_name().unwrap_or_default();
+    let mark = Path::new(id).join(FS);
+    let mounts = mount_table::read()?.into_iter();
+    let ours = mounts.filter(|mounted| mounted.root.ends_with(&mark) || mounted.source.ends_with(&mark));
+    Ok(ours.map(|mounted| mounted.place).collect())
 }

@@ -30,7 +30,7 @@ pub enum State {
 /// The record of one object. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// [`SCHEMA`] of the program that wrote it.
+    /// `SCHEMA` of the program that wrote it.
     pub schema: u32,
     /// The object's id, as its directory is named.
     pub id: ObjectId,

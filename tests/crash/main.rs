@@ -1,2 +1,84 @@
-//! placeholder
-fn main() {}
+//! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
+//!
+//! Trials: `fault/file-system/operation` (all points of the operation), `kill/file-system`, `powercut/file-system`.
+//! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
+//! builds with debug assertions.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed trial")]
+
+mod fault;
+mod kill;
+mod powercut;
+mod scenario;
+mod store;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "random operations and backends' mounts are the conformance kit's")]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::support::host::{FileSystem, Host};
+use crate::support::require::{Outcome, completion, missing};
+
+const FILE_SYSTEMS: [FileSystem; 3] = [FileSystem::Btrfs, FileSystem::Xfs, FileSystem::Ext4];
+
+type Ground = Result<PathBuf, String>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        let nowhere = |_, _: &str| Err("only listed".to_owned());
+        return libtest_mimic::run(&arguments, trials(nowhere, Path::new("/"))).exit_code();
+    }
+    // Before any thread is made: the mount namespace belongs to all of them.
+    let host = Host::enter();
+    let scratch = host.as_ref().map_or_else(|_| PathBuf::new(), |host| host.path("scratch"));
+    let ground = |sort: FileSystem, name: &str| -> Ground {
+        host.as_ref().map_err(Clone::clone)?.file_system(sort, name, 4 << 30)
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials(ground, &scratch));
+    drop(host);
+    conclusion.exit_code()
+}
+
+fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    // What can clone an image at one moment.
+    let outer = ground(FileSystem::Xfs, "outer");
+    for sort in FILE_SYSTEMS {
+        let place = ground(sort, sort.name());
+        for operation in fault::OPERATIONS {
+            let name = format!("fault/{sort}/{}", operation.name);
+            trials.push(trial(name, sort, &place, scratch, |place, scratch| {
+                fault::run(*operation, place, scratch)
+            }));
+        }
+        trials.push(trial(format!("kill/{sort}"), sort, &place, scratch, kill::run));
+        let cut = move |outer: &Path, scratch: &Path| powercut::run(sort, outer, scratch);
+        trials.push(trial(format!("powercut/{sort}"), sort, &outer, scratch, cut));
+    }
+    trials
+}
+
+/// Makes a trial with directories of its own on the file system and beside it.
+fn trial(
+    name: String,
+    sort: FileSystem,
+    place: &Ground,
+    scratch: &Path,
+    run: impl FnOnce(&Path, &Path) -> Outcome + Send + 'static,
+) -> Trial {
+    let part = name.replace('/', "-");
+    let (place, scratch) = (place.clone(), scratch.join(&part));
+    Trial::ignorable_test(name, move || match place {
+        Err(reason) => missing(sort, &reason),
+        Ok(place) => {
+            let place = place.join(part);
+            std::fs::create_dir_all(&place).map_err(|error| format!("mkdir {place:?}: {error}"))?;
+            completion(run(&place, &scratch))
+        }
+    })
+}

@@ -1,0 +1,67 @@
+//! Random programs: whatever they do, tree and value agree, and `changes` says what the value says.
+
+use rootling_backends::DiffOptions;
+
+use crate::cases::{Case, case};
+use crate::setup::{Fork, Setup};
+use crate::support::compare::{assert_tree_eq, diff, lines};
+use crate::support::ops::Walk;
+use crate::support::require::Outcome;
+use crate::support::rng::Rng;
+use crate::support::tree::TreeValue;
+
+pub(crate) const CASES: &[Case] = &[case!(random_operations)];
+
+const ROUNDS: u64 = 6;
+
+/// `ROOTLING_SEED=n` repeats a failure.
+fn random_operations(s: &Setup) -> Outcome {
+    let seed = Rng::seed();
+    for round in seed..seed + ROUNDS {
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one_history(s, round)));
+        if let Err(cause) = run {
+            let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
+            panic!("ROOTLING_SEED={round}: {text}");
+        }
+    }
+    Ok(())
+}
+
+/// A tree grown at random, then a chain of forks, each checked against the model and the model's diff.
+fn one_history(s: &Setup, seed: u64) {
+    let mut rng = Rng::new(seed);
+    let tree = s.create(&TreeValue::empty());
+    let mut walk = Walk::new(s.view(&tree), false, Rng::new(rng.next()));
+    s.edit(&tree, |root| walk.run(root, 120));
+    s.backend.seal(&tree).unwrap();
+    let (mut parent, mut value) = (tree, walk.value);
+    for _ in 0..3 {
+        let fork = s.fork(&parent);
+        let before = value.clone();
+        let mut walk = Walk::new(value, s.makes_deltas(), Rng::new(rng.next()));
+        s.edit(&fork.tree, |root| walk.run(root, 50));
+        check(s, &fork, &before, &walk.value);
+        // Half of the walk comes after a snapshot, in a tree that has been mounted before.
+        let (snapshot, taken) = s.snapshot(&fork);
+        let at_snapshot = walk.value.clone();
+        assert_tree_eq(&s.view(&snapshot), &s.view(&fork.tree), "snapshot");
+        s.edit(&fork.tree, |root| walk.run(root, 30));
+        check(s, &fork, &before, &walk.value);
+        let since = Fork { tree: fork.tree.clone(), parent: snapshot, baseline: taken.baseline };
+        check(s, &since, &at_snapshot, &walk.value);
+        s.backend.seal(&fork.tree).unwrap();
+        (parent, value) = (fork.tree, walk.value);
+    }
+}
+
+fn check(s: &Setup, fork: &Fork, before: &TreeValue, after: &TreeValue) {
+    let view = s.view(&fork.tree).without_times();
+    assert_tree_eq(&view, &after.clone().without_times(), "tree against the model");
+    let options = DiffOptions::default();
+    assert_eq!(
+        lines(&s.changes(fork, options)),
+        lines(&diff(before, after, options)),
+        "changes against the model"
+    );
+    s.assert_changes_exact(fork);
+}

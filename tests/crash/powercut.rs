@@ -1,0 +1,98 @@
+//! The power goes: what was acknowledged must be on the disk.
+//!
+//! The store lies on a file system in an image file, which itself lies on XFS. FICLONE of the image while work goes on is what a
+//! disk holds at that moment: whatever was only in memory is missing. Each clone is mounted after the original is gone.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rootling_backends::sys;
+
+use crate::scenario::{Known, assert_holds, change, changed, source, write_source};
+use crate::store::Store;
+use crate::support::host::FileSystem;
+use crate::support::mounted::unmount;
+use crate::support::require::{Outcome, Skip};
+
+const CUTS: usize = 4;
+
+pub(crate) fn run(sort: FileSystem, outer: &Path, scratch: &Path) -> Outcome {
+    let at = outer.join(format!("cut-{sort}"));
+    let inner = scratch.join(format!("inner-{sort}"));
+    std::fs::create_dir_all(&at).unwrap();
+    let image = at.join("image");
+    sort.make(&image, 1 << 30, &inner).map_err(Skip::because)?;
+    let source_dir = write_source(&at.join("source"));
+    let store = Store::new(inner.join("store"), scratch);
+    store.run(&["init"]);
+    let worked = std::panic::catch_unwind(|| cuts(&store, &source_dir, &image));
+    unmount(&inner);
+    let cuts = worked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+    for (index, told) in cuts.iter().enumerate() {
+        let clone = image.with_extension(format!("{index}"));
+        sort.mount_image(&clone, &inner).unwrap();
+        let checked = std::panic::catch_unwind(|| assert_survived(&store, told, &format!("cut {index}")));
+        unmount(&inner);
+        std::fs::remove_file(&clone).unwrap();
+        checked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+    }
+    Ok(())
+}
+
+/// Works, and in between takes clones of the image; returns what had been acknowledged before each.
+fn cuts(store: &Store, source_dir: &Path, image: &Path) -> Vec<Known> {
+    let (told, stop) = (Mutex::new(Known::new()), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| work(store, source_dir, &told, &stop));
+        let mut cuts = Vec::new();
+        for index in 0..CUTS {
+            // Moments spread over the rhythm of the work, the first after something was acknowledged.
+            while told.lock().unwrap().len() < index + 2 && !worker.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(17 * index as u64));
+            cuts.push(told.lock().unwrap().clone());
+            let clone = std::fs::File::create(image.with_extension(format!("{index}"))).unwrap();
+            let source = std::fs::File::open(image).unwrap();
+            sys::ficlone(clone.as_fd(), source.as_fd()).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        worker.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+        cuts
+    })
+}
+
+/// Imports, and changes and commits boxes, until told to stop; only committed trees are promised to last.
+fn work(store: &Store, source_dir: &Path, told: &Mutex<Known>, stop: &AtomicBool) {
+    let from = format!("dir:{}", source_dir.display());
+    for step in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let (base, work, one) = (format!("base{step}"), format!("work{step}"), format!("one{step}"));
+        store.run(&["import", &from, &base]);
+        told.lock().unwrap().insert(base.clone(), source());
+        store.run(&["create", &base, &work]);
+        store.in_tree(&work, change);
+        store.run(&["commit", &work, &one]);
+        told.lock().unwrap().insert(one, changed());
+    }
+}
+
+/// Asserts that fsck is content and every acknowledged tree whole; and that the store works on.
+#[track_caller]
+fn assert_survived(store: &Store, told: &Known, when: &str) {
+    store.assert_clean(when);
+    let names = store.names();
+    for (name, value) in told {
+        assert!(names.contains(name), "{when}: {name} was acknowledged and is gone");
+        store.assert_tree(name, value, when);
+    }
+    store.run(&["prune"]);
+    store.assert_clean(&format!("{when}, pruned"));
+    store.assert_can_be_emptied(when);
+    assert_holds(store, &Known::new(), when);
+}
