@@ -13,6 +13,7 @@
 //! | `edits` | ten edits, and whether they were found |
 //! | `cases` | what is measured and what makes it fair or unfair |
 //! | `enter` | the loop of the commands that run a command |
+//! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
 //! | `aims` | what rootling wants to be, and whether it is |
 //! | `facts`, `report`, `plot` | the machine, the tables, the picture |
@@ -26,6 +27,7 @@ mod enter;
 mod facts;
 mod fixture;
 mod life;
+mod load;
 mod options;
 mod ours;
 mod peers;

@@ -76,7 +76,7 @@ impl Options {
     pub(crate) fn fork_rounds(&self, entries: usize) -> usize {
         let default = match (self.quick, entries > 20_000) {
             (true, _) => 3,
-            (false, true) => 7,
+            (false, true) => 5,
             (false, false) => 15,
         };
         self.rounds.unwrap_or(default).max(1)
@@ -84,7 +84,7 @@ impl Options {
 
     /// Returns how often a command is run.
     pub(crate) fn command_rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 10 } else { 60 }).max(1)
+        self.rounds.unwrap_or(if self.quick { 10 } else { 40 }).max(1)
     }
 }
 

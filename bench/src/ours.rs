@@ -44,7 +44,9 @@ impl Contender for Ours {
     fn fork(&mut self) -> Result<Duration> {
         let start = Instant::now();
         std::fs::create_dir(&self.slot).context(|| format!("mkdir({:?})", self.slot))?;
-        let forked = self.backend.fork(&self.parent, &self.slot, ForkOptions::default())?;
+        let always_clone = self.backend.kind() == Kind::Reflink;
+        let options = ForkOptions { always_clone, ..ForkOptions::default() };
+        let forked = self.backend.fork(&self.parent, &self.slot, options)?;
         let time = start.elapsed();
         let tree = match forked.form {
             Form::Full => Tree::full(&self.slot),

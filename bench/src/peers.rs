@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rootling_backends::{Context, Dir, Result, sys};
+use rootling_backends::{Context, Dir, Error, ErrorKind, Result, sys};
 
-use crate::command::{command, timed};
+use crate::command::{command, output, timed};
 use crate::contender::{Contender, View};
 
 /// `cp -a` and `rm -rf`.
@@ -131,7 +131,17 @@ impl Contender for BareIoctl {
 }
 
 /// A deleted subvolume is freed by a kernel thread: wait for it, or the next contender shares the disk with it.
+///
+/// `btrfs subvolume sync` would do, but sleeps for whole seconds.
 pub(crate) fn wait_for_cleaner(path: &Path) -> Result<()> {
     let directory = path.parent().expect("a fork lies in a directory");
-    timed(command("btrfs", ["subvolume", "sync"]).arg(directory)).map(drop)
+    // Wakes the thread.
+    timed(command("btrfs", ["filesystem", "sync"]).arg(directory))?;
+    for _ in 0..1000 {
+        if output(command("btrfs", ["subvolume", "list", "-d"]).arg(directory))?.trim().is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(Error::new(ErrorKind::Busy, "deleted subvolumes are not freed after 20 seconds"))
 }

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Result};
@@ -13,9 +14,9 @@ use crate::command::{command, output, timed};
 use crate::contender::{Contender, Found, View};
 use crate::trees::Archive;
 
-/// What podman calls the tree and its fork.
-const IMAGE: &str = "localhost/bench";
-const BOX: &str = "bench";
+/// What podman calls the tree and its fork: apart, because `podman diff` takes a name for an image's first.
+const IMAGE: &str = "localhost/bench-tree";
+const BOX: &str = "bench-fork";
 
 /// One driver with its storage.
 #[derive(Debug)]
@@ -23,12 +24,19 @@ pub(crate) struct Podman {
     name: String,
     driver: &'static str,
     directory: PathBuf,
+    /// Apart from the rest: podman takes no path of more than 50 characters for it.
+    run: PathBuf,
 }
+
+/// How many storages this process made so far.
+static STORAGES: AtomicUsize = AtomicUsize::new(0);
 
 impl Podman {
     /// Makes the storage in the empty `directory` and imports the archive.
     pub(crate) fn new(driver: &'static str, directory: PathBuf, archive: &Archive) -> Result<Self> {
-        let podman = Self { name: Self::name_of(driver), driver, directory };
+        let number = STORAGES.fetch_add(1, Ordering::Relaxed);
+        let run = PathBuf::from(format!("/run/rootling-bench.{}.{number}", std::process::id()));
+        let podman = Self { name: Self::name_of(driver), driver, directory, run };
         timed(podman.command(["import", "--quiet"]).arg(&archive.path).arg(IMAGE))?;
         Ok(podman)
     }
@@ -47,7 +55,7 @@ impl Podman {
         };
         command.env("TMPDIR", &self.directory);
         command.arg(option("--root=", &self.directory.join("root")));
-        command.arg(option("--runroot=", &self.directory.join("run")));
+        command.arg(option("--runroot=", &self.run));
         command.args(["--storage-driver", self.driver, "--cgroup-manager=cgroupfs", "--events-backend=none"]);
         command.args(["--log-level=error", "--runtime=runc"]).args(words);
         command
@@ -59,6 +67,14 @@ impl Podman {
         command.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000", "--cgroupns=private", IMAGE]);
         command.args(inside);
         command
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        // Best effort: podman mounts its run directory on itself, in this process's namespace only.
+        drop(timed(command("umount", ["--recursive", "--lazy", "--quiet"]).arg(&self.run)));
+        drop(std::fs::remove_dir_all(&self.run));
     }
 }
 

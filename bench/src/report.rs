@@ -78,6 +78,15 @@ fn summary(facts: &Facts, samples: &Samples) -> String {
     let mut text = String::new();
     line(&mut text, format_args!("# Run of {}\n", facts.date));
     facts.lines().iter().for_each(|fact| line(&mut text, format_args!("- {fact}")));
+    if let Some(Summary { median, min, n, .. }) = Summary::of(samples.processors.clone()) {
+        line(
+            &mut text,
+            format_args!(
+                "- {median:.2} of {} cores could be had (median of {n} looks between the rounds, least {min:.2}): others use this machine too",
+                facts.cores
+            ),
+        );
+    }
     line(
         &mut text,
         format_args!(
@@ -140,7 +149,9 @@ fn place(key: &Key) -> (usize, std::cmp::Reverse<&'static str>) {
 fn ratio(case: &Case, key: &Key, median: f64, samples: &Samples) -> String {
     let beside = |peer: &&'static str| {
         let theirs = samples.median(key.case, key.file_system, key.tree, peer)?;
-        Some(format!("{:.2} of {peer}", median / theirs))
+        let ratio = median / theirs;
+        let digits = if ratio < 0.1 { 4 } else { 2 };
+        Some(format!("{ratio:.digits$} of {peer}"))
     };
     (case.peer)(&key.contender).iter().find_map(beside).unwrap_or_default()
 }

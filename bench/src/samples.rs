@@ -36,6 +36,8 @@ pub(crate) struct Samples {
     scratch: String,
     pub(crate) taken: Vec<Sample>,
     pub(crate) not_run: Vec<NotRun>,
+    /// How many processors could be had, before each round of forks.
+    pub(crate) processors: Vec<f64>,
     /// File system, tree, contender, what was proved.
     pub(crate) proofs: Vec<String>,
 }
@@ -44,7 +46,7 @@ impl Samples {
     /// `scratch` is the path that no reason shows.
     pub(crate) fn new(scratch: &Path) -> Self {
         let scratch = scratch.to_string_lossy().into_owned();
-        Self { scratch, taken: Vec::new(), not_run: Vec::new(), proofs: Vec::new() }
+        Self { scratch, taken: Vec::new(), not_run: Vec::new(), processors: Vec::new(), proofs: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, key: Key, round: usize, value: f64) {

@@ -12,7 +12,7 @@ pub(crate) const FORK: Case = Case {
     fairness: "rootling's backends are called as a library, the bare ioctl is one system call on open directories; cp, btrfs and podman pay for \
         starting a process (1 to 2 ms; podman, whose `create` also writes a container's record, some 50 ms and more). Overlay forks are not mounted \
         yet: see `run`. A btrfs snapshot is durable when it returns, the others are not: see the next table. rootling's reflink and copy use all \
-        cores and also write down which directory stood where, for later searches; cp uses one core and keeps nothing. cp clones file data, \
-        and so does rootling's reflink: both fail rather than copy (rootling's own proof is the equal count of blocks shared).",
+        cores and also write down which directory stood where, for later searches; cp uses one core and keeps nothing. Both cp \
+        --reflink=always and rootling's reflink are told to fail rather than copy a file.",
     peer: same_means,
 };
