@@ -377,12 +377,12 @@ fn exec_joins_the_box_with_the_same_limits() {
     let Some(fixture) = fixture(&["sh", "-c", "echo here > /tmp/mark; exec sleep 1000"]) else { return };
     let mut child = fixture.start(&mut fixture.command());
     wait_until(|| fixture.root().join("tmp/mark").exists());
-    let script = "hostname; cat /tmp/mark; ls /proc/$$/fd | wc -l; grep -E 'CapInh|NoNew' /proc/self/status
+    let script = "hostname; cat /tmp/mark; ls /proc/self/fd | wc -l; grep -E 'CapInh|NoNew' /proc/self/status
         ps | grep -c 'slee[p] 1000'; exit 9";
     let output = parts(&fixture.exec(&process(&["sh", "-c", script])));
     assert_eq!(
         (output.0, output.1.as_str()),
-        (9, "inside\nhere\n3\nCapInh:\t0000000000000000\nNoNewPrivs:\t1\n1\n")
+        (9, "inside\nhere\n4\nCapInh:\t0000000000000000\nNoNewPrivs:\t1\n1\n")
     );
     assert_eq!(fixture.exec(&process(&["nowhere"])).status.code(), Some(127));
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
@@ -512,4 +512,13 @@ fn a_private_user_namespace_hides_the_hosts_root() {
     assert_eq!((status, output.lines().last()), (0, Some("made")), "{output} {error}");
     let meta = std::fs::metadata(fixture.root().join("mine")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&meta), 300_000);
+}
+
+#[test]
+fn a_terminal_that_was_closed_inside_does_not_hang_up_and_may_be_opened_again() {
+    let script = "exec 0<&- 1>&- 2>&-; sleep 0.5; exec > /dev/tty; echo again; exit 7";
+    let Some(mut fixture) = fixture(&["sh", "-c", script]) else { return };
+    fixture.spec.process.tty = Tty::On;
+    let (status, output, _) = parts(&fixture.run());
+    assert_eq!((status, output.as_str()), (7, "again\r\n"));
 }

@@ -59,6 +59,7 @@ pub(super) fn relay(guest: BorrowedFd<'_>, signals: &SignalFd, master: Option<Ow
         raw: master.as_ref().and_then(|_| Raw::enter()),
         input_open: master.is_some(),
         master,
+        deserted: false,
         typed: VecDeque::new(),
         buffer: vec![0; 32 * 1024],
     };
@@ -74,8 +75,10 @@ struct Relay<'a> {
     guest: BorrowedFd<'a>,
     signals: &'a SignalFd,
     raw: Option<Raw>,
-    /// The box's terminal, until nobody inside has it open.
+    /// The box's terminal. It stays open to the end: closing it would hang up on a command that only closed its own side.
     master: Option<OwnedFd>,
+    /// Has nobody inside the terminal open? It is looked at again from time to time: somebody may open it anew.
+    deserted: bool,
     input_open: bool,
     /// What was typed and does not fit into the terminal yet.
     typed: VecDeque<u8>,
@@ -116,20 +119,23 @@ impl Relay<'_> {
         }
     }
 
-    fn wait(&self) -> Result<Ready> {
+    fn wait(&mut self) -> Result<Ready> {
         let stdin = io::stdin();
+        let deserted = std::mem::take(&mut self.deserted);
         let mut files = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.guest, PollFlags::POLLIN),
         ];
-        if let Some(master) = &self.master {
+        if let Some(master) = self.master.as_ref().filter(|_| !deserted) {
             let room = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
             files.push(PollFd::new(master.as_fd(), PollFlags::POLLIN | room));
             if self.input_open && self.typed.is_empty() {
                 files.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
             }
         }
-        match poll(&mut files, PollTimeout::NONE) {
+        // A deserted terminal is always "ready": asking for it would spin.
+        let timeout = if deserted { PollTimeout::from(100_u8) } else { PollTimeout::NONE };
+        match poll(&mut files, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::call("poll(box)", errno)),
         }
@@ -149,9 +155,9 @@ impl Relay<'_> {
         let Some(master) = &self.master else { return Ok(false) };
         match nix::unistd::read(master, &mut self.buffer) {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
-            // EIO: nobody inside has the terminal open any more.
+            // EIO: nobody inside has the terminal open.
             Ok(0) | Err(_) => {
-                self.master = None;
+                self.deserted = true;
                 Ok(false)
             }
             Ok(length) => write_out(&self.buffer[..length]).map(|()| true),
