@@ -122,7 +122,7 @@ impl Reaper {
             return Ok(1);
         }
         let (mut names, mut directories) = (Vec::new(), Vec::new());
-        for entry in dir.entries()? {
+        for entry in dir.entries_once()? {
             let kind = walk::type_of(&dir, &entry)?;
             if kind == EntryType::Directory { directories.push(entry.name) } else { names.push(entry.name) }
         }
