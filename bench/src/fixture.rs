@@ -98,6 +98,8 @@ pub(crate) struct Loop {
     kind: FileSystem,
     image: PathBuf,
     mounted_at: PathBuf,
+    /// The same file system without access times: who looks here leaves no trace.
+    quiet: PathBuf,
 }
 
 impl Loop {
@@ -111,11 +113,20 @@ impl Loop {
         timed(command(mkfs, flags).arg(&image))?;
         std::fs::create_dir(&mounted_at).context(|| format!("mkdir({mounted_at:?})"))?;
         timed(command("mount", ["-o", "loop"]).arg(&image).arg(&mounted_at))?;
-        Ok(Self { kind, image, mounted_at })
+        let quiet = scratch.path().join(format!("{kind}-quiet"));
+        std::fs::create_dir(&quiet).context(|| format!("mkdir({quiet:?})"))?;
+        timed(command("mount", ["--bind"]).arg(&mounted_at).arg(&quiet))?;
+        timed(command("mount", ["-o", "remount,bind,noatime"]).arg(&quiet))?;
+        Ok(Self { kind, image, mounted_at, quiet })
     }
 
     pub(crate) fn kind(&self) -> FileSystem {
         self.kind
+    }
+
+    /// Returns the same place by a mount that does not move access times; a place elsewhere stays as it is.
+    pub(crate) fn quietly(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.mounted_at).map_or_else(|_| path.to_owned(), |below| self.quiet.join(below))
     }
 
     /// Makes a new directory on it.
@@ -129,7 +140,9 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         // Best effort: podman's own mounts below it go too; what cannot be unmounted goes with the namespace.
-        drop(timed(command("umount", ["--recursive", "--lazy"]).arg(&self.mounted_at)));
+        for place in [&self.quiet, &self.mounted_at] {
+            drop(timed(command("umount", ["--recursive", "--lazy"]).arg(place)));
+        }
         drop(std::fs::remove_file(&self.image));
     }
 }

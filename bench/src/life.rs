@@ -12,7 +12,7 @@ use walkdir::WalkDir;
 
 use crate::cases::{CHANGES, DELETE, DURABLE, FIRST_WRITE, FORK};
 use crate::command::{command, output};
-use crate::contender::{Contender, Found, View};
+use crate::contender::{Contender, Found};
 use crate::edits::Edits;
 use crate::fixture::{FileSystem, Loop};
 use crate::load;
@@ -136,21 +136,29 @@ impl<'a> Stage<'a> {
         let view = contender.view()?;
         let strictness =
             if name.starts_with("podman") { Strictness::WithAdditions } else { Strictness::Exact };
-        self.inventory.check(view.path(), strictness)?;
+        let place = self.fixture.quietly(view.path());
+        self.inventory.check(&place, strictness)?;
         if round == 0 {
-            self.inventory.check_bytes(view.path(), strictness)?;
+            self.inventory.check_bytes(&place, strictness)?;
         }
         self.sync()?;
         let marker = self.marker()?;
-        add(FIRST_WRITE.id, &name, self.edits.first_write(view.path())?);
-        self.edits.make_rest(view.path())?;
+        add(FIRST_WRITE.id, &name, self.edits.first_write(&place)?);
+        self.edits.make_rest(&place)?;
         if contender.is_ours() {
-            for (walker, time) in self.walk(&view, &marker)? {
+            for (walker, time) in self.walk(&place, &marker)? {
                 add(CHANGES.id, &format!("{walker} of the fork by {name}"), time);
             }
         }
-        drop(view);
         let changes = contender.changes()?;
+        if contender.is_ours() && place != view.path() {
+            stat_walk(view.path(), &marker)?;
+            if let Some((time, found)) = contender.changes()? {
+                self.edits.check_exact(&found)?;
+                add(CHANGES.id, &format!("{name}, all directories read before"), time);
+            }
+        }
+        drop(view);
         self.sync()?;
         add(DELETE.id, &name, contender.delete()?);
         contender.settle()?;
@@ -187,13 +195,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Finds the edits by walking the fork: once by ourselves, once by find(1).
-    fn walk(&self, view: &View, marker: &Path) -> Result<[(&'static str, Duration); 2]> {
-        let (walk, found) = stat_walk(view.path(), marker)?;
+    fn walk(&self, fork: &Path, marker: &Path) -> Result<[(&'static str, Duration); 2]> {
+        let (walk, found) = stat_walk(fork, marker)?;
         self.edits.check_found(&found, false)?;
         // What /proc calls self is another one there.
-        let path = match view.path().strip_prefix("/proc/self") {
+        let path = match fork.strip_prefix("/proc/self") {
             Ok(rest) => Path::new("/proc").join(std::process::id().to_string()).join(rest),
-            Err(_) => view.path().to_owned(),
+            Err(_) => fork.to_owned(),
         };
         let mut find = command("find", ["-H"]);
         find.arg(path).args(["-mindepth", "1", "-cnewer"]).arg(marker);
