@@ -125,14 +125,13 @@ pub fn is_supported(tree: &Dir) -> Result<bool> {
     Ok(system.filesystem_type() != TMPFS_MAGIC)
 }
 
-/// Puts a fence behind the finished, quiet `tree` in `slot`. O(directories).
-pub fn set(slot: &Dir, tree: &Dir) -> Result<Baseline> {
+/// Puts a fence behind the finished, quiet `tree` in `slot`, of which these are the [`directories`].
+pub fn set(slot: &Dir, tree: &Dir, directories: &[(u64, PathBuf)]) -> Result<Baseline> {
     if !is_supported(tree)? {
         return Ok(Baseline::None);
     }
-    let directories = directories(tree)?;
     let fence = Fence::mark_after(slot, tree)?;
-    write_directories(slot, &fence, &directories)?;
+    write_directories(slot, &fence, directories)?;
     Ok(fence.baseline())
 }
 

@@ -16,6 +16,16 @@ use crate::merge::Merge;
 /// of the topmost layer that has it. O(entries of all layers), on all cores, one open directory for each thread and side:
 /// the layers' roots stay open. A failure leaves what was made; nothing is synced.
 pub fn flatten(layers: &[PathBuf], target: &Dir, userxattr: bool, clone: CloneMode) -> Result<Cost> {
+    flatten_noting_directories(layers, target, userxattr, clone).map(|(cost, _)| cost)
+}
+
+/// Does the same, and returns the inode and path of every directory it made, the target's own among them.
+pub(crate) fn flatten_noting_directories(
+    layers: &[PathBuf],
+    target: &Dir,
+    userxattr: bool,
+    clone: CloneMode,
+) -> Result<(Cost, Vec<(u64, PathBuf)>)> {
     if layers.is_empty() {
         return Err(Error::new(ErrorKind::InvalidInput, "flatten needs one layer at least"));
     }

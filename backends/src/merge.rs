@@ -62,7 +62,8 @@ pub(crate) fn clear_umask() {
 }
 
 impl Merge<'_> {
-    pub(crate) fn run(&self) -> Result<Cost> {
+    /// Returns what it cost, and the inode and path of every directory of the new tree.
+    pub(crate) fn run(&self) -> Result<(Cost, Vec<(u64, PathBuf)>)> {
         let started = Instant::now();
         clear_umask();
         drop_default_acl(self.target)?;
@@ -77,10 +78,10 @@ impl Merge<'_> {
         copier.make_links(self.target)?;
         let made = made.into_inner().expect("no thread panics while it holds the lock");
         copier.count_directories(made.len() - 1);
-        finish(self.target, made)?;
+        let directories = finish(self.target, made)?;
         let mut cost = copier.cost();
         cost.elapsed = started.elapsed();
-        Ok(cost)
+        Ok((cost, directories))
     }
 
     fn directory(
@@ -150,7 +151,7 @@ impl Merge<'_> {
                 attributes = Some(Attributes::of_open(&dir, &dir.stat_self()?, xattrs, &dir)?);
             }
             let opacity = self.marks.as_ref().map_or(Ok(Opacity::None), |marks| marks.opacity(&dir))?;
-            for entry in dir.entries()? {
+            for entry in dir.entries_once()? {
                 self.sort(&mut merged, layer, &dir, entry, opacity)?;
             }
             if opacity == Opacity::Opaque {
@@ -243,8 +244,9 @@ fn drop_default_acl(target: &Dir) -> Result<()> {
     }
 }
 
-/// Gives directories their attributes, the deepest first.
-pub(crate) fn finish(target: &Dir, made: Vec<Made>) -> Result<()> {
+/// Gives directories their attributes, the deepest first; returns which inode each of them is.
+pub(crate) fn finish(target: &Dir, made: Vec<Made>) -> Result<Vec<(u64, PathBuf)>> {
+    let inodes = Mutex::new(Vec::with_capacity(made.len()));
     let mut levels: Vec<Vec<Made>> = Vec::new();
     for made in made {
         let depth = made.path.components().count();
@@ -255,14 +257,19 @@ pub(crate) fn finish(target: &Dir, made: Vec<Made>) -> Result<()> {
     }
     for level in levels.into_iter().rev() {
         walk::for_each(chunks(level), |chunk: Vec<Made>, _| {
-            for Made { path, attributes } in &chunk {
-                let dir = walk::open_below(target, path)?;
-                attributes.apply_to_open(&dir, &dir.stat_self()?, &dir)?;
+            let mut known = Vec::with_capacity(chunk.len());
+            for Made { path, attributes } in chunk {
+                let dir = walk::open_below(target, &path)?;
+                let stat = dir.stat_self()?;
+                attributes.apply_to_open(&dir, &stat, &dir)?;
+                known.push((stat.st_ino, path));
             }
-            Ok(chunk.len())
+            let handled = known.len();
+            inodes.lock().expect("no thread panics while it holds the lock").append(&mut known);
+            Ok(handled)
         })?;
     }
-    Ok(())
+    Ok(inodes.into_inner().expect("no thread panics while it holds the lock"))
 }
 
 fn chunks<T>(mut all: Vec<T>) -> Vec<Vec<T>> {

@@ -11,10 +11,10 @@ use crate::dir::Dir;
 use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fence::{self, Fence};
-use crate::flatten::flatten;
+use crate::flatten::flatten_noting_directories;
 use crate::mount::{Access, Mount};
 use crate::reap::reap;
-use crate::replicate::{Options, replicate};
+use crate::replicate::{Options, replicate, replicate_noting_directories};
 use crate::{merge, usage};
 
 /// A plain-directory backend: clones or copies.
@@ -62,11 +62,14 @@ impl Plain {
         }
         let clone = self.clone_mode(options.always_clone)?;
         let (slot, target) = make_target(slot)?;
-        let cost = match parent.form {
-            Form::Full => replicate(&Dir::open(parent.fs())?, &target, &Options::from(clone))?,
-            Form::Delta => flatten(&parent.layers(), &target, self.userxattr, clone)?,
+        let (cost, directories) = match parent.form {
+            Form::Full => {
+                replicate_noting_directories(&Dir::open(parent.fs())?, &target, &Options::from(clone))?
+            }
+            Form::Delta => flatten_noting_directories(&parent.layers(), &target, self.userxattr, clone)?,
         };
-        let baseline = if options.ephemeral { Baseline::None } else { fence::set(&slot, &target)? };
+        let baseline =
+            if options.ephemeral { Baseline::None } else { fence::set(&slot, &target, &directories)? };
         Ok(Forked { form: Form::Full, baseline, cost })
     }
 

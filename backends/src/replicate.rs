@@ -5,6 +5,8 @@
 //! Not kept: inode numbers, change and birth times, the immutable and append-only flags. A directory that something is mounted
 //! on becomes an empty one; a btrfs subvolume becomes a plain directory.
 
+use std::path::PathBuf;
+
 use crate::attributes::Owners;
 use crate::backend::Cost;
 use crate::dir::Dir;
@@ -32,6 +34,15 @@ impl From<CloneMode> for Options {
 ///
 /// O(entries), on all cores. Clears the process's umask. A failure leaves what was made; nothing is synced.
 pub fn replicate(source: &Dir, target: &Dir, options: &Options) -> Result<Cost> {
+    replicate_noting_directories(source, target, options).map(|(cost, _)| cost)
+}
+
+/// Does the same, and returns the inode and path of every directory it made, the target's own among them.
+pub(crate) fn replicate_noting_directories(
+    source: &Dir,
+    target: &Dir,
+    options: &Options,
+) -> Result<(Cost, Vec<(u64, PathBuf)>)> {
     let layers = [source.try_clone()?];
     Merge { layers: &layers, marks: None, target, clone: options.clone, owners: options.owners }
         .run()

@@ -1,2 +1,84 @@
 //! Measures rootling beside its peers.
-fn main() {}
+//!
+//! | file | idea |
+//! |---|---|
+//! | `options` | what may be said on the command line |
+//! | `fixture` | loop file systems in a private mount namespace |
+//! | `trees` | real Debian trees: made once as archives, unpacked onto each file system |
+//! | `command` | other programs, run and timed |
+//! | `contender` | what can fork a tree: the contract |
+//! | `ours`, `peers`, `podman` | who does: rootling's backends, small tools, podman's storage drivers |
+//! | `life` | the loop: fork, prove, write, edit, find the edits, delete; interleaved rounds |
+//! | `proof` | equal work or no number: entries and bytes of every fork |
+//! | `edits` | ten edits, and whether they were found |
+//! | `cases` | what is measured and what makes it fair or unfair |
+//! | `enter` | the loop of the commands that run a command |
+//! | `load` | how much of the machine could be had meanwhile |
+//! | `samples`, `stats` | every number, and what is said of many |
+//! | `aims` | what rootling wants to be, and whether it is |
+//! | `facts`, `report`, `plot` | the machine, the tables, the picture |
+
+mod aims;
+mod cases;
+mod command;
+mod contender;
+mod edits;
+mod enter;
+mod facts;
+mod fixture;
+mod life;
+mod load;
+mod options;
+mod ours;
+mod peers;
+mod plot;
+mod podman;
+mod proof;
+mod report;
+mod samples;
+mod stats;
+mod trees;
+
+use std::process::ExitCode;
+
+use rootling_backends::{Context, Result};
+
+use crate::facts::Facts;
+use crate::fixture::{FileSystem, Scratch};
+use crate::options::Options;
+use crate::samples::Samples;
+
+fn main() -> ExitCode {
+    match Options::parse(std::env::args().skip(1)).and_then(|options| measure(&options)) {
+        Ok(code) => code,
+        Err(error) => {
+            report::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does everything; the file systems come one after the other, so that nothing competes for the disk.
+fn measure(options: &Options) -> Result<ExitCode> {
+    if !options.inside {
+        return fixture::run_again_in_private_namespace();
+    }
+    let scratch = Scratch::make(&options.scratch)?;
+    let mut facts = Facts::gather(options);
+    let mut samples = Samples::new(scratch.path());
+    let sizes = trees::archives(options, &scratch)?;
+    for kind in FileSystem::ALL {
+        if !options.wants_file_system(kind.name()) {
+            continue;
+        }
+        report::progress(&format!("{}: making the file system", kind.name()));
+        let fixture = fixture::Loop::make(kind, &scratch)?;
+        life::all(&fixture, &sizes, options, &mut samples).context(|| format!("measure forks on {kind}"))?;
+        enter::all(&fixture, &sizes, options, &mut samples)
+            .context(|| format!("measure commands on {kind}"))?;
+    }
+    facts.finish();
+    let directory = report::write(&facts, &samples, options)?;
+    report::print(&facts, &samples, &directory);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,156 @@
+//! What rootling wants to be, and whether it is. An aim that was not measured is said to be so.
+
+use crate::samples::{Key, Samples};
+
+/// One aim and how it went.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) aim: &'static str,
+    /// `None`: not measured in this run.
+    pub(crate) met: Option<bool>,
+    /// The numbers behind it.
+    pub(crate) because: String,
+}
+
+const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
+const TREES: [&str; 2] = ["minbase", "large"];
+
+/// Judges all aims by medians.
+pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
+    vec![
+        reflink_fork(samples),
+        overlay_fork(samples),
+        btrfs_fork(samples),
+        run_time(samples),
+        run_calls(samples),
+        btrfs_changes(samples),
+    ]
+}
+
+fn reflink_fork(samples: &Samples) -> Verdict {
+    let aim =
+        "a reflink fork takes half the time of `cp -a --reflink=always`, on XFS with two cores, minbase";
+    let key = |contender: &str| Key {
+        case: "fork",
+        file_system: "xfs",
+        tree: "minbase",
+        contender: contender.to_owned(),
+    };
+    let (ours, cp) =
+        (samples.summary(&key("rootling reflink")), samples.summary(&key("cp -a --reflink=always")));
+    verdict(
+        aim,
+        ours.zip(cp).map(|(ours, cp)| {
+            let text = format!(
+                "{:.1} ms, cp {:.1} ms: {:.2} times as fast (the least of each: {:.1} and {:.1} ms, {:.2})",
+                ours.median,
+                cp.median,
+                cp.median / ours.median,
+                ours.min,
+                cp.min,
+                cp.min / ours.min
+            );
+            (cp.median >= 2.0 * ours.median, text)
+        }),
+    )
+}
+
+fn overlay_fork(samples: &Samples) -> Verdict {
+    let aim = "an overlay fork takes less than 2 ms, everywhere";
+    let all: Vec<_> = places()
+        .filter_map(|(file_system, tree)| {
+            let median = samples.median("fork", file_system, tree, "rootling overlay")?;
+            Some((median, format!("{file_system} {tree} {median:.2} ms")))
+        })
+        .collect();
+    let met = all.iter().all(|(median, _)| *median < 2.0);
+    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ");
+    verdict(aim, (!all.is_empty()).then_some((met, because)))
+}
+
+fn btrfs_fork(samples: &Samples) -> Verdict {
+    let aim = "a btrfs fork takes at most 1 ms more than the bare ioctl";
+    let all: Vec<_> = TREES
+        .iter()
+        .filter_map(|tree| {
+            let ours = samples.median("fork", "btrfs", tree, "rootling btrfs")?;
+            let bare = samples.median("fork", "btrfs", tree, "bare ioctl")?;
+            Some((ours - bare, format!("{tree}: {ours:.2} ms, ioctl {bare:.2} ms")))
+        })
+        .collect();
+    let met = all.iter().all(|(over, _)| *over <= 1.0);
+    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
+    verdict(aim, (!all.is_empty()).then_some((met, because)))
+}
+
+fn run_time(samples: &Samples) -> Verdict {
+    let aim = "`run … true` on overlay takes at most 1.5 times as long as bwrap with the same namespaces";
+    verdict(aim, beside_bwrap(samples, "run", "ms", |ours, peer| ours <= 1.5 * peer))
+}
+
+fn run_calls(samples: &Samples) -> Verdict {
+    let aim = "`run … true` on overlay makes fewer than 300 system calls";
+    verdict(aim, beside_bwrap(samples, "syscalls", "calls", |ours, _| ours < 300.0))
+}
+
+fn beside_bwrap(
+    samples: &Samples,
+    case: &'static str,
+    unit: &str,
+    met: fn(f64, f64) -> bool,
+) -> Option<(bool, String)> {
+    let all: Vec<_> = places()
+        .filter_map(|(file_system, tree)| {
+            let ours = samples.median(case, file_system, tree, "rootling overlay")?;
+            let peer = samples.median(case, file_system, tree, "bwrap")?;
+            let text = format!("{file_system} {ours:.1} {unit}, bwrap {peer:.1}: {:.2}", ours / peer);
+            Some((met(ours, peer), text))
+        })
+        .collect();
+    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
+    (!all.is_empty()).then(|| (all.iter().all(|(met, _)| *met), because))
+}
+
+fn btrfs_changes(samples: &Samples) -> Verdict {
+    let aim = "ten edits of the large tree are found on btrfs in under a tenth of a stat walk";
+    let median = |contender| samples.median("changes", "btrfs", "large", contender);
+    let pair = median("rootling btrfs").zip(median("stat walk of the fork by rootling btrfs"));
+    verdict(
+        aim,
+        pair.map(|(ours, walk)| {
+            (ours < walk / 10.0, format!("{ours:.2} ms, walk {walk:.1} ms: 1/{:.1}", walk / ours))
+        }),
+    )
+}
+
+fn verdict(aim: &'static str, outcome: Option<(bool, String)>) -> Verdict {
+    match outcome {
+        Some((met, because)) => Verdict { aim, met: Some(met), because },
+        None => Verdict { aim, met: None, because: "not measured in this run".to_owned() },
+    }
+}
+
+fn places() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILE_SYSTEMS.iter().flat_map(|file_system| TREES.iter().map(move |tree| (*file_system, *tree)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn an_aim_is_met_missed_or_not_measured() {
+        let mut samples = Samples::new(Path::new("/x"));
+        let mut add = |case, contender: &str, value| {
+            let key = Key { case, file_system: "xfs", tree: "minbase", contender: contender.to_owned() };
+            samples.add(key, 1, value);
+        };
+        add("fork", "rootling reflink", 100.0);
+        add("fork", "cp -a --reflink=always", 210.0);
+        add("run", "rootling overlay", 8.0);
+        add("run", "bwrap", 5.0);
+        let met: Vec<_> = judge(&samples).iter().map(|verdict| verdict.met).collect();
+        assert_eq!(met, [Some(true), None, None, Some(false), None, None]);
+    }
+}

@@ -1,0 +1,46 @@
+//! What is measured, and what makes it fair or unfair: one file for each.
+
+mod changes;
+mod delete;
+mod durable;
+mod first_write;
+mod fork;
+mod run;
+mod syscalls;
+
+pub(crate) use changes::CHANGES;
+pub(crate) use delete::DELETE;
+pub(crate) use durable::DURABLE;
+pub(crate) use first_write::FIRST_WRITE;
+pub(crate) use fork::FORK;
+pub(crate) use run::RUN;
+pub(crate) use syscalls::SYSCALLS;
+
+/// One benchmark.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    /// The word in `raw.csv`.
+    pub(crate) id: &'static str,
+    /// The heading.
+    pub(crate) title: &'static str,
+    /// What the numbers count.
+    pub(crate) unit: &'static str,
+    /// How one contender differs from the next in what it does.
+    pub(crate) fairness: &'static str,
+    /// The right peer of each of rootling's contenders: the one that does the same work by the same means.
+    pub(crate) peer: fn(contender: &str) -> &'static [&'static str],
+}
+
+/// All of them, in the order of the report.
+pub(crate) const ALL: [Case; 7] = [FORK, DURABLE, FIRST_WRITE, CHANGES, DELETE, RUN, SYSCALLS];
+
+/// The peer that does to a tree what the backend does: the first that took part is compared with.
+fn same_means(contender: &str) -> &'static [&'static str] {
+    match contender {
+        "rootling overlay" => &["podman overlay"],
+        "rootling btrfs" => &["btrfs subvolume snapshot", "podman btrfs"],
+        "rootling reflink" => &["cp -a --reflink=always"],
+        "rootling copy" => &["cp -a --reflink=never"],
+        _ => &[],
+    }
+}
