@@ -27,7 +27,7 @@
 //! | [`probe`] | what a file system can do, found out by doing; chooses and opens backends |
 //!
 //! This crate knows trees. It never hears of names, tags, digests, records, locks or processes: those are
-//! its callers'. It never prints.
+//! its callers'; `fuse` alone starts a program, which serves a mount. It never prints.
 
 pub mod attributes;
 pub mod backend;
