@@ -3,12 +3,13 @@
 CARGO ?= cargo
 SHELL := /bin/bash
 
-.PHONY: help demo test bench deps deps-test deny
+.PHONY: help demo release test bench deps deps-test deny
 
 help:
 	@echo 'make demo   install what is missing, build, and show the main job on this machine'
 	@echo 'make test   install what the tests need, build, lint, and run all of them'
 	@echo 'make bench  measure beside the peers that are installed'
+	@echo 'make release  build target/release/rootling, static where that works'
 	@echo 'make deps   install what building needs'
 
 # What building with the default feature `btrfs` needs: libclang for the bindings, the library to link.
@@ -19,13 +20,16 @@ deps:
 deps-test:
 	@bench/scripts/deps build test
 
-demo: deps
-	@$(CARGO) build --release --locked
+demo: deps release
 	@bench/scripts/demo target/release/rootling
 
-bench: deps-test
+# Static, so that it starts sooner and on any host, where the C library and libbtrfsutil have their archives.
+release:
+	@$(CARGO) rustc --release --locked --bin rootling -- -C target-feature=+crt-static \
+	  || $(CARGO) build --release --locked
+
+bench: deps-test release
 	@bench/scripts/deps peers
-	@$(CARGO) build --release --locked --workspace
 	@$(CARGO) run --release --locked -p rootling-bench
 
 deny:

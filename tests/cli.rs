@@ -291,3 +291,16 @@ fn a_host_whose_root_shares_the_stores_btrfs_is_snapshotted() {
     assert_eq!(sorted(&format!("{printed}passwd\n")), sorted(expected), "{stdout}");
     assert_eq!(rest, "0 objects, 0 names: clean\n2\n", "root and nested are all that is left");
 }
+
+#[test]
+fn a_tree_without_accounts_is_run_as_root() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    let script = "mkdir -p $D/root/bin; cp $(command -v busybox) $D/root/bin/; ln -s busybox $D/root/bin/id
+        $R -q import dir:$D/root bare >&2; $R -q run bare -- id -u; $R -q run -u nobody bare -- id";
+    let ran = environment.script(script);
+    assert_eq!((ran.code, ran.stdout.as_str()), (125, "0\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no user \"nobody\" in the tree's /etc/passwd"), "{}", ran.stderr);
+}

@@ -74,6 +74,8 @@ pub fn resolve(root: &Dir, request: &str) -> Result<Account> {
     let (uid, listed_gid) = match (&found, number) {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(uid)) => (uid, 0),
+        // Every kernel knows this one, also under a tree that has no accounts at all.
+        (None, None) if user == "root" => (0, 0),
         (None, None) => {
             let error =
                 Error::new(ErrorKind::NotFound, format!("no user {user:?} in the tree's /etc/passwd"));

@@ -8,7 +8,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{ForkResult, Uid, User, getgid, getuid};
+use nix::unistd::{ForkResult, Uid, getgid, getuid};
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ pub fn enter_userns() -> Result<Entered> {
         return Ok(Entered::Root);
     }
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
-    let name = User::from_uid(getuid()).ok().flatten().map(|user| user.name).unwrap_or_default();
+    let name = user_name(uid);
     let ranges = subordinate("/etc/subuid", &name, uid).zip(subordinate("/etc/subgid", &name, uid));
     let (reason, fix) = match ranges {
         Some((users, groups)) => match enter_with_ranges((uid, users), (gid, groups)) {
@@ -162,6 +162,20 @@ enum Failed {
         fix: &'static str,
     },
     Namespace(Error),
+}
+
+/// The caller's name: of /etc/passwd, else as the environment has it.
+///
+/// Not by the C library: it would load modules into a program that may be linked statically. A wrong `USER` gains nothing,
+/// newuidmap asks for itself.
+fn user_name(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let listed = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    listed.or_else(|| std::env::var("USER").ok()).unwrap_or_default()
 }
 
 /// The first range of a user in a file of `name:first:count` (subuid(5)); the name may be the number.
