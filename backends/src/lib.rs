@@ -15,7 +15,7 @@
 //! | [`compare`] | two entries, two trees: what differs |
 //! | [`fence`] | what changed in a plain directory, by ctime |
 //! | [`delta`] | a difference written down as an OverlayFS upper directory |
-//! | [`reflink`], [`copy`] | the plain-directory backends; `plain` is what they share |
+//! | [`plain`] | backends: a plain directory for each tree, files cloned or copied |
 //! | [`usage`] | what a tree occupies |
 //! | [`reap`] | removing a slot, whatever is in it |
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
@@ -35,7 +35,6 @@ pub mod backend;
 pub mod btrfs;
 pub mod change;
 pub mod compare;
-pub mod copy;
 mod data;
 pub mod delta;
 pub mod dir;
@@ -50,10 +49,9 @@ pub mod mount;
 pub mod mount_table;
 pub mod overlay;
 mod pairing;
-mod plain;
+pub mod plain;
 pub mod probe;
 pub mod reap;
-pub mod reflink;
 pub mod replicate;
 pub mod small_file;
 pub mod sys;
@@ -65,9 +63,8 @@ pub use backend::{
     Tree, Usage, WORK,
 };
 pub use change::{Aspects, Change, ChangeKind, DiffOptions};
-pub use copy::Copy;
 pub use dir::{Dir, DirEntry, EntryType, Times};
 pub use entry::CloneMode;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use mount::{Access, Mount, Overlay, Upper};
-pub use reflink::Reflink;
+pub use plain::Plain;

@@ -1,9 +1,11 @@
-//! Trees that are plain directories: all that the reflink and the copy backend share.
+//! Trees that are plain directories: the reflink and the copy backend, which differ in one thing only, whether files
+//! share their data.
 
 use std::path::Path;
 
 use crate::backend::{
-    Baseline, Capabilities, FS, Finding, ForkOptions, Forked, Form, Kind, Snapshotted, Tree, Usage,
+    Backend, Baseline, Capabilities, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted, Tree,
+    Usage,
 };
 use crate::change::{Change, DiffOptions};
 use crate::delta::write_delta;
@@ -19,23 +21,30 @@ use crate::{merge, usage};
 
 /// A plain-directory backend: clones or copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Plain {
-    pub(crate) kind: Kind,
+pub struct Plain {
+    kind: Kind,
     /// Where OverlayFS's marks go in deltas.
-    pub(crate) userxattr: bool,
+    userxattr: bool,
     /// May a snapshot be a delta? It takes an overlay mount to read one.
-    pub(crate) deltas: bool,
+    deltas: bool,
 }
 
 impl Plain {
-    pub(crate) fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            constant_time_fork: false,
-            shares_data: self.kind == Kind::Reflink,
-            fork_form: Form::Full,
-            // A file that goes while the whole tree is copied is an error.
-            live_snapshot: self.deltas,
-        }
+    /// Returns the backend that clones. `userxattr`: OverlayFS's marks in deltas go to `user.`, not `trusted.` (in a user
+    /// namespace).
+    pub fn reflink(userxattr: bool) -> Self {
+        Self { kind: Kind::Reflink, userxattr, deltas: true }
+    }
+
+    /// Returns the backend that copies; `userxattr` as above.
+    pub fn copy(userxattr: bool) -> Self {
+        Self { kind: Kind::Copy, userxattr, deltas: true }
+    }
+
+    /// The same with snapshots that are copies of the whole tree: for where deltas cannot be written, or not be read.
+    #[must_use]
+    pub fn without_deltas(self) -> Self {
+        Self { deltas: false, ..self }
     }
 
     fn clone_mode(&self, always: bool) -> Result<CloneMode> {
@@ -50,12 +59,33 @@ impl Plain {
         }
     }
 
-    pub(crate) fn create(&self, slot: &Path) -> Result<()> {
+    /// Opens a sealed tree as it looks.
+    fn root(&self, tree: &Tree) -> Result<Dir> {
+        tree.mount(Access::ReadOnly, self.userxattr, false).open_root()
+    }
+}
+
+impl Backend for Plain {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            constant_time_fork: false,
+            shares_data: self.kind == Kind::Reflink,
+            fork_form: Form::Full,
+            // A file that goes while the whole tree is copied is an error.
+            live_snapshot: self.deltas,
+        }
+    }
+
+    fn create(&self, slot: &Path) -> Result<()> {
         merge::clear_umask();
         Dir::open(slot)?.make_dir(FS, 0o755)
     }
 
-    pub(crate) fn fork(&self, parent: &Tree, slot: &Path, options: ForkOptions) -> Result<Forked> {
+    fn fork(&self, parent: &Tree, slot: &Path, options: ForkOptions) -> Result<Forked> {
         if options.outermost_only {
             let message = format!("backend {} has no subvolumes to snapshot", self.kind);
             return Err(Error::new(ErrorKind::CrossDevice, message));
@@ -75,12 +105,7 @@ impl Plain {
 
     /// The new fence comes before everything that looks at the tree: what is written meanwhile is behind it and is found next time.
     /// Between the two the file system is synced, so that from then on writing to a page that is already mapped is seen too.
-    pub(crate) fn snapshot(
-        &self,
-        tree: &Tree,
-        parent: Option<(&Tree, &Baseline)>,
-        slot: &Path,
-    ) -> Result<Snapshotted> {
+    fn snapshot(&self, tree: &Tree, parent: Option<(&Tree, &Baseline)>, slot: &Path) -> Result<Snapshotted> {
         let clone = self.clone_mode(false)?;
         require_full(tree)?;
         let (own, source) = (Dir::open(&tree.slot)?, Dir::open(tree.fs())?);
@@ -117,20 +142,20 @@ impl Plain {
         Ok(Snapshotted { form, baseline, cost })
     }
 
-    /// Opens a sealed tree as it looks.
-    fn root(&self, tree: &Tree) -> Result<Dir> {
-        tree.mount(Access::ReadOnly, self.userxattr, false).open_root()
+    /// A plain directory has no switch: nothing to do.
+    fn seal(&self, _tree: &Tree) -> Result<()> {
+        Ok(())
     }
 
-    pub(crate) fn barrier(&self, directory: &Path) -> Result<()> {
+    fn barrier(&self, directory: &Path) -> Result<()> {
         Dir::open(directory)?.sync_file_system()
     }
 
-    pub(crate) fn mount(&self, tree: &Tree, access: Access, volatile: bool) -> Mount {
+    fn mount(&self, tree: &Tree, access: Access, volatile: bool) -> Mount {
         tree.mount(access, self.userxattr, volatile)
     }
 
-    pub(crate) fn changes(
+    fn changes(
         &self,
         tree: &Tree,
         parent: &Tree,
@@ -142,7 +167,7 @@ impl Plain {
         Ok(fence::search(&slot, &new, &old, baseline, options)?.changes)
     }
 
-    pub(crate) fn usage(&self, tree: &Tree) -> Result<Usage> {
+    fn usage(&self, tree: &Tree) -> Result<Usage> {
         let mut usage = usage::measure(&Dir::open(tree.fs())?)?;
         if self.kind == Kind::Copy {
             usage.exclusive_bytes = Some(usage.disk_bytes);
@@ -150,7 +175,11 @@ impl Plain {
         Ok(usage)
     }
 
-    pub(crate) fn check(&self, tree: &Tree) -> Result<Vec<Finding>> {
+    fn reap(&self, slot: &Path) -> Result<Reaped> {
+        reap(slot)
+    }
+
+    fn check(&self, tree: &Tree, _sealed: bool) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for path in tree.layers() {
             match std::fs::symlink_metadata(&path) {

@@ -17,12 +17,11 @@ use nix::sys::statvfs::FsFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Kind};
-use crate::copy::Copy;
 use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
 use crate::overlay::{OverlayFs, is_opaque, layer_limit};
-use crate::reflink::Reflink;
+use crate::plain::Plain;
 use crate::{fuse, reap, sys};
 
 /// One thing that works here, or does not.
@@ -180,13 +179,14 @@ pub fn open(kind: Kind, abilities: &Abilities) -> Result<Box<dyn Backend>> {
         Kind::Btrfs => return Err(Error::new(ErrorKind::Unsupported, LACKS_FEATURE)),
         Kind::Overlay if abilities.overlay_by_fuse => Box::new(OverlayFs::new(abilities.userxattr).by_fuse()),
         Kind::Overlay => Box::new(OverlayFs::new(abilities.userxattr)),
-        Kind::Reflink if !abilities.overlay.works => {
-            Box::new(Reflink::new(abilities.userxattr).without_deltas())
-        }
-        Kind::Reflink => Box::new(Reflink::new(abilities.userxattr)),
-        Kind::Copy if !abilities.overlay.works => Box::new(Copy::new(abilities.userxattr).without_deltas()),
-        Kind::Copy => Box::new(Copy::new(abilities.userxattr)),
+        Kind::Reflink => Box::new(plain(Plain::reflink(abilities.userxattr), abilities)),
+        Kind::Copy => Box::new(plain(Plain::copy(abilities.userxattr), abilities)),
     })
+}
+
+/// Where no overlay works, nobody could read a delta.
+fn plain(backend: Plain, abilities: &Abilities) -> Plain {
+    if abilities.overlay.works { backend } else { backend.without_deltas() }
 }
 
 /// Returns the backend for trees that live long: one whose trees are plain to read, and cheap.
