@@ -304,3 +304,26 @@ fn a_tree_without_accounts_is_run_as_root() {
     assert_eq!((ran.code, ran.stdout.as_str()), (125, "0\n"), "{}", ran.stderr);
     assert!(ran.stderr.contains("no user \"nobody\" in the tree's /etc/passwd"), "{}", ran.stderr);
 }
+
+#[test]
+fn what_a_running_fork_stands_on_is_not_removed_under_it() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    environment.import_base();
+    let busybox = "mkdir -p $D/root/usr/bin; cp $(command -v busybox) $D/root/usr/bin/; ln -sf busybox $D/root/usr/bin/sh
+        $R -q import dir:$D/root base2 >&2; mkfifo $D/go $D/up; ";
+    let script = "$R -q run base2 -- /bin/busybox sh -c 'echo up; read go; /bin/busybox cat /etc/hostname' < $D/go > $D/out &
+        exec 3> $D/go; while ! grep -q up $D/out; do sleep 0.01; done
+        $R rm base2 2> $D/refused && echo removed; grep -c 'in use' $D/refused
+        $R -q rm --force base2; $R -q prune > $D/pruned; echo go >&3; wait; cat $D/out; $R -q prune > $D/pruned; $R -q ls";
+    let printed = environment.script_ok(&format!("{busybox}{script}"));
+    assert_eq!(printed, "1\nup\nbase\nbase\n");
+    environment.assert_tidy(&["base"]);
+    assert_eq!(
+        fs::read_dir(environment.store().join("o")).unwrap().count(),
+        1,
+        "it went when nobody stood on it any more"
+    );
+}

@@ -385,9 +385,9 @@ mod tests {
         assert_eq!(usage.exclusive_bytes, None);
         let copy = Plain { kind: Kind::Copy, ..stage.plain };
         assert_eq!(copy.usage(&stage.tree).unwrap().exclusive_bytes, Some(usage.disk_bytes));
-        assert_eq!(stage.plain.check(&stage.tree).unwrap(), []);
+        assert_eq!(stage.plain.check(&stage.tree, false).unwrap(), []);
         reap(&stage.tree.slot).unwrap();
-        assert_eq!(stage.plain.check(&stage.tree).unwrap().len(), 1);
+        assert_eq!(stage.plain.check(&stage.tree, false).unwrap().len(), 1);
         assert!(!stage.tree.slot.join(OsStr::new(FS)).exists());
     }
 }

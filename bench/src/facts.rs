@@ -50,7 +50,8 @@ impl Facts {
         let revision = first_line(&mut command("git", ["describe", "--always", "--dirty", "--exclude=*"]));
         Self {
             date: date(SystemTime::now()),
-            kernel: read("/proc/sys/kernel/osrelease"),
+            // The version alone: what follows it names a build, not a kernel.
+            kernel: read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().to_owned(),
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             processor: field("/proc/cpuinfo", "model name"),
             memory: field("/proc/meminfo", "MemTotal"),

@@ -79,6 +79,7 @@ impl Store {
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
         let committed = self.committed(base).context(intent)?;
+        let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
         let draft = self.draft().context(intent)?;
         let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
@@ -102,6 +103,7 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         let committed = self.committed(base).context(intent)?;
+        let held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
         let draft = self.draft().context(intent)?;
         let fork =
@@ -121,7 +123,7 @@ impl Store {
         } else {
             Tree::delta(&draft.slot, &parent)
         };
-        Ok(Ephemeral { draft, record, tree, parent })
+        Ok(Ephemeral { draft, record, tree, parent, _base: held })
     }
 
     /// Makes an ephemeral fork a box. Durable on return.
@@ -220,6 +222,15 @@ impl Store {
         } else {
             Ok(Some(now))
         }
+    }
+
+    /// Keeps a committed node from being removed as long as the lock is held: something is about to stand on it.
+    pub(crate) fn hold(&self, node: &Node) -> Result<std::fs::File> {
+        let slot = self.object_dir(&node.id);
+        let held = lock::lock_dir(&slot, Mode::Shared, node.label())?;
+        // It may have been moved to the trash while we waited.
+        std::fs::symlink_metadata(&slot).context(|| format!("stat({slot:?})"))?;
+        Ok(held)
     }
 
     /// Forks a node into the draft; returns the record of an active node and the tree it was forked from.

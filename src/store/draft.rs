@@ -77,8 +77,7 @@ impl Store {
         }
         if let Some(name) = name {
             if let Err(error) = self.link_name(name, &draft.id) {
-                drop(lock);
-                self.discard(&draft.id, record.parent.as_ref())?;
+                self.discard(&draft.id, record.parent.as_ref(), lock)?;
                 return Err(error);
             }
             fault::point("publish.named");
@@ -131,6 +130,8 @@ pub struct Ephemeral {
     pub(crate) record: Record,
     pub(crate) tree: Tree,
     pub(crate) parent: Tree,
+    /// The use lock of what it was forked from. After the draft: what is below goes last.
+    pub(crate) _base: Option<File>,
 }
 
 impl Ephemeral {

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck --repair` |
 //! | change | `o/<id>/change` | - | while the object's record or place changes |
-//! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted or entered | while the tree is sealed in place, removed, or being built |
+//! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted, entered or forked, or an ephemeral fork stands on it | while the tree is sealed in place, removed, or being built |
 //!
 //! They are taken in this order: store, change, use. A process that waits for a lock says who holds it.
 

@@ -4,13 +4,14 @@
 //! destroyed there without any lock held.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 
 use rootling_backends::{Context, Error, ErrorKind, Result, reap};
 use serde::Serialize;
 
 use super::lock::{self, Mode};
-use super::{Name, Node, ObjectId, Record, Store, fault, files, host};
+use super::{Name, Node, ObjectId, Record, State, Store, fault, files, host};
 
 /// What [`Store::prune`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -32,8 +33,8 @@ pub struct Pruned {
 impl Store {
     /// Removes a name, and with it everything that only the name held.
     ///
-    /// A box in use is an error of kind `Busy`. A node that others were made from is refused unless `force`: then the
-    /// name goes and the tree stays as long as they need it. Durable on return; a kill leaves rubbish for `prune`.
+    /// What is in use, also by a fork that is thrown away later, is an error of kind `Busy`; a node that others were made from is
+    /// refused. With `force` the name of a committed node goes all the same, and its tree stays as long as they need it. Durable on return; a kill leaves rubbish for `prune`.
     pub fn remove(&self, node: &Node, force: bool) -> Result<()> {
         let Some(name) = &node.name else {
             return Err(Error::new(
@@ -52,7 +53,15 @@ impl Store {
                 let message = format!("{name} has changed meanwhile");
                 return Err(Error::new(ErrorKind::Busy, message).hint("try again")).context(intent);
             }
-            self.require_unused(&node).context(intent)?;
+            let alone = match self.lock_unused(&node) {
+                // What is committed stays where it is, under those who use it; only the name goes.
+                Err(error)
+                    if error.kind() == ErrorKind::Busy && force && node.record.state == State::Committed =>
+                {
+                    None
+                }
+                other => Some(other.context(intent)?),
+            };
             let children = self.children(&node.id).context(intent)?;
             if !children.is_empty() && !force {
                 return Err(self.has_children(name, &children)).context(intent);
@@ -60,8 +69,8 @@ impl Store {
             self.unlink_name(name).context(intent)?;
             fault::point("remove.unnamed");
             let named = self.name_of(&node.id).context(intent)?.is_some();
-            if children.is_empty() && !named {
-                self.discard(&node.id, node.record.parent.as_ref()).context(intent)?;
+            if children.is_empty() && !named && alone.is_some() {
+                self.discard(&node.id, node.record.parent.as_ref(), alone).context(intent)?;
             }
         }
         self.empty_trash().map(drop).context(intent)
@@ -79,19 +88,21 @@ impl Store {
             .hint(format!("rm --force {name} removes the name and keeps what they need"))
     }
 
-    fn require_unused(&self, node: &Node) -> Result<()> {
+    /// Takes the use lock of a node alone. One that is entered, mounted, being forked or stood on by an ephemeral fork is an
+    /// error of kind `Busy`.
+    fn lock_unused(&self, node: &Node) -> Result<File> {
         let slot = self.object_dir(&node.id);
-        if lock::try_lock_dir(&slot, Mode::Exclusive)?.is_none() {
-            let dir = std::fs::File::open(&slot).context(|| format!("open({slot:?})"))?;
+        let Some(alone) = lock::try_lock_dir(&slot, Mode::Exclusive)? else {
+            let dir = File::open(&slot).context(|| format!("open({slot:?})"))?;
             return Err(lock::busy(&dir, node.label()));
-        }
+        };
         if let Some(place) = host::mounted_at(&slot)?.first() {
             let message = format!("{} is mounted at {place:?}", node.label());
             return Err(
                 Error::new(ErrorKind::Busy, message).hint(format!("rootling umount {}", place.display()))
             );
         }
-        Ok(())
+        Ok(alone)
     }
 
     fn unlink_name(&self, name: &Name) -> Result<()> {
@@ -100,14 +111,22 @@ impl Store {
     }
 
     /// Moves an object to the trash, and each of its parents that nothing else holds.
-    pub(crate) fn discard(&self, id: &ObjectId, parent: Option<&ObjectId>) -> Result<()> {
+    ///
+    /// `alone` is the object's use lock: whoever forks it takes that too, so that nobody forks what is on its way out.
+    pub(crate) fn discard(
+        &self,
+        id: &ObjectId,
+        parent: Option<&ObjectId>,
+        mut alone: Option<File>,
+    ) -> Result<()> {
         let (mut id, mut parent) = (id.clone(), parent.cloned());
         loop {
             self.to_trash(&self.object_dir(&id), &id)?;
             fault::point("remove.moved");
+            drop(alone);
             let Some(above) = parent else { return Ok(()) };
             files::remove_if_exists(&self.child_link(&above, &id))?;
-            if self.name_of(&above)?.is_some() || !self.children(&above)?.is_empty() {
+            if self.is_needed(&above)? {
                 return Ok(());
             }
             let node = match self.node(&above) {
@@ -116,11 +135,18 @@ impl Store {
                 Err(error) => return Err(error),
             };
             // Somebody may be entering it, or building on it, right now: then it is the sweep's, later.
-            if self.require_unused(&node).is_err() || self.is_base_of_a_draft(&above)? {
+            let Ok(held) = self.lock_unused(&node) else { return Ok(()) };
+            // Once more: a fork may have been published before the lock was ours.
+            if self.is_needed(&above)? || self.is_base_of_a_draft(&above)? {
                 return Ok(());
             }
+            alone = Some(held);
             (id, parent) = (above, node.record.parent);
         }
+    }
+
+    fn is_needed(&self, id: &ObjectId) -> Result<bool> {
+        Ok(self.name_of(id)?.is_some() || !self.children(id)?.is_empty())
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
