@@ -125,6 +125,8 @@ fn fsck_repairs_what_can_be_derived() {
     assert_eq!((repaired.code, repaired.stdout.matches("repaired").count()), (0, 3), "{}", repaired.stdout);
     let verified = environment.json(["fsck", "--verify"]);
     assert_eq!(verified["problems"], json!([]));
+    fs::write(environment.store().join("o").join(&base).join("fence"), "").unwrap();
+    assert!(environment.ok(["fsck"]).contains("note: "), "what a crash leaves is no problem");
     environment.assert_tidy(&["base", "dev"]);
 }
 

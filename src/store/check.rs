@@ -65,8 +65,11 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 9] =
-    ["meta.json", "index", "fs", "work", "by", "change", "base", "blanks", "running.json"];
+const KNOWN: [&str; 10] =
+    ["meta.json", "index", "fs", "work", "by", "change", "base", "blanks", "dirs", "running.json"];
+
+/// What a backend makes beside a tree for a moment; its next operation there removes or replaces it.
+const MOMENTARY: [&str; 3] = ["fence", "dirs.new", "view"];
 
 impl Store {
     /// Checks names, records, links and trees; with `verify`, also every byte of the trees that have an index.
@@ -265,10 +268,10 @@ impl Store {
         let below = WalkDir::new(self.root.join("o")).min_depth(2).max_depth(2);
         for entry in below.into_iter().filter_map(|entry| entry.ok()) {
             let name = entry.file_name().to_string_lossy();
-            let known = KNOWN.contains(&name.as_ref()) || name.starts_with("dirs");
+            let known = KNOWN.contains(&name.as_ref());
             let path: PathBuf =
                 entry.path().components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
-            if files::is_leftover(&name) {
+            if files::is_leftover(&name) || MOMENTARY.contains(&name.as_ref()) {
                 checked.add(Severity::Note, path.display(), "was left behind by a crash", false);
             } else if !known {
                 checked.add(Severity::Problem, path.display(), "is nothing that belongs there", false);
