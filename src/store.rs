@@ -289,7 +289,16 @@ impl Store {
     /// Returns all nodes that have a name, each with that name, sorted by it.
     pub fn nodes(&self) -> Result<Vec<Node>> {
         let _lock = self.share()?;
-        self.names()?.into_iter().map(|(name, id)| Ok(Node { name: Some(name), ..self.node(&id)? })).collect()
+        self.names()?
+            .into_iter()
+            .filter_map(|(name, id)| match self.node(&id) {
+                // Removed since the names were listed.
+                Err(error) if error.kind() == ErrorKind::NotFound && !self.name_link(&name).is_symlink() => {
+                    None
+                }
+                node => Some(node.map(|node| Node { name: Some(name), ..node })),
+            })
+            .collect()
     }
 
     /// Returns the nodes made from `id` that still exist.

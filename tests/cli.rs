@@ -329,3 +329,18 @@ fn what_a_running_fork_stands_on_is_not_removed_under_it() {
         "it went when nobody stood on it any more"
     );
 }
+
+#[test]
+fn a_session_to_be_kept_is_not_lost_to_a_name_taken_meanwhile() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    let script = "mkdir -p $D/root/bin $D/root/etc $D/root/dev $D/root/proc $D/root/sys
+        cp $(command -v busybox) $D/root/bin/; ln -s busybox $D/root/bin/sh
+        $R -q import dir:$D/root base >&2; mkfifo $D/go
+        $R -q run --keep mine base -- sh -c 'read go; echo work > /etc/work' < $D/go & exec 3> $D/go
+        sleep 0.5; $R -q create base mine >&2; echo go >&3; wait; $R -q ls; $R diff mine-2";
+    assert_eq!(environment.script_ok(script), "base\nmine\nmine-2\nA /etc/work\n");
+    environment.assert_tidy(&["base", "mine", "mine-2"]);
+}

@@ -164,7 +164,7 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     if let Some(name) = &arguments.keep {
         let kept = store.keep(fork, name)?;
         store::remember(&store, &kept);
-        context.output.say(format!("kept as {name}"));
+        context.output.say(format!("kept as {}", kept.label()));
     }
     Ok(code)
 }

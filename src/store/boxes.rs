@@ -127,16 +127,27 @@ impl Store {
     }
 
     /// Makes an ephemeral fork a box. Durable on return.
+    ///
+    /// A name that was taken since the fork was made is no reason to lose it: then it is called `NAME-2`, and so on.
     pub fn keep(&self, ephemeral: Ephemeral, name: &Name) -> Result<Node> {
-        let intent = || format!("keep the fork {} as {name}", ephemeral.draft.id);
+        let id = ephemeral.draft.id.clone();
+        let intent = || format!("keep the fork {id} as {name}");
         let _lock = self.share_to_write().context(intent)?;
-        self.require_free(name).context(intent)?;
         self.backend(ephemeral.record.backend)?.barrier(&ephemeral.draft.slot).context(intent)?;
         fault::point("keep.synced");
         let record = Record { created: Timestamp::now(), ..ephemeral.record.clone() };
-        let id = ephemeral.draft.id.clone();
-        self.publish(ephemeral.draft, &record, Some(name), Durability::Synced)
-            .context(|| format!("keep the fork {id} as {name}"))
+        let node = self.publish(ephemeral.draft, &record, None, Durability::Synced).context(intent)?;
+        let (mut called, mut number) = (name.clone(), 1_u32);
+        while let Err(error) = self.link_name(&called, &node.id) {
+            if error.kind() != ErrorKind::AlreadyExists {
+                return Err(error).context(intent);
+            }
+            number += 1;
+            called = Name::parse(&format!("{name}-{number}")).context(intent)?;
+        }
+        fault::point("keep.named");
+        files::sync_dir(&self.root.join("n")).context(intent)?;
+        Ok(Node { name: Some(called), ..node })
     }
 
     /// Seals what changed in a box as a committed node on its parent, and names that. The box goes on, on top of it.

@@ -75,12 +75,11 @@ impl Store {
     /// Checks names, records, links and trees; with `verify`, also every byte of the trees that have an index.
     ///
     /// `repair` puts right what can be derived from the rest, and never removes a tree or a name that leads to one. Waits for
-    /// other operations to end, and holds the store alone if it repairs.
+    /// other operations to end and holds the store alone: half a commit looks like damage.
     pub fn check(&self, repair: bool, verify: bool) -> Result<Checked> {
         let intent = || format!("check store {:?}", self.root);
-        let mode = if repair { Mode::Exclusive } else { Mode::Shared };
         let what = format!("store {:?}", self.root);
-        let _lock = lock::lock_file(&self.root.join("lock"), mode, &what).context(intent)?;
+        let _lock = lock::lock_file(&self.root.join("lock"), Mode::Exclusive, &what).context(intent)?;
         let mut checked = Checked::default();
         let mut nodes = Vec::new();
         for file_name in files::list(&self.root.join("o")).context(intent)? {

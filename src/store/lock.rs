@@ -2,7 +2,7 @@
 //!
 //! | lock | on | shared | exclusive |
 //! |---|---|---|---|
-//! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck --repair` |
+//! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck` |
 //! | change | `o/<id>/change` | - | while the object's record or place changes |
 //! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted, entered or forked, or an ephemeral fork stands on it | while the tree is sealed in place, removed, or being built |
 //!
@@ -40,7 +40,7 @@ pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
         .truncate(false)
         .open(path)
         // flock(2) works on a descriptor that cannot write: a read-only store can still be read.
-        .or_else(|error| if mode == Mode::Shared { File::open(path).map_err(|_| error) } else { Err(error) })
+        .or_else(|error| File::open(path).map_err(|_| error))
         .context(|| format!("open({path:?}, O_CREAT)"))?;
     wait(&file, mode, what)?;
     Ok(file)
