@@ -15,6 +15,11 @@
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
+//! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
+//! | `join` | namespaces that exist already |
+//! | `idmap` | ids of the host for boxes whose root is nobody outside |
+//! | `seal` | the program itself, out of a box's reach |
+//! | `device` | devices of the host for a box |
 //! | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
@@ -22,11 +27,15 @@
 mod caps;
 mod child;
 mod command;
+mod device;
 mod exec;
+mod idmap;
 mod init;
+mod join;
 mod plan;
 mod report;
 mod running;
+mod seal;
 mod seccomp;
 mod spawn;
 mod spec;
@@ -34,13 +43,19 @@ mod sys;
 mod tty;
 mod user;
 mod userns;
+mod walls;
 
-pub use caps::DEFAULT as DEFAULT_CAPABILITIES;
+pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
 pub use exec::exec;
-pub use plan::{Base, Command, DEFAULT_PATH, NewFs, Op, Plan};
+pub use idmap::IdBlock;
+pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};
 pub use running::Running;
+pub use seal::{is_sealed, seal};
 pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
 pub use spawn::{Outcome, run};
-pub use spec::{Bind, FileAt, IdMap, Net, Process, Spec, Tmpfs, Tty, Userns};
+pub use spec::{
+    Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,
+    Ulimit, Userns,
+};
 pub use user::{Account, User, resolve};
 pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};
