@@ -4,7 +4,7 @@
 //! As those engines do it with libseccomp: names that a table does not have are skipped (profiles list calls of all
 //! architectures and kernels), a rule without arguments beats those with, and where one rule has several comparisons
 //! of the same argument each stands alone. Where the default is an error, calls that are younger than everything the
-//! profile names answer `ENOSYS`, so that programs fall back, as runc does it. Calls of x32 always do.
+//! profile names (and than Linux 5.1) answer `ENOSYS`, so that programs fall back; runc does so too. Calls of x32 always do.
 //!
 //! Everything else that is not understood is an error that names the entry: a word skipped in a profile is a hole in
 //! the wall. What needs a second process to answer (`SCMP_ACT_NOTIFY`, `SCMP_ACT_TRACE`) cannot be had here.
@@ -18,8 +18,8 @@ use serde::Deserialize;
 use super::arch::{self, Arch};
 use super::profile::{Action, Calls, Check, Op, Profile, Rule};
 
-/// Docker's own default is 17 KiB.
-const MAX_BYTES: usize = 1 << 20;
+/// More than any profile has, and little enough that reading it costs no one anything.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// What decides which entries count.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ pub(super) fn read(name: &str, text: &str, here: &Surroundings) -> Result<Profil
 }
 
 fn read_file(text: &str, here: &Surroundings) -> Result<Profile> {
-    if text.len() > MAX_BYTES {
+    if text.len() as u64 > MAX_BYTES {
         let message = format!("it has {} bytes, and more than {MAX_BYTES} are not read", text.len());
         return Err(invalid(message));
     }
@@ -298,9 +298,8 @@ fn excludes(filter: &Filter, here: &Surroundings) -> Result<bool> {
 }
 
 fn has(name: &str, here: &Surroundings) -> Result<bool> {
-    let bit = super::capability(name.strip_prefix("CAP_").unwrap_or(name));
-    let bit = bit.ok_or_else(|| invalid(format!("{name:?} is no capability")))?;
-    Ok(here.capabilities & (1 << bit) != 0)
+    let bit = super::capability(name).ok_or_else(|| invalid(format!("{name:?} is no capability")))?;
+    Ok(here.capabilities & bit != 0)
 }
 
 /// Go's names of architectures; unknown ones are other machines'.
@@ -334,6 +333,8 @@ fn unsupported(what: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn here(capabilities: u64) -> Surroundings {
@@ -521,12 +522,57 @@ mod tests {
             (r#"{"defaultAction": "SCMP_ACT_KILL", "listenerPath": "/run/x"}"#.into(), "listenerPath"),
             ("".into(), "EOF"),
             ("[".repeat(100_000), "not a profile in docker's format"),
-            (" ".repeat(MAX_BYTES + 1), "are not read"),
+            (" ".repeat((1 << 20) + 1), "are not read"),
         ];
         for (text, expected) in table {
             let chain = wrong(&text);
             assert!(chain.contains(expected), "{chain}\n does not have\n{expected}");
             assert!(chain.starts_with(r#"seccomp profile "test""#), "{chain}");
+        }
+    }
+
+    /// A JSON string of one of these words, or of another.
+    fn word(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+        let known = prop::sample::select(words).prop_map(|word| format!("{word:?}"));
+        prop_oneof![9 => known, 1 => "[a-zA-Z_\u{0}-\u{ff}]{0,8}".prop_map(|word| serde_json::json!(word).to_string())]
+    }
+
+    fn entry() -> impl Strategy<Value = String> {
+        let actions = &["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_TRAP", "SCMP_ACT_LOG"];
+        let ops = &["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_GE", "SCMP_CMP_MASKED_EQ"];
+        let argument =
+            (0..7_u32, any::<u64>(), any::<u64>(), word(ops)).prop_map(|(index, value, two, op)| {
+                format!(r#"{{"index": {index}, "value": {value}, "valueTwo": {two}, "op": {op}}}"#)
+            });
+        let names = prop::collection::vec(word(&["read", "ioctl", "socket", "clone", "fstatat"]), 0..4);
+        let capabilities = prop::collection::vec(word(&["CAP_SYS_ADMIN", "CAP_BPF"]), 0..2);
+        let arguments = prop::collection::vec(argument, 0..8);
+        (names, word(actions), arguments, capabilities, 0..5000_u32).prop_map(
+            |(names, action, arguments, capabilities, errno)| {
+                let [names, arguments, capabilities] =
+                    [names, arguments, capabilities].map(|list| list.join(","));
+                format!(
+                    r#"{{"names": [{names}], "action": {action}, "errnoRet": {errno}, "args": [{arguments}],
+                        "excludes": {{"caps": [{capabilities}]}}}}"#
+                )
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A profile is a file of anybody's.
+        #[test]
+        fn any_profile_is_read_or_refused(entries in prop::collection::vec(entry(), 0..20), cut in any::<prop::sample::Index>()) {
+            let text = format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{}]}}"#, entries.join(","));
+            if let Ok(profile) = read("any", &text, &here(1 << 21)) {
+                let program = super::super::generate::generate(&profile).unwrap();
+                super::super::simulate::verify(&program);
+            }
+            // Half of it is no JSON, and must not be taken for a shorter profile.
+            let half = text.char_indices().map(|(at, _)| at).nth(cut.index(text.chars().count())).unwrap_or(0);
+            prop_assert!(read("half", &text[..half], &here(0)).is_err());
         }
     }
 }

@@ -129,6 +129,13 @@ enum Leaf {
     Rules(Vec<u32>),
 }
 
+/// Since Linux 5.1 all architectures number new calls alike, from here on (pidfd_send_signal, 424). What is below is
+/// known to whoever writes a profile.
+const FIRST_OF_ALL: u32 = 424;
+
+/// Beyond all numbers.
+const END: u32 = u32::MAX;
+
 /// Which leaf each range of numbers has, by where it starts; the first starts at 0, the last goes to the end.
 fn table(arch: &Arch, profile: &Profile, index: &Index<'_>) -> Vec<(u32, Leaf)> {
     let mut ranges: Vec<(u32, Leaf)> = Vec::with_capacity(256);
@@ -138,17 +145,23 @@ fn table(arch: &Arch, profile: &Profile, index: &Index<'_>) -> Vec<(u32, Leaf)> 
     };
     let mut named: Vec<(u32, u32)> = Vec::with_capacity(512);
     named.extend(arch.calls().filter_map(|(number, name)| Some((number, *index.first.get(name)?))));
-    let youngest = named.iter().map(|(number, _)| *number).filter(|number| !arch.is_private(*number)).max();
-    let unnamed = |number| if Some(number) < youngest { profile.default } else { profile.newer };
+    let ordinary = named.iter().map(|(number, _)| *number).filter(|number| !arch.is_private(*number));
+    let known = ordinary.max().map_or(FIRST_OF_ALL, |number| FIRST_OF_ALL.max(number + 1));
     let mut free = 0;
-    for (number, mention) in named {
-        if free < number {
-            add(free, Leaf::Answer(unnamed(free)));
+    for (number, mention) in
+        named.into_iter().map(|(number, mention)| (number, Some(mention))).chain([(END, None)])
+    {
+        if free < number.min(known) {
+            add(free, Leaf::Answer(profile.default));
         }
-        add(number, leaf(mention, index, profile));
-        free = number + 1;
+        if free.max(known) < number {
+            add(free.max(known), Leaf::Answer(profile.newer));
+        }
+        if let Some(mention) = mention {
+            add(number, leaf(mention, index, profile));
+        }
+        free = number.saturating_add(1);
     }
-    add(free, Leaf::Answer(profile.newer));
     if arch.x32 {
         add(X32, Leaf::Answer(Action::Errno(nix::errno::Errno::ENOSYS as u16)));
     }

@@ -140,7 +140,7 @@ pub(super) struct Profile {
     pub(super) rules: Vec<Rule>,
     /// For calls that no rule fits.
     pub(super) default: Action,
-    /// For numbers above the largest that a rule names: calls younger than the profile.
+    /// For numbers above the largest that a rule names, and above all of Linux 5.0: calls younger than the profile.
     pub(super) newer: Action,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(super) flags: libc::c_ulong,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::arch::{self, Arch, X32, canonical};
 use super::profile::{Action, Calls, Check, INT, Op, Profile, Rule};
-use super::{Choice, Filter, generate, keeps, policy};
+use super::{Filter, generate, keeps, policy};
 
 /// A call as a filter sees it.
 #[derive(Debug, Clone, Copy)]
@@ -17,16 +17,38 @@ struct Call {
     arguments: [u64; 6],
 }
 
-/// Runs a program, and checks it as the kernel does when it is installed (seccomp_check_filter).
+/// Checks a program as the kernel does before it takes it (bpf_check_classic, seccomp_check_filter).
+pub(super) fn verify(program: &[sock_filter]) {
+    assert!((1..=generate::LIMIT).contains(&program.len()), "{} instructions", program.len());
+    for (at, instruction) in program.iter().enumerate() {
+        let left = program.len() - at - 1;
+        match instruction.code {
+            0x20 => {
+                assert!(instruction.k < 64 && instruction.k.is_multiple_of(4), "load of {}", instruction.k)
+            }
+            0x54 | 0x06 => {}
+            0x05 => assert!((instruction.k as usize) < left, "a jump out of the program"),
+            0x15 | 0x25 | 0x35 => {
+                assert!(
+                    usize::from(instruction.jt.max(instruction.jf)) < left,
+                    "a branch out of the program"
+                );
+            }
+            code => panic!("instruction {code:#x}"),
+        }
+    }
+    assert_eq!(program.last().map(|last| last.code), Some(0x06));
+}
+
+/// Runs a program.
 fn simulate(program: &[sock_filter], call: Call) -> u32 {
-    assert!(program.len() <= generate::LIMIT);
     let low = |value: u64| (value & INT) as u32;
     let word = |offset: u32| match offset {
         0 => call.number,
         4 => call.audit,
-        16..64 if offset % 4 == 0 => {
+        16..64 if offset.is_multiple_of(4) => {
             let value = call.arguments[(offset as usize - 16) / 8];
-            let first = (offset % 8 == 0) == cfg!(target_endian = "little");
+            let first = offset.is_multiple_of(8) == cfg!(target_endian = "little");
             if first { low(value) } else { low(value >> 32) }
         }
         _ => panic!("load of {offset}"),
@@ -53,8 +75,10 @@ fn simulate(program: &[sock_filter], call: Call) -> u32 {
 struct Reading<'a> {
     profile: &'a Profile,
     /// For each architecture the rules that name a call, by its number, and the largest such number.
-    arches: Vec<(&'static Arch, HashMap<u32, Vec<&'a Rule>>, Option<u32>)>,
+    arches: Vec<ArchReading<'a>>,
 }
+
+type ArchReading<'a> = (&'static Arch, HashMap<u32, Vec<&'a Rule>>, u32);
 
 impl<'a> Reading<'a> {
     fn of(profile: &'a Profile) -> Self {
@@ -66,7 +90,7 @@ impl<'a> Reading<'a> {
             let mut rules: HashMap<_, _> = arch.calls().map(|(number, name)| (number, named(name))).collect();
             rules.retain(|_, rules| !rules.is_empty());
             let youngest = rules.keys().copied().filter(|number| *number < 0x0f_0000).max();
-            (*arch, rules, youngest)
+            (*arch, rules, youngest.unwrap_or(0).max(423))
         };
         Self { profile, arches: profile.arches.iter().map(read).collect() }
     }
@@ -80,7 +104,7 @@ impl<'a> Reading<'a> {
             return Action::Errno(libc::ENOSYS as u16);
         }
         let Some(rules) = rules.get(&call.number) else {
-            let newer = Some(call.number) > *youngest;
+            let newer = call.number > *youngest;
             return if newer { self.profile.newer } else { self.profile.default };
         };
         let holds = |check: &Check| {
@@ -110,6 +134,7 @@ impl<'a> Reading<'a> {
 fn default_for(arches: Vec<&'static Arch>, capabilities: u64) -> (Profile, Vec<sock_filter>) {
     let profile = Profile { arches, ..policy::default("default", |word| keeps(capabilities, word)) };
     let program = generate::generate(&profile).unwrap();
+    verify(&program);
     (profile, program)
 }
 
@@ -289,9 +314,10 @@ proptest! {
         arguments in prop::collection::vec(prop::array::uniform6(number()), 1..6),
     ) {
         let program = generate::generate(&profile).unwrap();
+        verify(&program);
         let reading = Reading::of(&profile);
         for arch in &profile.arches {
-            for (number, _) in arch.calls().chain([(470, ""), (X32, ""), (u32::MAX, "")]) {
+            for (number, _) in arch.calls().chain([(423, ""), (424, ""), (470, ""), (X32, ""), (u32::MAX, "")]) {
                 for arguments in &arguments {
                     // Registers are 32 bits wide there.
                     let narrow = if arch.wide { u64::MAX } else { INT };
@@ -327,6 +353,7 @@ fn far_targets_are_reached() {
         flags: 0,
     };
     let program = generate::generate(&profile).unwrap();
+    verify(&program);
     let reading = Reading::of(&profile);
     assert!(program.len() > 700, "{} instructions are too few to test this", program.len());
     for number in 0..600 {
@@ -348,22 +375,4 @@ fn a_profile_that_is_too_long_is_refused() {
     };
     let profile = Profile { rules: vec![rule], ..policy::default("long", |_| false) };
     assert!(Filter::of(profile).unwrap_err().to_string().contains("more than 4096 instructions"));
-}
-
-/// `cargo test --release --lib -- --ignored --nocapture seccomp::simulate::measure`
-#[test]
-#[ignore = "a measurement, not a test"]
-#[expect(clippy::print_stderr, reason = "it is run to be read")]
-fn measure() {
-    let mut times: Vec<_> = (0..200)
-        .map(|_| {
-            let start = std::time::Instant::now();
-            let filter =
-                Filter::build(&Choice::Default, crate::runner::DEFAULT_CAPABILITIES).unwrap().unwrap();
-            (start.elapsed(), filter.program.len())
-        })
-        .collect();
-    let first = times[0];
-    times.sort();
-    eprintln!("first {first:?}, median {:?}, best {:?}", times[100], times[0]);
 }
