@@ -6,7 +6,8 @@ use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag};
+use nix::unistd::AccessFlags;
 
 use super::plan::Command;
 use super::report::{self, Kind};
@@ -15,7 +16,7 @@ use super::sys;
 type Result<T> = nix::Result<T>;
 
 /// What the failing step was doing, by number.
-pub(super) const STEPS: [&str; 8] = [
+pub(super) const STEPS: [&str; 9] = [
     "fork the command",
     "start a session",
     "take the terminal",
@@ -24,6 +25,7 @@ pub(super) const STEPS: [&str; 8] = [
     "close descriptors",
     "die with the caller",
     "set a limit",
+    "install the seccomp filter",
 ];
 
 /// *child*: reports a failed step of [`STEPS`] and ends.
@@ -74,9 +76,32 @@ pub(super) fn start(
     }
     report::send(report, Kind::Ready, 0, 0, None);
     sys::set_signal_mask(0);
-    let errno = execute(command);
+    let errno = match find(command) {
+        Ok(path) => {
+            // Last: a filter need not allow anything of ours but execve.
+            if command.seccomp_last
+                && let Err(errno) = install_seccomp(command)
+            {
+                fail(report, 8, errno);
+            }
+            match sys::execve(path, &command.args, &command.env) {
+                // It was there a moment ago: its interpreter is what is missing.
+                Errno::ENOENT | Errno::ENOTDIR => Errno::ENOEXEC,
+                errno => errno,
+            }
+        }
+        Err(errno) => errno,
+    };
     report::send(report, Kind::Refused, 0, errno as i32, None);
     sys::exit(if errno == Errno::ENOENT { 127 } else { 126 })
+}
+
+/// *child*: has the kernel ask the command's filter from here on.
+pub(super) fn install_seccomp(command: &Command) -> Result<()> {
+    match &command.seccomp {
+        Some(filter) => sys::install_seccomp(filter.instructions(), filter.flags()),
+        None => Ok(()),
+    }
 }
 
 fn take(terminal: BorrowedFd<'_>) -> Result<()> {
@@ -99,28 +124,27 @@ fn change_dir(path: &CStr) -> Result<()> {
     }
 }
 
-/// Tries each path as a shell does: the first that exists decides, unless it may not be executed.
+/// Looks at each path as a shell does: the first that exists decides, unless it may not be executed.
 /// Returns `ENOENT` only where none exists.
-fn execute(command: &Command) -> Errno {
+fn find(command: &Command) -> Result<&CStr> {
     let mut found = Errno::ENOENT;
     for path in &command.candidates {
-        match refuse_own_program(path) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
-            Err(Errno::EACCES) => {
-                found = Errno::EACCES;
-                continue;
-            }
-            Err(errno) => return errno,
-            Ok(()) => {}
-        }
-        match sys::execve(path, &command.args, &command.env) {
-            // It was there a moment ago: its interpreter is what is missing.
-            Errno::ENOENT | Errno::ENOTDIR => return Errno::ENOEXEC,
-            Errno::EACCES => found = Errno::EACCES,
-            errno => return errno,
+        match refuse_own_program(path).and_then(|()| executable(path)) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::EACCES) => found = Errno::EACCES,
+            Err(errno) => return Err(errno),
+            Ok(()) => return Ok(path),
         }
     }
-    found
+    Err(found)
+}
+
+/// What execve would say of the file itself, before the filter is there.
+fn executable(path: &CStr) -> Result<()> {
+    // All three user ids are the same by now, so that access asks for the one that counts.
+    nix::unistd::faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::empty())?;
+    let stat = nix::sys::stat::stat(path)?;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFREG { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// Refuses `/proc/self/exe` and scripts that name it as their interpreter: until `execve` that link is the

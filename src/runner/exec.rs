@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use rootling_backends::{Context, Result};
 
 use super::child::{become_root, die_with_parent, no_new_privileges, open_terminal};
+use super::command::install_seccomp;
 use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
@@ -22,12 +23,13 @@ use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, tty};
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
     "open a terminal in the box",
     "join a new session keyring",
+    "install the seccomp filter",
     "drop capabilities",
     "set no_new_privs",
 ];
@@ -61,8 +63,9 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                         })
                         .map(|peer| terminal = Some(peer)),
                     4 => keyring(),
-                    5 => caps::drop_all_but(target.security.capabilities, bounding),
-                    6 if target.security.no_new_privileges => no_new_privileges(),
+                    5 if !command.seccomp_last => install_seccomp(&command),
+                    6 => caps::drop_all_but(target.security.capabilities, bounding),
+                    7 if target.security.no_new_privileges => no_new_privileges(),
                     _ => Ok(()),
                 };
                 if let Err(errno) = done {

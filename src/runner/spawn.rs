@@ -56,7 +56,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             }
             let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
             let root = root.as_ref().map(AsFd::as_fd);
-            let mut child = Child::new(report.as_fd(), root, bounding, plan.command.user.uid);
+            let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
             child.sources = &sources;
             child.set_up(&plan.ops);

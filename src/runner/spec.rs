@@ -7,6 +7,7 @@ use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
 use super::running::Running;
+use super::seccomp::Choice as Seccomp;
 use super::user::User;
 
 /// A box: a root filesystem, what is mounted in it, its walls, and the command.
@@ -213,10 +214,12 @@ pub struct Security {
     pub device_nodes: bool,
     /// Limits of each process (getrlimit(2)).
     pub ulimits: Vec<Ulimit>,
+    /// Which system calls the kernel does.
+    pub seccomp: Seccomp,
 }
 
 impl Default for Security {
-    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md.
+    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md, the default filter.
     fn default() -> Self {
         Self {
             capabilities: super::caps::DEFAULT,
@@ -226,12 +229,14 @@ impl Default for Security {
             writable_sys: false,
             device_nodes: false,
             ulimits: Vec::new(),
+            seccomp: Seccomp::Default,
         }
     }
 }
 
 impl Security {
-    /// No wall but the namespaces: every capability, nothing masked, `/sys` writable, device nodes work.
+    /// No wall but the namespaces: every capability and system call, nothing masked, `/sys` writable, device nodes
+    /// work.
     pub fn privileged() -> Self {
         Self {
             capabilities: u64::MAX,
@@ -241,6 +246,7 @@ impl Security {
             writable_sys: true,
             device_nodes: true,
             ulimits: Vec::new(),
+            seccomp: Seccomp::Unconfined,
         }
     }
 }

@@ -1,0 +1,4 @@
+//! Attacks on the walls of a box. Each is first shown to work with the wall in question removed, then to fail.
+
+mod calls;
+mod seccomp;
