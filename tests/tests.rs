@@ -7,6 +7,7 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
+//! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `readme` | the console blocks of README.md |
@@ -23,6 +24,8 @@ mod environment;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod namespaces;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
