@@ -24,8 +24,11 @@ pub(super) const STEPS: [&str; 9] = [
     "close descriptors",
     "die with the caller",
     "set a limit",
-    "install the seccomp filter",
+    INSTALL,
 ];
+
+/// The step that a kernel may lack.
+pub(super) const INSTALL: &str = "install the seccomp filter";
 
 /// *child*: reports a failed step of [`STEPS`] and ends.
 pub(super) fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> ! {

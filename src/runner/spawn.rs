@@ -239,7 +239,15 @@ pub(super) fn finish(
     if let Some(message) = reports.first(Kind::Start) {
         let step = command::STEPS.get(message.index as usize).copied().unwrap_or("start the command");
         let what = format!("{step} ({:?}, user {})", command.cwd, command.user.uid);
-        return Err(Error::call(what, Errno::from_raw(message.errno)));
+        let errno = Errno::from_raw(message.errno);
+        let error = Error::call(what, errno);
+        return Err(match errno {
+            // seccomp(2): neither the call nor the operation are in a kernel without filters.
+            Errno::ENOSYS | Errno::EINVAL if step == command::INSTALL => {
+                error.hint("this kernel has no filters: --security-opt seccomp=unconfined does without")
+            }
+            _ => error,
+        });
     }
     let refused = reports.first(Kind::Refused).map(|message| refusal(command, message.errno));
     if refused.is_none() {

@@ -1,6 +1,7 @@
 //! System calls that a box must not have. Each is made by a program in an otherwise empty tree, first without the filter,
 //! where the kernel does it or has a reason of its own not to, then with the default one.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,15 +16,6 @@ use crate::environment::{Environment, is_root, skip};
 
 const SYS_BOOT: u64 = 1 << 22;
 const SYS_ADMIN: u64 = 1 << 21;
-
-/// Can boxes be made here, and x86 programs be run?
-fn ready() -> bool {
-    if cfg!(not(target_arch = "x86_64")) {
-        skip("the programs are x86 machine code");
-        return false;
-    }
-    is_root()
-}
 
 /// A tree with one program in it.
 struct Tree {
@@ -122,7 +114,7 @@ const NEWNET: i32 = 0x4000_0000;
 
 #[test]
 fn class_nested_user_namespace() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     assert_refused(&one(libc::SYS_unshare, &[NEWUSER.into()]), 0, None, Errno::EPERM);
@@ -137,7 +129,7 @@ fn class_nested_user_namespace() {
 /// The file system context overflow: root of a namespace of one's own, then `fsopen`.
 #[test]
 fn cve_2022_0185_fsopen_in_a_nested_user_namespace() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let attack = one(libc::SYS_unshare, &[(NEWUSER | NEWNS).into()])
@@ -148,7 +140,7 @@ fn cve_2022_0185_fsopen_in_a_nested_user_namespace() {
 /// A control group's release agent: the same, then a mount.
 #[test]
 fn cve_2022_0492_mount_in_a_nested_user_namespace() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let mount = [b"none\0".into(), b"/proc\0".into(), b"tmpfs\0".into(), 0.into(), 0.into()];
@@ -165,7 +157,7 @@ fn cve_2022_0492_mount_in_a_nested_user_namespace() {
 
 #[test]
 fn cve_2017_5226_tiocsti_types_into_a_terminal() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     // With a capability whose holder the kernel lets type into any terminal, so that only the filter is in the way.
@@ -178,7 +170,7 @@ fn cve_2017_5226_tiocsti_types_into_a_terminal() {
 
 #[test]
 fn cve_2019_7303_tiocsti_with_a_bit_that_the_kernel_cuts_off() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     for request in [0x1_0000_5412_u64, 0xdead_beef_0000_5412] {
@@ -190,7 +182,7 @@ fn cve_2019_7303_tiocsti_with_a_bit_that_the_kernel_cuts_off() {
 
 #[test]
 fn class_tioclinux_and_line_disciplines() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let ask = |request: i32, argument: Value| {
@@ -205,7 +197,7 @@ fn class_tioclinux_and_line_disciplines() {
 
 #[test]
 fn cve_2026_31431_af_alg_and_other_families() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     // No type has this number, which the kernel finds out before it looks for the family: it need not be compiled in.
@@ -227,7 +219,7 @@ fn cve_2026_31431_af_alg_and_other_families() {
 
 #[test]
 fn class_kernel_keyring() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let session = -3;
@@ -246,7 +238,7 @@ fn class_kernel_keyring() {
 
 #[test]
 fn class_weakening_personality() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     for flag in [libc::ADDR_NO_RANDOMIZE, libc::READ_IMPLIES_EXEC, libc::MMAP_PAGE_ZERO] {
@@ -260,7 +252,7 @@ fn class_weakening_personality() {
 /// Ways into the kernel that have given root again and again.
 #[test]
 fn class_risky_kernel_interfaces() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let parameters = [0; 120];
@@ -296,7 +288,7 @@ fn class_risky_kernel_interfaces() {
 /// What the kernel refuses as well, for want of a capability: the control has it.
 #[test]
 fn class_calls_that_a_capability_opens() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let all = Security { capabilities: u64::MAX, seccomp: Seccomp::Unconfined, ..Security::default() };
@@ -318,7 +310,7 @@ fn class_calls_that_a_capability_opens() {
 
 #[test]
 fn class_numbers_that_no_filter_knows() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let program = Program::x86_64()
@@ -344,7 +336,7 @@ fn runs_i386() -> bool {
 
 #[test]
 fn i386_programs_run() {
-    if !ready() || !runs_i386() {
+    if !is_root() || !runs_i386() {
         return;
     }
     // getpid, brk, socket(AF_UNIX, SOCK_STREAM): none is a number that means the same to x86_64.
@@ -357,7 +349,7 @@ fn i386_programs_run() {
 /// The other door of 64-bit programs, which a filter of 64-bit numbers alone leaves open.
 #[test]
 fn class_i386_calls_of_64_bit_programs() {
-    if !ready() || !runs_i386() {
+    if !is_root() || !runs_i386() {
         return;
     }
     let by_door = |number, arguments: &[Value]| Program::x86_64().call_by(Door::I386, number, arguments);
@@ -375,7 +367,7 @@ fn class_i386_calls_of_64_bit_programs() {
 /// `socketcall` has its arguments in memory, where a filter cannot see the family.
 #[test]
 fn cve_2026_31431_af_alg_through_socketcall() {
-    if !ready() || !runs_i386() {
+    if !is_root() || !runs_i386() {
         return;
     }
     let arguments: Vec<u8> = [libc::AF_ALG, 15, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -388,7 +380,7 @@ fn cve_2026_31431_af_alg_through_socketcall() {
 
 #[test]
 fn the_filter_holds_where_execve_may_give_privileges() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let program = one(libc::SYS_unshare, &[NEWUSER.into()]);
@@ -405,8 +397,35 @@ fn the_filter_holds_where_execve_may_give_privileges() {
 }
 
 #[test]
+fn an_ordinary_user_has_the_same_filter() {
+    if !is_root() {
+        return;
+    }
+    let program = one(libc::SYS_unshare, &[NEWUSER.into()]);
+    for (seccomp, expected) in [(Seccomp::Unconfined, 0), (Seccomp::Default, error(Errno::EPERM))] {
+        // No name has this id, and no range of ids: root inside is this user and there is nobody else.
+        let id = 64_999;
+        let tree = Tree::with(&program, Security { seccomp, ..walls(0) });
+        let start = tree.command();
+        let own = Command::new("chown").args(["-R", &id.to_string()]).arg(tree.dir.path()).status().unwrap();
+        assert!(own.success());
+        // The program may stand where only root may go.
+        std::fs::copy(start.get_program(), tree.path("box")).unwrap();
+        let mut command = Command::new(tree.path("box"));
+        command.arg("rootless").arg(tree.path("spec.json")).uid(id).gid(id).env_clear();
+        let output = command.current_dir(tree.dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(125) && said.contains("unshare") {
+            skip(&format!("no user namespaces for ordinary users: {said}"));
+            return;
+        }
+        assert_eq!(program.results(&output.stdout), [expected], "{output:?}");
+    }
+}
+
+#[test]
 fn exec_gets_the_filter_of_the_box() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let program = one(libc::SYS_unshare, &[NEWUSER.into()]);
@@ -430,7 +449,7 @@ fn exec_gets_the_filter_of_the_box() {
 
 #[test]
 fn a_profile_of_the_users_decides() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let profile = |text: &str| {
@@ -461,7 +480,7 @@ fn a_profile_of_the_users_decides() {
 
 #[test]
 fn the_command_line_takes_a_profile_and_shows_it() {
-    if !ready() {
+    if !is_root() {
         return;
     }
     let environment = Environment::new();
