@@ -10,6 +10,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
 
 use super::plan::Command;
 use super::report::{self, Kind};
+use super::seccomp::Filter;
 use super::sys;
 
 type Result<T> = nix::Result<T>;
@@ -88,6 +89,16 @@ pub(super) fn install_seccomp(command: &Command) -> Result<()> {
     match &command.seccomp {
         Some(filter) => sys::install_seccomp(filter.instructions(), filter.flags()),
         None => Ok(()),
+    }
+}
+
+/// *child*: the same for process 1, where our own list is in force: whoever gets hold of it (`sys_ptrace` is one of the
+/// capabilities that can be added) gets no further than the command. A profile of the user's need not allow what
+/// process 1 does; where the filter came early, it is there already.
+pub(super) fn filter_init(command: &Command) {
+    if command.seccomp_last && command.seccomp.as_ref().is_some_and(Filter::is_ours) {
+        // Best effort: the command, which does the same, tells of a failure.
+        install_seccomp(command).ok();
     }
 }
 

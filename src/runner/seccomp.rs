@@ -80,6 +80,7 @@ impl Choice {
 #[derive(Debug)]
 pub struct Filter {
     profile: Profile,
+    ours: bool,
     program: Vec<sock_filter>,
 }
 
@@ -114,22 +115,27 @@ impl Filter {
             Choice::I386 => policy::default("i386", |word| word == I386_SOCKETS || keeps(capabilities, word)),
             _ => policy::default("default", |word| keeps(capabilities, word)),
         };
-        Self::of(profile).map(Some)
+        Self::of(profile, !matches!(choice, Choice::Profile { .. })).map(Some)
     }
 
-    fn of(profile: Profile) -> Result<Self> {
+    fn of(profile: Profile, ours: bool) -> Result<Self> {
         let program = generate::generate(&profile).map_err(|generate::TooLong| {
             let limit = generate::LIMIT;
             let message = format!("seccomp profile {:?} needs more than {limit} instructions", profile.name);
             Error::new(ErrorKind::InvalidInput, message)
                 .hint("the kernel takes no more: compare fewer arguments")
         })?;
-        Ok(Self { profile, program })
+        Ok(Self { profile, ours, program })
     }
 
     /// Returns the program.
     pub fn instructions(&self) -> &[sock_filter] {
         &self.program
+    }
+
+    /// Was it made of our own list, which allows what the runner does itself?
+    pub(super) fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// Returns `SECCOMP_FILTER_FLAG_*` to install it with.

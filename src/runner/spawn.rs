@@ -214,7 +214,10 @@ pub(super) fn fork_command(
 ) -> ! {
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
-        Ok(process) => init::look_after(process),
+        Ok(process) => {
+            command::filter_init(command);
+            init::look_after(process)
+        }
         Err(errno) => command::fail(report.as_fd(), 0, errno),
     }
 }

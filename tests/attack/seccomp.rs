@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use rootling::runner::{Namespaces, Process, Seccomp, SeccompFilter, Security, Spec, Tty, User, Userns};
+use rootling::runner::{
+    Namespaces, Process, Running, Seccomp, SeccompFilter, Security, Spec, Tty, User, Userns,
+};
 use rootling_backends::Mount;
 use tempfile::TempDir;
 
@@ -438,13 +440,37 @@ fn exec_gets_the_filter_of_the_box() {
             std::thread::sleep(Duration::from_millis(2));
         }
         std::fs::write(tree.path("second.json"), serde_json::to_vec(&command("/second")).unwrap()).unwrap();
+        let running: Running = serde_json::from_slice(&std::fs::read(tree.path("started")).unwrap()).unwrap();
+        let init = status_of(running.pid, "PPid").parse().unwrap();
+        let filtered = [running.pid, init].map(wait_for_filter);
         let mut exec = Command::new(crate::runner::program());
         let output = exec.arg("exec").arg(tree.path("started")).arg(tree.path("second.json")).output();
         box_.kill().unwrap();
         box_.wait().unwrap();
         let output = output.unwrap();
         assert_eq!(program.results(&output.stdout), [error(Errno::EPERM)], "{output:?}");
+        assert_eq!(filtered, [true, true], "the command, and process 1");
     }
+}
+
+/// A line of `/proc/PID/status`.
+fn status_of(pid: i32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().to_owned()
+}
+
+/// Does a process get a filter soon? It is told about just before.
+fn wait_for_filter(pid: i32) -> bool {
+    let start = Instant::now();
+    // SECCOMP_MODE_FILTER
+    while status_of(pid, "Seccomp") != "2" {
+        if start.elapsed() > Duration::from_secs(10) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
 }
 
 #[test]

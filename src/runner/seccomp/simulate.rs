@@ -374,5 +374,5 @@ fn a_profile_that_is_too_long_is_refused() {
         action: Action::Allow,
     };
     let profile = Profile { rules: vec![rule], ..policy::default("long", |_| false) };
-    assert!(Filter::of(profile).unwrap_err().to_string().contains("more than 4096 instructions"));
+    assert!(Filter::of(profile, true).unwrap_err().to_string().contains("more than 4096 instructions"));
 }
