@@ -6,6 +6,7 @@
 //! | `layer` | tar archives, honest and hostile, into trees |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -13,6 +14,8 @@
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
 
+#[cfg(test)]
+mod attack;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
