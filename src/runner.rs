@@ -15,11 +15,13 @@
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
+//! | [`cgroup`] | limits, and what was used |
 //! | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
 
 mod caps;
+pub mod cgroup;
 mod child;
 mod command;
 mod exec;
