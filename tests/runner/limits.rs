@@ -1,11 +1,14 @@
 //! A program that runs into limits: makes cgroups, puts processes of its own into them, and looks what happens.
 //!
 //! `limits check [NAME...]` runs checks and prints `ok NAME`, `skip NAME: why` or `FAILED NAME: why`, at the end
-//! `done COUNT`; `limits as UID PROGRAM...` runs a program as a user; `limits work KIND` is what is put into a cgroup:
-//! it waits for a line on its standard input first. The tests start it on the host and in a virtual machine.
+//! `done COUNT`; `limits make LIMITS` makes a cgroup and prints `made` and its place, or `refused` and why;
+//! `limits delegate LIMITS` asks systemd before; `limits as UID PROGRAM...` runs a program as a user; `limits work KIND`
+//! is what is put into a cgroup: it waits for a line on its standard input first. The tests start it on the host and
+//! in a virtual machine.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -46,15 +49,36 @@ fn main() -> ExitCode {
             say(&format!("FAILED as {uid}: {error}"));
             ExitCode::FAILURE
         }
+        ["make", limits] => make(limits),
+        ["delegate", limits] => match cgroup::delegate() {
+            Ok(()) => make(limits),
+            Err(error) => refused(&error),
+        },
         ["work", kind, rest @ ..] => {
             std::io::stdin().read_line(&mut String::new()).expect("a line");
             work(kind, rest)
         }
         _ => {
-            say("usage: limits check [NAME...] | as UID PROGRAM... | work KIND");
+            say("usage: limits check [NAME...] | make LIMITS | delegate LIMITS | as UID PROGRAM... | work KIND");
             ExitCode::FAILURE
         }
     }
+}
+
+fn make(limits: &str) -> ExitCode {
+    let limits: Limits = serde_json::from_str(limits).expect("limits as JSON");
+    match Cgroup::make("made", &limits) {
+        Ok(cgroup) => {
+            say(&format!("made {}", serde_json::to_string(cgroup.place()).expect("plain")));
+            ExitCode::SUCCESS
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &rootling_backends::Error) -> ExitCode {
+    say(&format!("refused {error:?}; {}", error.first_hint().unwrap_or("no hint")));
+    ExitCode::FAILURE
 }
 
 fn check(names: &[&str]) -> ExitCode {
@@ -135,12 +159,14 @@ fn work(kind: &str, rest: &[&str]) -> ExitCode {
             say(line.expect("the field").trim());
         }
         "write" => {
-            let mut disk = std::fs::OpenOptions::new().write(true).open(rest[1]).expect("the disk");
-            let piece = vec![1_u8; 64 << 10];
+            // Past the page cache: what the kernel writes back later from a bare disk is nobody's.
+            let mut options = std::fs::OpenOptions::new();
+            let mut disk = options.write(true).custom_flags(libc::O_DIRECT).open(rest[1]).expect("the disk");
+            let room = vec![1_u8; (64 << 10) + 4096];
+            let piece = &room[room.as_ptr().align_offset(4096)..][..64 << 10];
             for _ in 0..number() / (64 << 10) {
-                disk.write_all(&piece).expect("written");
+                disk.write_all(piece).expect("written");
             }
-            disk.sync_all().expect("on disk");
         }
         "hold" => {
             let limits = Limits { pids: Some(50), ..Limits::default() };
