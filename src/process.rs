@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
-use crate::runner::{self, Bind, DEFAULT_PATH, FileAt, Net, Process, Spec, Tmpfs, Tty, Userns};
+use crate::runner::{
+    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Net, Process, Security, Spec, Tmpfs, Tty, Userns,
+};
 
 /// What a person can ask for when running a command in a tree.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Command {
     /// The command; empty for the user's shell.
     pub args: Vec<OsString>,
-    /// `NAME=value`, or `NAME` to pass ours on.
+    /// `NAME=value`, or `NAME` to pass ours on; the last one of a name holds.
     pub env: Vec<String>,
     /// The working directory; `None` for the user's home, or `/`.
     pub cwd: Option<PathBuf>,
@@ -22,10 +24,23 @@ pub struct Request {
     pub hostname: String,
     /// Whether there is a terminal.
     pub tty: Tty,
-    /// The network.
-    pub net: Net,
+}
+
+/// What a person can ask for when starting a box.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The command.
+    pub command: Command,
+    /// What of the kernel's state is the box's own.
+    pub namespaces: Namespaces,
     /// The user namespace.
     pub userns: Userns,
+    /// What the box may not do.
+    pub security: Security,
+    /// Devices of the host shown inside.
+    pub devices: Vec<Device>,
+    /// Kernel parameters.
+    pub sysctls: Vec<(String, String)>,
     /// May nothing be written to the tree?
     pub read_only: bool,
     /// Directories and files of the host shown inside.
@@ -34,7 +49,7 @@ pub struct Request {
     pub tmpfs: Vec<Tmpfs>,
 }
 
-impl Request {
+impl Command {
     /// Makes the command and its surroundings: names become ids by the tree's own files, the environment starts from empty.
     pub fn process(&self, root: &Dir) -> Result<Process> {
         let account = runner::resolve(root, &self.user)?;
@@ -81,11 +96,13 @@ impl Request {
             tty: self.tty,
         })
     }
+}
 
+impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
-        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.hostname) }];
-        if self.net == Net::Host
+        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.command.hostname) }];
+        if self.namespaces.net == Net::Host
             && let Ok(content) = std::fs::read_to_string("/etc/resolv.conf")
         {
             files.push(FileAt { target: "/etc/resolv.conf".into(), content });
@@ -93,10 +110,13 @@ impl Request {
         Ok(Spec {
             root: mount,
             read_only: self.read_only,
-            process: self.process(root)?,
-            hostname: self.hostname.clone(),
-            net: self.net,
+            process: self.command.process(root)?,
+            hostname: self.command.hostname.clone(),
+            namespaces: self.namespaces.clone(),
             userns: self.userns.clone(),
+            security: self.security.clone(),
+            devices: self.devices.clone(),
+            sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),
             binds: self.binds.clone(),
             files,
