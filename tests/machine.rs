@@ -84,7 +84,7 @@ impl Machine {
 
     /// Starts it, and returns what it printed when it has switched itself off.
     pub(crate) fn run(mut self) -> String {
-        self.init.push_str("\necho END OF SCRIPT\npoweroff -f\n");
+        self.init.push_str("\necho \"## END OF SCRIPT\"\npoweroff -f\n");
         let init = std::mem::take(&mut self.init);
         self.archive.file("second", init.as_bytes());
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -41,6 +41,7 @@ pub(super) fn request(
         namespaces: walls.namespaces(store)?,
         userns: chosen.userns.clone(),
         security: walls.security()?,
+        limits: walls.limits.limits()?,
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Error, ErrorKind, Result};
 
+use super::limits::LimitFlags;
 use super::store;
 use crate::runner::{self, Device, Join, Namespace, Namespaces, Net, Running, Security, Time, Ulimit};
 use crate::store::Store;
@@ -83,6 +84,9 @@ pub(super) struct Walls {
     /// Print what would be done, and do not do it
     #[arg(long)]
     pub(super) dry_run: bool,
+
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
 }
 
 /// Whose namespace is wanted, as written.
@@ -187,7 +191,7 @@ impl Walls {
             (!self.sysctl.is_empty(), "--sysctl"),
             (!self.security_opt.is_empty(), "--security-opt"),
         ];
-        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.limits.given())
     }
 
     /// Returns the namespaces; those of boxes are looked up in the store.

@@ -80,6 +80,7 @@ impl<'a> Child<'a> {
             Op::Wait => self.wait(),
             Op::DieWithParent => die_with_parent(self.report),
             Op::BecomeRoot => become_root(),
+            Op::CgroupNamespace => sys::unshare(libc::CLONE_NEWCGROUP),
             Op::SlavePropagation => {
                 let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
                 nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)

@@ -2,11 +2,12 @@
 //!
 //! A cgroup hands a controller to its children by `cgroup.subtree_control`, and may do so only while no process is
 //! in it ("No Internal Process Constraint", cgroup-v2.rst); the root alone is free of that. So our boxes are leaves:
-//! `base/rootling/NAME`, and a process of ours that sits in the base itself moves into a leaf as well.
+//! `base/rootling/NAME`, and a process of ours that sits in the base itself moves into a leaf as well. The kernel's
+//! refusal is not waited for: with some controllers it makes the cgroup a threaded one instead, in which no box can
+//! be ("Threads", same place).
 
 use std::path::Path;
 
-use nix::errno::Errno;
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::directory::Directory;
@@ -33,7 +34,8 @@ pub(super) fn enable(base: &Path, required: &[(Controller, &'static str)]) -> Re
                 let message = format!("{flag} needs the controller {name}, which {path:?} does not have");
                 return Err(Error::new(ErrorKind::Unsupported, message).hint(DELEGATE));
             }
-            hand_down(&directory, name)
+            step_aside(&directory)
+                .and_then(|()| directory.write("cgroup.subtree_control", &format!("+{name}")))
                 .map_err(|error| error.context(format!("{flag} needs the controller {name} below {path:?}")))?;
         }
         for controller in [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Io] {
@@ -48,21 +50,18 @@ pub(super) fn enable(base: &Path, required: &[(Controller, &'static str)]) -> Re
     Ok(())
 }
 
-fn hand_down(directory: &Directory, name: &str) -> Result<()> {
-    let text = format!("+{name}");
-    match directory.write("cgroup.subtree_control", &text) {
-        Err(error) if error.errno() == Some(Errno::EBUSY) => {
-            step_aside(directory)?;
-            directory.write("cgroup.subtree_control", &text)
-        }
-        done => done,
-    }
-}
-
-/// Moves this process out of a cgroup that it has for itself, into a leaf below.
+/// Moves this process out of a cgroup that it has for itself, into a leaf below; where it is in another, or this is
+/// the root, there is nothing to do.
 fn step_aside(directory: &Directory) -> Result<()> {
     let me = std::process::id();
+    // The root alone has no type.
+    if !directory.path.join("cgroup.type").exists() {
+        return Ok(());
+    }
     let text = directory.read("cgroup.procs")?;
+    if text.is_empty() {
+        return Ok(());
+    }
     let others = text.lines().filter(|line| line.parse() != Ok(me)).count();
     if others > 0 {
         let message = format!("{others} other processes are in {:?} itself, so that it can hand nothing down", directory.path);

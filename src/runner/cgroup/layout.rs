@@ -71,7 +71,8 @@ impl Layout {
                 version,
                 controllers: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
                 mount: mounted.place.clone(),
-                own: mounted.place.join(below.strip_prefix("/").unwrap_or(below)),
+                // Components, because joining nothing would leave a slash at the end.
+                own: mounted.place.components().chain(below.strip_prefix("/").unwrap_or(below).components()).collect(),
             });
         }
         hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);

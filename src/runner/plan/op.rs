@@ -46,6 +46,8 @@ pub enum Op {
     DieWithParent,
     /// Become user and group 0 of the new user namespace.
     BecomeRoot,
+    /// Take the cgroup that the caller has put us in for the root of all.
+    CgroupNamespace,
     /// Stop mounts made here from showing up on the host.
     SlavePropagation,
     /// Attach the root filesystem over `/`, still reachable by descriptor only.

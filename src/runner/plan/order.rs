@@ -9,7 +9,7 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
-use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
+use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
 use crate::runner::spec::{Namespace, Spec, Time, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
@@ -35,6 +35,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     }
     if spec.userns != Userns::Host {
         ops.push(Op::BecomeRoot);
+    }
+    if late_cgroup_namespace(spec) {
+        ops.push(Op::CgroupNamespace);
     }
     let attributes = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
     ops.extend([Op::DieWithParent, Op::Umask, Op::SlavePropagation, Op::AttachRoot { attributes }]);
@@ -81,6 +84,7 @@ fn needs_caller(spec: &Spec) -> bool {
     matches!(spec.userns, Userns::Private { .. })
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
+        || !spec.limits.is_empty()
 }
 
 /// Seconds and nanoseconds as `timens_offsets` takes them: the second number is never negative.
@@ -109,15 +113,19 @@ fn sys_ops(spec: &Spec, ops: &mut Vec<Op>) {
         // It may belong to another user namespace.
         Namespace::Join(_) => either(new, hosts),
     });
-    ops.push(Op::Mount {
-        new: new_fs("cgroup2", &[], NO_SUID_DEV_EXEC | MOUNT_ATTR_RDONLY),
-        base: Base::Sys,
-        target: fixed("fs/cgroup"),
-        resolve: false,
-        make: false,
-        optional: true,
-        keep: None,
-    });
+    // In the host's cgroup namespace a new mount would change the options of the host's (cgroup-v2.rst, "Mounting"),
+    // and show no more than the host's `/sys` does.
+    if spec.namespaces.cgroup != Namespace::Host {
+        ops.push(Op::Mount {
+            new: new_fs("cgroup2", &[], NO_SUID_DEV_EXEC | MOUNT_ATTR_RDONLY),
+            base: Base::Sys,
+            target: fixed("fs/cgroup"),
+            resolve: false,
+            make: false,
+            optional: true,
+            keep: None,
+        });
+    }
 }
 
 fn dev_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<()> {
