@@ -213,22 +213,20 @@ pub fn main() -> i32 {
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
     let umask = store::prepare_process();
-    let box_name = match command {
-        Command::Enter(arguments) => Some(&arguments.name),
-        Command::Exec(arguments) => Some(&arguments.name),
-        _ => None,
+    // A box to be entered that does not run yet may join another that does.
+    let box_names = match command {
+        Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Run(arguments) => [arguments.walls.joined_box(), None],
+        _ => [None, None],
     };
-    let running = match box_name {
-        Some(name) if !runner::is_root() => store::running_box(root.as_deref(), name),
-        _ => None,
-    };
+    let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
+    let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
     let before = entered_before();
-    if before.is_none() && !runner::is_root() {
-        let limited = running.as_ref().map_or_else(|| command.limits_box(), |running| running.cgroup.is_some());
-        if limited {
-            // The user's bus takes us for somebody else in a user namespace.
-            runner::cgroup::delegate().context(|| "limits need a cgroup of your own")?;
-        }
+    let joins_cgroup = running.as_ref().is_some_and(|running| running.cgroup.is_some());
+    if before.is_none() && !runner::is_root() && (joins_cgroup || command.limits_box()) {
+        // Now, because the user's bus takes us for somebody else in a user namespace.
+        runner::cgroup::delegate().context(|| "limits need a cgroup of your own")?;
     }
     let entered = match (before, &running, command) {
         (Some(entered), ..) => entered,

@@ -47,6 +47,7 @@ mod userns;
 mod walls;
 
 pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
+pub use cgroup::{Cgroup, Limits};
 pub use exec::exec;
 pub use idmap::IdBlock;
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};

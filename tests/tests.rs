@@ -7,6 +7,7 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
+//! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `readme` | the console blocks of README.md |
@@ -25,6 +26,7 @@ mod layering;
 mod limits;
 #[cfg(test)]
 mod machine;
+mod namespaces;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

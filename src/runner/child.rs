@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
-use super::plan::{Base, NewFs, Op, sys_flags};
+use super::plan::{Base, NewFs, Op};
 use super::report::{self, Kind};
 use super::{caps, sys};
 
@@ -122,7 +122,6 @@ impl<'a> Child<'a> {
             Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
             Op::Mask { base, path } => self.mask(*base, path),
-            Op::Clocks { offsets } => self.clocks(offsets),
             Op::Loopback => sys::loopback_up(),
             Op::Pivot => self.pivot(),
             Op::Hostname { name } => nix::unistd::sethostname(lossless(name)),
@@ -290,12 +289,6 @@ impl<'a> Child<'a> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let sysctls = sys::leave(nix::fcntl::openat(self.base(Base::Proc)?, c"sys", flags, Mode::empty())?);
         write_once(sysctls, path, value)
-    }
-
-    /// time_namespaces(7): the offsets can be set until somebody is in the namespace, which the command will be first.
-    fn clocks(&self, offsets: &CStr) -> Result<()> {
-        sys::unshare(sys_flags::NEWTIME.bits())?;
-        write_once(self.base(Base::Proc)?, c"self/timens_offsets", offsets)
     }
 
     /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).

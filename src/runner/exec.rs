@@ -55,6 +55,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let (cloned, within) = clone_into(0, cgroup.as_ref()).context(|| "clone3()")?;
     match cloned {
         Cloned::Child => {
+            facts.arguments.replace(c"exec");
             let report = channel.into_child();
             let bounding = if own_userns { u64::MAX } else { facts.bounding };
             let mut terminal = None;

@@ -13,7 +13,7 @@ use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, 
 
 use super::cgroup::{Cgroup, Limits};
 use super::child::Child;
-use super::plan::{Command, Op, Plan, Source};
+use super::plan::{Command, Op, Plan, Source, sys_flags};
 use super::report::{Channel, Kind, Listener, Reports};
 use super::running::Running;
 use super::spec::{IdMap, Join, Ulimit, Userns};
@@ -51,10 +51,18 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
+<<<<<<< HEAD
     let cloned = clone_into(if scout { 0 } else { namespaces }, cgroup.as_ref());
     let (cloned, within) = cloned.map_err(|errno| cannot_clone(plan, errno))?;
     match cloned {
+=======
+    if let Some(offsets) = &plan.clocks {
+        shift_clocks(offsets)?;
+    }
+    match sys::clone3(if scout { 0 } else { namespaces }).map_err(|errno| cannot_clone(plan, errno))? {
+>>>>>>> main
         Cloned::Child => {
+            facts.arguments.replace(c"init");
             let report = channel.into_child();
             if scout {
                 join::go_through(&doors, namespaces, report.as_fd());
@@ -91,6 +99,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     }
 }
 
+<<<<<<< HEAD
 /// Makes the cgroup, where limits need one.
 fn make_cgroup(plan: &Plan) -> Result<Option<Cgroup>> {
     if !plan.limits.need_cgroup() {
@@ -126,6 +135,18 @@ pub(super) fn limit(guest: &Guest, limits: &Limits, cgroup: Option<&Cgroup>, wit
     written.context(|| "--oom-score-adj cannot be set").map_err(|error| match error.errno() {
         Some(Errno::EACCES) => error.hint("to go below the caller's own takes CAP_SYS_RESOURCE: give a higher one"),
         _ => error,
+=======
+/// Lets children of this process have clocks of their own. That is for the caller to do: the offsets are written to a file of a
+/// process, and the files of a child in its own user namespace belong to nobody there (time_namespaces(7)).
+fn shift_clocks(offsets: &str) -> Result<()> {
+    let path = "/proc/self/timens_offsets";
+    sys::unshare(sys_flags::NEWTIME.bits()).context(|| "unshare(CLONE_NEWTIME)")?;
+    fs::write(path, offsets).context(|| format!("write({path}, {offsets:?})")).map_err(|error| {
+        match error.errno() {
+            Some(Errno::ERANGE) => error.hint("a clock may not be set before 0 or centuries ahead"),
+            _ => error,
+        }
+>>>>>>> main
     })
 }
 
@@ -339,6 +360,8 @@ pub(super) struct Facts {
     pub(super) bounding: u64,
     /// Signals that are ignored, by bit number signal-1.
     pub(super) ignored: u64,
+    /// Where the arguments are.
+    pub(super) arguments: sys::Arguments,
 }
 
 impl Facts {
@@ -349,7 +372,11 @@ impl Facts {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             u64::from_str_radix(line.trim(), 16).ok()
         };
-        Ok(Self { bounding: field("CapBnd:").unwrap_or(u64::MAX), ignored: field("SigIgn:").unwrap_or(0) })
+        Ok(Self {
+            bounding: field("CapBnd:").unwrap_or(u64::MAX),
+            ignored: field("SigIgn:").unwrap_or(0),
+            arguments: sys::Arguments::find(),
+        })
     }
 }
 

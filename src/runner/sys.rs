@@ -200,6 +200,39 @@ pub(super) fn prctl(option: c_int, value: c_ulong) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0) }).map(drop)
 }
 
+/// Where the arguments of this process lie in its memory, as `ps` shows them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arguments {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Arguments {
+    /// Finds them: the kernel puts all arguments behind the first, each with its NUL (execve(2), proc_pid_cmdline(5)).
+    pub(super) fn find() -> Self {
+        unsafe extern "C" {
+            static program_invocation_name: *mut c_char;
+        }
+        // SAFETY: the C library set it before `main`, and nobody changes it.
+        let start = unsafe { program_invocation_name }.cast();
+        let length = std::env::args_os().map(|text| text.len() + 1).sum();
+        Self { start, length }
+    }
+
+    /// *child*: replaces them by `name`, so that nobody inside reads how the box was started.
+    pub(super) fn replace(self, name: &CStr) {
+        let name = name.to_bytes();
+        if self.start.is_null() || self.length <= name.len() {
+            return;
+        }
+        // SAFETY: the child's own copy of the strings that it was started with: writable, of this length, and read by nobody
+        // between here and `execve`.
+        let text = unsafe { std::slice::from_raw_parts_mut(self.start, self.length) };
+        text.fill(0);
+        text[..name.len()].copy_from_slice(name);
+    }
+}
+
 /// *child*: joins the namespace behind a descriptor, or those of a process behind a handle.
 pub(super) fn setns(file: BorrowedFd<'_>, kinds: c_int) -> Result<()> {
     // SAFETY: both arguments are integers.

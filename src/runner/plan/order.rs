@@ -9,8 +9,13 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
+<<<<<<< HEAD
 use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
 use crate::runner::spec::{Namespace, Spec, Time, Userns};
+=======
+use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
+use crate::runner::spec::{Namespace, Spec, Userns};
+>>>>>>> main
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
@@ -60,10 +65,6 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     if has_own_net(spec) {
         ops.push(Op::Loopback);
     }
-    if let Time::Private { monotonic_ns, boottime_ns } = spec.namespaces.time {
-        let offsets = format!("monotonic {}\nboottime {}\n", seconds(monotonic_ns), seconds(boottime_ns));
-        ops.push(Op::Clocks { offsets: fixed(&offsets) });
-    }
     ops.push(Op::Pivot);
     if spec.namespaces.uts == Namespace::Private {
         ops.push(Op::Hostname { name: c_string(spec.hostname.as_ref())? });
@@ -85,12 +86,6 @@ fn needs_caller(spec: &Spec) -> bool {
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
         || !spec.limits.is_empty()
-}
-
-/// Seconds and nanoseconds as `timens_offsets` takes them: the second number is never negative.
-fn seconds(ns: i64) -> String {
-    const SECOND: i64 = 1_000_000_000;
-    format!("{} {}", ns.div_euclid(SECOND), ns.rem_euclid(SECOND))
 }
 
 fn proc_ops(spec: &Spec, ops: &mut Vec<Op>) {
