@@ -173,7 +173,7 @@ mount -o remount,ro /sys/fs/cgroup
 /limits make '{"pids":50}'
 cd /
 echo "## none"
-umount /sys/fs/cgroup
+umount -l /sys/fs/cgroup
 /limits make '{"pids":50}'
 "###;
 

@@ -51,16 +51,12 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
-<<<<<<< HEAD
-    let cloned = clone_into(if scout { 0 } else { namespaces }, cgroup.as_ref());
-    let (cloned, within) = cloned.map_err(|errno| cannot_clone(plan, errno))?;
-    match cloned {
-=======
     if let Some(offsets) = &plan.clocks {
         shift_clocks(offsets)?;
     }
-    match sys::clone3(if scout { 0 } else { namespaces }).map_err(|errno| cannot_clone(plan, errno))? {
->>>>>>> main
+    let cloned = clone_into(if scout { 0 } else { namespaces }, cgroup.as_ref());
+    let (cloned, within) = cloned.map_err(|errno| cannot_clone(plan, errno))?;
+    match cloned {
         Cloned::Child => {
             facts.arguments.replace(c"init");
             let report = channel.into_child();
@@ -99,7 +95,6 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     }
 }
 
-<<<<<<< HEAD
 /// Makes the cgroup, where limits need one.
 fn make_cgroup(plan: &Plan) -> Result<Option<Cgroup>> {
     if !plan.limits.need_cgroup() {
@@ -135,7 +130,9 @@ pub(super) fn limit(guest: &Guest, limits: &Limits, cgroup: Option<&Cgroup>, wit
     written.context(|| "--oom-score-adj cannot be set").map_err(|error| match error.errno() {
         Some(Errno::EACCES) => error.hint("to go below the caller's own takes CAP_SYS_RESOURCE: give a higher one"),
         _ => error,
-=======
+    })
+}
+
 /// Lets children of this process have clocks of their own. That is for the caller to do: the offsets are written to a file of a
 /// process, and the files of a child in its own user namespace belong to nobody there (time_namespaces(7)).
 fn shift_clocks(offsets: &str) -> Result<()> {
@@ -146,7 +143,6 @@ fn shift_clocks(offsets: &str) -> Result<()> {
             Some(Errno::ERANGE) => error.hint("a clock may not be set before 0 or centuries ahead"),
             _ => error,
         }
->>>>>>> main
     })
 }
 

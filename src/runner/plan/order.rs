@@ -9,13 +9,8 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
-<<<<<<< HEAD
 use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
-use crate::runner::spec::{Namespace, Spec, Time, Userns};
-=======
-use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
 use crate::runner::spec::{Namespace, Spec, Userns};
->>>>>>> main
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
