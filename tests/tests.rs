@@ -6,6 +6,8 @@
 //! | `layer` | tar archives, honest and hostile, into trees |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
+//! | `attack` | attacks on the walls of a box |
+//! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
@@ -15,6 +17,8 @@
 //! Backends are tested by `conformance/`, crashes by `crash/`.
 
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod environment;
@@ -22,6 +26,8 @@ mod environment;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod limited;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

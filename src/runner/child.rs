@@ -97,8 +97,8 @@ impl<'a> Child<'a> {
                 }
                 Ok(())
             }
-            Op::BindHost { source, base, target, attributes, keep } => {
-                let mount = self.bind_host(source, *base, target, *attributes)?;
+            Op::BindHost { source, recursive, base, target, attributes, keep } => {
+                let mount = self.bind_host((source, *recursive), *base, target, *attributes)?;
                 self.keep(*keep, mount);
                 Ok(())
             }
@@ -245,8 +245,14 @@ impl<'a> Child<'a> {
         Ok(mount)
     }
 
-    fn bind_host(&self, source: &CStr, base: Base, target: &CStr, attributes: u64) -> Result<Fd> {
-        let clone = match kernel::open_tree_clone(AT_FDCWD, source, false) {
+    fn bind_host(
+        &self,
+        (source, recursive): (&CStr, bool),
+        base: Base,
+        target: &CStr,
+        attributes: u64,
+    ) -> Result<Fd> {
+        let clone = match kernel::open_tree_clone(AT_FDCWD, source, recursive) {
             // In a user namespace the mounts below are locked to it: only together.
             Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, source, true)?,
             other => other?,

@@ -103,19 +103,27 @@ fn sys_ops(spec: &Spec, ops: &mut Vec<Op>) {
         // It may belong to another user namespace.
         Namespace::Join(_) => either(new, hosts),
     });
-    // In the host's cgroup namespace a new mount would change the options of the host's (cgroup-v2.rst, "Mounting"),
-    // and show no more than the host's `/sys` does.
-    if spec.namespaces.cgroup != Namespace::Host {
-        ops.push(Op::Mount {
-            new: new_fs("cgroup2", &[], NO_SUID_DEV_EXEC | MOUNT_ATTR_RDONLY),
+    ops.push(if spec.namespaces.cgroup == Namespace::Host {
+        // A new mount in the host's cgroup namespace would change the options of the host's (cgroup-v2.rst, "Mounting").
+        Op::BindHost {
+            source: fixed("/sys/fs/cgroup"),
+            recursive: true,
+            base: Base::Sys,
+            target: fixed("fs/cgroup"),
+            attributes,
+            keep: None,
+        }
+    } else {
+        Op::Mount {
+            new: new_fs("cgroup2", &[], attributes),
             base: Base::Sys,
             target: fixed("fs/cgroup"),
             resolve: false,
             make: false,
             optional: true,
             keep: None,
-        });
-    }
+        }
+    });
 }
 
 fn dev_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<()> {
@@ -284,5 +292,5 @@ fn mount_fs(new: NewFs, (base, target): (Base, &str), keep: Option<Base>) -> Op 
 }
 
 fn bind_host(source: &str, (base, target): (Base, &str), attributes: u64, keep: Option<Base>) -> Op {
-    Op::BindHost { source: fixed(source), base, target: fixed(target), attributes, keep }
+    Op::BindHost { source: fixed(source), recursive: false, base, target: fixed(target), attributes, keep }
 }
