@@ -3,10 +3,10 @@
 //!
 //! What is checked stands in `tests/runner/limits.rs`, a program that runs into limits; here are the surroundings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::environment::{is_root, skip};
+use crate::environment::{BINARY, is_root, skip};
 use crate::machine::Machine;
 
 fn program() -> PathBuf {
@@ -63,14 +63,28 @@ fn limits_hold_on_version_2_for_root_and_users() {
         Err(why) => return skip(&why),
     };
     machine.program(&program(), "limits");
+    machine.program(Path::new(BINARY), "rootling");
     machine.module("drivers/block/brd.ko");
     machine.file("fake/busctl", BUSCTL);
+    machine.file("boxes", BOXES);
     machine.script(VERSION_2);
     let text = machine.run();
 
     assert_passed(section(&text, "root"), &[]);
     assert_passed(section(&text, "user"), &["a_disk_is_as_fast_as_it_may_be"]);
     assert!(section(&text, "user").contains("\nok processes_are_in_leaves_alone"));
+
+    for heading in ["boxes of root", "boxes of a user"] {
+        let boxes = section(&text, heading);
+        // Cloned into the cgroup, which is then the root of all that the box sees, with its limits, read-only.
+        assert!(boxes.contains("\nseen 0::/ 16777216 7 50000 100000\n"), "{boxes}");
+        assert!(boxes.contains("\nmemory 137\n"), "{boxes}");
+        assert!(boxes.contains("can't fork"), "{boxes}");
+        assert!(boxes.contains("\nlocked\n"), "{boxes}");
+        // One that joined is in the same cgroup, counts, and is counted.
+        assert!(boxes.contains("\njoined 0::/\n"), "{boxes}");
+        assert!(boxes.contains("2 / 20"), "{boxes}");
+    }
 
     let alone = section(&text, "alone");
     assert!(alone.contains(r#"made {"unified":"/sys/fs/cgroup/alone/rootling/box-made-"#), "{alone}");
@@ -123,6 +137,25 @@ if [ -e /fake/refuse ]; then echo "Call failed: Access denied" >&2; exit 1; fi
 echo "$*" > /fake/ask
 "#;
 
+/// A tree is run with limits; then a box runs, a command joins it, and both are counted.
+const BOXES: &str = r###"
+R="/rootling -q"
+$R init > /dev/null
+$R import dir:/tree base
+$R run --memory 16m --pids-limit 7 --cpus 0.5 base -- sh -c 'cd /sys/fs/cgroup
+  echo seen $(cat /proc/self/cgroup memory.max pids.max cpu.max)
+  echo max 2>/dev/null > pids.max || echo locked
+  for i in 1 2 3 4 5 6 7 8; do sleep 1 & done'
+$R run --memory 16m base -- dd if=/dev/zero of=/dev/null bs=64M count=1
+echo memory $?
+$R create base dev
+$R exec --pids-limit 20 dev -- sleep 1000 &
+runs=$!
+for i in $(seq 100); do $R stats --no-stream dev 2>/dev/null && break; sleep 0.1; done
+$R exec dev -- sh -c 'echo joined $(cat /proc/self/cgroup)'
+kill $runs; wait $runs
+"###;
+
 const VERSION_2: &str = r###"
 mount -t cgroup2 none /sys/fs/cgroup
 cd /sys/fs/cgroup
@@ -135,6 +168,13 @@ mkdir user; delegate user; mkdir user/session; delegate user/session
 within() { sh -c "echo \$\$ > /sys/fs/cgroup/$1/cgroup.procs; exec \"\$@\"" "$@"; }
 echo "## user"
 within user/session /limits as 1000 /limits check
+
+mkdir -p /tree/bin; cp /bin/busybox /tree/bin; for tool in sh cat dd sleep echo; do ln -s busybox /tree/bin/$tool; done
+mkdir /store /user-store; mount -t tmpfs none /store; mount -t tmpfs -o uid=1000 none /user-store
+echo "## boxes of root"
+ROOTLING_ROOT=/store sh /boxes
+echo "## boxes of a user"
+ROOTLING_ROOT=/user-store within user/session /limits as 1000 /bin/sh /boxes
 
 echo "## alone"
 mkdir alone; delegate alone

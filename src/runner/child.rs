@@ -3,7 +3,7 @@
 //! Nothing here allocates, takes a lock, prints or panics, because the process is a copy of one that may have
 //! had other threads (as under a test harness): their locks are held for ever. A failure is sent as a number.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -437,7 +437,15 @@ pub(super) fn no_new_privileges() -> Result<()> {
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
+/// Linux before 6.14 looks at the options of some file systems only when it makes them: then all wishes are left out.
 fn new_mount(new: &NewFs) -> Result<Fd> {
+    match new_mount_with(new, &new.wishes) {
+        Err(Errno::EINVAL) if !new.wishes.is_empty() => new_mount_with(new, &[]),
+        other => other,
+    }
+}
+
+fn new_mount_with(new: &NewFs, wishes: &[(CString, CString)]) -> Result<Fd> {
     let context = sys::leave(kernel::fsopen(&new.fs)?);
     let set = |key: &CStr, value: &CStr| {
         if value.is_empty() {
@@ -449,7 +457,7 @@ fn new_mount(new: &NewFs) -> Result<Fd> {
     for (key, value) in &new.options {
         set(key, value)?;
     }
-    for (key, value) in &new.wishes {
+    for (key, value) in wishes {
         // Best effort: the kernel refuses what this user namespace cannot express.
         set(key, value).ok();
     }

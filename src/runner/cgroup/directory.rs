@@ -50,9 +50,12 @@ impl Directory {
             }
             match nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o755)) {
                 Ok(()) => {
-                    return Self::open(&path, version).inspect_err(|_| {
-                        // Best effort: the error at hand says more.
-                        rmdir(&path).ok();
+                    return Self::open(&path, version).inspect_err(|error| {
+                        // A sweep that found it without a lock has removed it: what is there now is another's.
+                        if error.kind() != ErrorKind::NotFound {
+                            // Best effort: the error at hand says more.
+                            rmdir(&path).ok();
+                        }
                     });
                 }
                 // Somebody else's was the last and took the one in the middle along.
