@@ -58,10 +58,7 @@ fn limits_hold_on_this_machine() {
 
 #[test]
 fn limits_hold_on_version_2_for_root_and_users() {
-    let mut machine = match Machine::new() {
-        Ok(machine) => machine,
-        Err(why) => return skip(&why),
-    };
+    let Some(mut machine) = Machine::new() else { return };
     machine.program(&program(), "limits");
     machine.program(Path::new(BINARY), "rootling");
     machine.module("drivers/block/brd.ko");
@@ -117,10 +114,7 @@ fn limits_hold_on_version_2_for_root_and_users() {
 
 #[test]
 fn limits_hold_on_version_1_alone() {
-    let mut machine = match Machine::new() {
-        Ok(machine) => machine,
-        Err(why) => return skip(&why),
-    };
+    let Some(mut machine) = Machine::new() else { return };
     machine.program(&program(), "limits");
     machine.module("drivers/block/brd.ko");
     machine.script(VERSION_1);

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::environment::skip;
+
 /// A machine that waits to be started.
 pub(crate) struct Machine {
     kernel: PathBuf,
@@ -20,12 +22,23 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Finds or fetches what is needed; `Err` says why there can be no machine here.
-    pub(crate) fn new() -> Result<Self, String> {
-        if !cfg!(target_arch = "x86_64") {
-            return Err("the virtual machine is made for x86_64".into());
+    /// Finds or fetches what is needed; where there can be no machine, says why and returns `None`.
+    pub(crate) fn new() -> Option<Self> {
+        // Nothing that could be installed would help there, so that nobody can require it.
+        let why = match is_in_path("apt-get") {
+            _ if !cfg!(target_arch = "x86_64") => Some("the virtual machine is made for x86_64"),
+            false => Some("the kernel of the virtual machine is a package of Debian's"),
+            true => None,
+        };
+        if let Some(why) = why {
+            say(&format!("SKIPPED: {why}"));
+            return None;
         }
-        for tool in ["qemu-system-x86_64", "apt-get", "dpkg-deb", "xz"] {
+        Self::make().map_err(|why| skip(&why)).ok()
+    }
+
+    fn make() -> Result<Self, String> {
+        for tool in ["qemu-system-x86_64", "dpkg-deb", "xz"] {
             if !is_in_path(tool) {
                 return Err(format!("{tool} is not installed"));
             }
@@ -128,6 +141,11 @@ impl Machine {
         assert!(text.contains("END OF SCRIPT"), "the machine did not get to its end:\n{text}{said}");
         text
     }
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Unpacks the newest cloud kernel of this Debian into the target directory, once.

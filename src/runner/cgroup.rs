@@ -11,6 +11,7 @@
 //! | `sweep` | cgroups whose maker was killed |
 //! | `stats` | what was used |
 //! | `systemd` | a cgroup of one's own for a user's session |
+//! | `ability` | what of it works here |
 //!
 //! ```text
 //! BASE/                      top of the hierarchy for root, what systemd delegated for a user
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+mod ability;
 mod directory;
 mod enable;
 mod layout;
@@ -41,6 +43,7 @@ mod stats;
 mod sweep;
 mod systemd;
 
+pub use ability::ability;
 pub use limits::{
     IoKind, IoRate, Limits, UNLIMITED, parse_cpus, parse_list, parse_pids, parse_rate, parse_size,
     parse_size_or_unlimited,

@@ -405,7 +405,7 @@ fn makers_and_sweepers_do_not_meet() -> Outcome {
     let makers: Vec<_> = (0..4)
         .map(|_| {
             std::thread::spawn(|| -> Result<(), String> {
-                for _ in 0..20 {
+                for _ in 0..40 {
                     let limits = Limits { pids: Some(50), ..Limits::default() };
                     let cgroup = Cgroup::make("many", &limits).map_err(|error| format!("{error:?}"))?;
                     Cgroup::open(cgroup.place()).map_err(|error| format!("swept alive: {error:?}"))?;

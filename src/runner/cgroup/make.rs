@@ -212,7 +212,7 @@ fn delegation_hint() -> String {
 }
 
 /// There is no cgroup file system, or none that we may write.
-fn nowhere(layout: &Layout, flag: &str) -> Error {
+pub(super) fn nowhere(layout: &Layout, flag: &str) -> Error {
     match layout.0.first() {
         None => Error::new(ErrorKind::Unsupported, format!("{flag} needs cgroups, and none are mounted"))
             .hint("mount -t cgroup2 none /sys/fs/cgroup"),

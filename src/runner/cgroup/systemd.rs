@@ -39,6 +39,14 @@ pub fn delegate() -> Result<()> {
     wait_for_base()
 }
 
+/// Is there a bus of the user's, and the tool to speak to it? Looks only for the two files.
+pub(super) fn can_be_asked() -> bool {
+    let bus = std::env::var_os("XDG_RUNTIME_DIR").map(|directory| Path::new(&directory).join("bus"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    bus.is_some_and(|bus| bus.exists())
+        && std::env::split_paths(&path).any(|directory| directory.join("busctl").is_file())
+}
+
 /// `busctl` speaks D-Bus; the call is org.freedesktop.systemd1(5), StartTransientUnit.
 fn ask() -> Result<()> {
     let me = std::process::id().to_string();
