@@ -314,7 +314,7 @@ fn notes(reports: &Reports, step_name: &dyn Fn(u32) -> String) -> Vec<String> {
 fn explain(error: Error, errno: Errno) -> Error {
     match errno {
         Errno::EROFS => error.hint("run it writable once, or make the directory in the tree"),
-        Errno::ENOTDIR | Errno::ELOOP => {
+        Errno::EINVAL | Errno::ENOTDIR | Errno::ELOOP => {
             error.hint("make it a directory in the tree: links are not followed")
         }
         _ => error,
@@ -363,7 +363,7 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn read() -> Result<Self> {
         let path = "/proc/self/status";
-        let status = small_file::read_proc(path)?;
+        let status = small_file::read_record(path)?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             u64::from_str_radix(line.trim(), 16).ok()

@@ -40,6 +40,6 @@ fn usable(controller: Controller, hierarchy: &Hierarchy) -> Option<Version> {
     if hierarchy.version == Version::V1 {
         return Some(Version::V1);
     }
-    let there = small_file::read_proc(base.join("cgroup.controllers")).ok()?;
+    let there = small_file::read_record(base.join("cgroup.controllers")).ok()?;
     has_word(&there, controller.name(Version::V2)).then_some(Version::V2)
 }

@@ -42,7 +42,7 @@ pub(super) struct Layout(pub(super) Vec<Hierarchy>);
 impl Layout {
     /// Reads two files of /proc.
     pub(super) fn read() -> Result<Self> {
-        let own = small_file::read_proc("/proc/self/cgroup")?;
+        let own = small_file::read_record("/proc/self/cgroup")?;
         Ok(Self::of(&mount_table::read()?, &own))
     }
 
@@ -102,7 +102,7 @@ impl Layout {
     pub(super) fn controller(&self, controller: Controller) -> Option<&Hierarchy> {
         self.v1(controller.name(Version::V1)).or_else(|| {
             let unified = self.unified()?;
-            let all = small_file::read_proc(unified.mount.join("cgroup.controllers")).ok()?;
+            let all = small_file::read_record(unified.mount.join("cgroup.controllers")).ok()?;
             has_word(&all, controller.name(Version::V2)).then_some(unified)
         })
     }

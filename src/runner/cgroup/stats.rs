@@ -142,7 +142,7 @@ impl Stats {
 
 /// What one process used; a file that cannot be read counts nothing.
 fn of_process(pid: i32) -> Stats {
-    let text = |name: &str| small_file::read_proc(Path::new("/proc").join(pid.to_string()).join(name)).ok();
+    let text = |name: &str| small_file::read_record(Path::new("/proc").join(pid.to_string()).join(name)).ok();
     let io = text("io");
     Stats {
         // The second line of `smaps_rollup` would divide what is shared, and takes a thousand times as long.

@@ -147,7 +147,7 @@ fn dev_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<
         ops.push(Op::ShowDevice { source: sources.len(), target: c_string(target.as_os_str())? });
         sources.push(Source::Device { path: device.source.clone() });
     }
-    let mut pts = new_fs("devpts", &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")], no_exec);
+    let mut pts = new_fs("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], no_exec);
     // Group 5 is tty; a user namespace need not have it.
     pts.wishes.push((fixed("gid"), fixed("5")));
     ops.push(mount_fs(pts, (Base::Dev, "pts"), None));
