@@ -64,7 +64,8 @@ fn a_box_is_held_to_its_limits_and_leaves_no_cgroup() {
 fn inside_the_boxs_cgroup_is_the_root_of_all_and_cannot_be_written() {
     let Some(environment) = environment() else { return };
     for net in ["none", "host"] {
-        let ran = environment.inside(&["--net", net, "--pids-limit", "50", "--memory", "64m"], "cat /proc/self/cgroup");
+        let ran = environment
+            .inside(&["--net", net, "--pids-limit", "50", "--memory", "64m"], "cat /proc/self/cgroup");
         for line in ran.stdout.lines().filter(|line| !line.contains("name=")) {
             let own = ["0::", "pids", "memory"].iter().any(|name| line.contains(name));
             assert!(!own || line.ends_with(":/"), "{line} in {}", ran.stdout);
@@ -105,7 +106,11 @@ fn stats_shows_boxes_with_and_without_a_cgroup() {
     let _dev = environment.start_dev(&[]);
     let rows = environment.json(["stats"]);
     let row = &rows[0];
-    assert_eq!((&row["cgroup"], &row["pids"], &row["pids_limit"]), (&false.into(), &2.into(), &().into()), "{row}");
+    assert_eq!(
+        (&row["cgroup"], &row["pids"], &row["pids_limit"]),
+        (&false.into(), &2.into(), &().into()),
+        "{row}"
+    );
     assert!(row["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{row}");
     let error = environment.fails(["stats", "base"]);
     assert!(error.contains("base does not run"), "{error}");
@@ -135,7 +140,13 @@ fn a_box_without_limits_touches_no_cgroup() {
     let calls = |flags: &[&str]| -> String {
         let trace = environment.path("trace");
         let mut command = Command::new("strace");
-        command.arg("-f").arg("-o").arg(&trace).arg(crate::environment::BINARY).args(["-q", "run"]).args(flags);
+        command
+            .arg("-f")
+            .arg("-o")
+            .arg(&trace)
+            .arg(crate::environment::BINARY)
+            .args(["-q", "run"])
+            .args(flags);
         command.args(["base", "--", "true"]).env("ROOTLING_ROOT", environment.store()).stdin(Stdio::null());
         let ran = ran(command.output().expect("strace is installed"));
         assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -144,7 +155,8 @@ fn a_box_without_limits_touches_no_cgroup() {
     // The box's own view of the cgroups is mounted by descriptor below /sys, without the path.
     assert!(!calls(&[]).contains("/sys/fs/cgroup"));
     let limited = calls(&["--pids-limit", "50"]);
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/unified").exists() {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/unified").exists()
+    {
         let cloned = limited.lines().find(|line| line.contains("CLONE_INTO_CGROUP")).expect("cloned into it");
         assert!(!cloned.contains("= -1"), "{cloned}");
     }

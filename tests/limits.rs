@@ -52,7 +52,11 @@ fn limits_hold_on_this_machine() {
     // No disk of this machine is anybody's to write to; the virtual one has its own.
     assert_passed(
         &text,
-        &["a_disk_is_as_fast_as_it_may_be", "a_process_stays_on_its_processors", "processes_are_in_leaves_alone"],
+        &[
+            "a_disk_is_as_fast_as_it_may_be",
+            "a_process_stays_on_its_processors",
+            "processes_are_in_leaves_alone",
+        ],
     );
 }
 

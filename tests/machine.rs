@@ -44,7 +44,8 @@ impl Machine {
             }
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
-        let busybox = busybox.into_iter().find(|path| path.exists()).ok_or("busybox-static is not installed")?;
+        let busybox =
+            busybox.into_iter().find(|path| path.exists()).ok_or("busybox-static is not installed")?;
         let root = kernel_package()?;
         let kernel = only_entry(&root.join("boot"), "vmlinuz-")?;
         let modules = only_entry(&root.join("lib/modules"), "")?.join("kernel");
@@ -58,7 +59,8 @@ impl Machine {
         for directory in ["proc", "sys", "dev", "tmp"] {
             archive.directory(directory);
         }
-        let init = "mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev\n".to_owned();
+        let init =
+            "mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev\n".to_owned();
         Ok(Self { kernel, modules, archive, init })
     }
 
@@ -186,7 +188,8 @@ fn kernel_package() -> Result<PathBuf, String> {
 
 fn only_entry(directory: &Path, prefix: &str) -> Result<PathBuf, String> {
     let entries = fs::read_dir(directory).map_err(|error| format!("{directory:?}: {error}"))?;
-    let mut entries = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let mut entries =
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
     entries.next().map(|entry| entry.path()).ok_or_else(|| format!("{directory:?} has no {prefix}..."))
 }
 

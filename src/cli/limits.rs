@@ -28,7 +28,7 @@ pub(super) struct LimitFlags {
     cpus: Option<u64>,
 
     /// Share of the processors where they are short; 1024 is everybody's
-    #[arg(long, value_name = "SHARES", visible_alias = "cpu-weight")]
+    #[arg(long, value_name = "SHARES")]
     cpu_shares: Option<u64>,
 
     /// Processors that may be used: 0-2,7

@@ -52,7 +52,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         taken = Instant::now();
         for row in &mut rows {
             let earlier = before.iter().find(|earlier| (&earlier.name, earlier.pid) == (&row.name, row.pid));
-            row.cpu_percent = earlier.and_then(|earlier| percent(earlier.stats.cpu_us?, row.stats.cpu_us?, elapsed));
+            row.cpu_percent =
+                earlier.and_then(|earlier| percent(earlier.stats.cpu_us?, row.stats.cpu_us?, elapsed));
         }
         if streams {
             context.output.redraw(&render(&rows));
@@ -68,10 +69,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 fn read(store: &Store, names: &[String]) -> Result<Vec<Row>> {
     if names.is_empty() {
         let boxes = store.nodes()?.into_iter().filter(|node| node.record.state == State::Active);
-        // One that ends while it is read is none that runs.
-        return Ok(boxes
-            .filter_map(|node| row(&node, &store::running_in(store, &node)?).ok())
-            .collect());
+        let rows = boxes.filter_map(|node| match row(&node, &store::running_in(store, &node)?) {
+            // One that ends while it is read is none that runs.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            other => Some(other),
+        });
+        return rows.collect();
     }
     let named = |name: &String| {
         let node = store::find(store, name)?;
@@ -136,7 +139,12 @@ mod tests {
 
     #[test]
     fn what_is_not_counted_is_a_dash() {
-        let stats = Stats { memory_bytes: Some(1024), memory_limit_bytes: Some(2048), pids: Some(3), ..Stats::default() };
+        let stats = Stats {
+            memory_bytes: Some(1024),
+            memory_limit_bytes: Some(2048),
+            pids: Some(3),
+            ..Stats::default()
+        };
         let row = Row { name: "dev".into(), pid: 1, cgroup: true, cpu_percent: None, stats };
         assert_eq!(
             render(&[row]),

@@ -203,9 +203,9 @@ impl Cgroup {
                 Version::V1 => {
                     let wanted = if frozen { "FROZEN" } else { "THAWED" };
                     directory.write("freezer.state", wanted).map_err(|error| match error.kind() {
-                        ErrorKind::NotFound => {
-                            error.with_kind(ErrorKind::Unsupported).hint("mount cgroup version 2, or the freezer of version 1")
-                        }
+                        ErrorKind::NotFound => error
+                            .with_kind(ErrorKind::Unsupported)
+                            .hint("mount cgroup version 2, or the freezer of version 1"),
                         _ => error,
                     })?;
                     directory.read("freezer.state")?.trim() == wanted

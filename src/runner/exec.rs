@@ -18,9 +18,7 @@ use super::child::{become_root, die_with_parent, no_new_privileges, open_termina
 use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
-use super::spawn::{
-    Facts, Guest, Outcome, Signals, clone_into, finish, fork_command, limit, share_pipes,
-};
+use super::spawn::{Facts, Guest, Outcome, Signals, clone_into, finish, fork_command, limit, share_pipes};
 use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, tty};

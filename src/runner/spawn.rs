@@ -128,7 +128,9 @@ pub(super) fn limit(guest: &Guest, limits: &Limits, cgroup: Option<&Cgroup>, wit
     let path = format!("/proc/{}/oom_score_adj", guest.pid);
     let written = fs::write(&path, score.to_string()).context(|| format!("write({path}, {score})"));
     written.context(|| "--oom-score-adj cannot be set").map_err(|error| match error.errno() {
-        Some(Errno::EACCES) => error.hint("to go below the caller's own takes CAP_SYS_RESOURCE: give a higher one"),
+        Some(Errno::EACCES) => {
+            error.hint("to go below the caller's own takes CAP_SYS_RESOURCE: give a higher one")
+        }
         _ => error,
     })
 }

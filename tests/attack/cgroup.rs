@@ -51,7 +51,10 @@ fn cve_2022_0492_release_agent() {
     let name = |what: &str| format!("rootling-test-{}-{what}", std::process::id());
     let tried = environment.script(&format!("NAME={}; {HIERARCHY}; umount $D/hierarchy", name("try")));
     if tried.code != 0 {
-        return crate::environment::skip(&format!("a hierarchy of version 1 cannot be mounted: {}", tried.stderr));
+        return crate::environment::skip(&format!(
+            "a hierarchy of version 1 cannot be mounted: {}",
+            tried.stderr
+        ));
     }
     let canary = environment.path("canary");
     let agent = environment.path("agent");
@@ -68,13 +71,19 @@ fn cve_2022_0492_release_agent() {
     assert_eq!(open.code, 0, "without walls it must work: {}{}", open.stdout, open.stderr);
     let start = std::time::Instant::now();
     while !canary.exists() {
-        assert!(start.elapsed().as_secs() < 10, "the attack does nothing even without walls: the test is void");
+        assert!(
+            start.elapsed().as_secs() < 10,
+            "the attack does nothing even without walls: the test is void"
+        );
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     fs::remove_file(&canary).expect("it was there");
 
     // By the namespace's root, by the host's, and as the published attack does it: from one more namespace.
-    let published = attack.replace("|| exit 3", "|| unshare -UrmC sh -c 'mount -t cgroup -o none,name=$NAME none /tmp/h' || exit 3");
+    let published = attack.replace(
+        "|| exit 3",
+        "|| unshare -UrmC sh -c 'mount -t cgroup -o none,name=$NAME none /tmp/h' || exit 3",
+    );
     for (what, flags, attack) in [
         ("default", &[][..], &attack),
         ("unshare", &[], &published),
@@ -101,7 +110,12 @@ fn cve_2023_25809_writable_cgroups() {
         line.unwrap_or_else(|| panic!("{}{}", ran.stdout, ran.stderr)).parse().expect("a number")
     };
     let open = environment.inside(&[&NO_WALLS[..], &["--net", "host"]].concat(), attack);
-    assert!(open.stdout.contains("open /sys/fs/cgroup/"), "without walls it must work: {}{}", open.stdout, open.stderr);
+    assert!(
+        open.stdout.contains("open /sys/fs/cgroup/"),
+        "without walls it must work: {}{}",
+        open.stdout,
+        open.stderr
+    );
     for flags in [
         &["--net", "host"][..],
         &["--net", "none"],
@@ -117,7 +131,8 @@ fn cve_2023_25809_writable_cgroups() {
         seen(&closed);
     }
     // What the box sees of its own cgroup is there, and its limits cannot be lifted.
-    let lift = "ls /sys/fs/cgroup/cgroup.procs >/dev/null && ! echo max > /sys/fs/cgroup/pids.max && echo kept";
+    let lift =
+        "ls /sys/fs/cgroup/cgroup.procs >/dev/null && ! echo max > /sys/fs/cgroup/pids.max && echo kept";
     let kept = environment.inside(&["--net", "none", "--pids-limit", "50"], lift);
     assert_eq!(kept.stdout, "kept\n", "{}", kept.stderr);
 }

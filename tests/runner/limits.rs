@@ -29,6 +29,7 @@ const CHECKS: &[(&str, fn() -> Outcome)] = &[
     ("a_process_stays_on_its_processors", a_process_stays_on_its_processors),
     ("a_processor_that_is_not_there_is_refused", a_processor_that_is_not_there_is_refused),
     ("a_disk_is_as_fast_as_it_may_be", a_disk_is_as_fast_as_it_may_be),
+    ("shares_and_reservations_are_written", shares_and_reservations_are_written),
     ("frozen_processes_stand_still", frozen_processes_stand_still),
     ("kill_reaches_what_forks_meanwhile", kill_reaches_what_forks_meanwhile),
     ("a_cgroup_is_found_again", a_cgroup_is_found_again),
@@ -59,7 +60,9 @@ fn main() -> ExitCode {
             work(kind, rest)
         }
         _ => {
-            say("usage: limits check [NAME...] | make LIMITS | delegate LIMITS | as UID PROGRAM... | work KIND");
+            say(
+                "usage: limits check [NAME...] | make LIMITS | delegate LIMITS | as UID PROGRAM... | work KIND",
+            );
             ExitCode::FAILURE
         }
     }
@@ -185,7 +188,12 @@ struct Worker(Child);
 impl Worker {
     fn new(arguments: &[&str]) -> Self {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("work").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .arg("work")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         Self(command.spawn().expect("our own program starts"))
     }
 
@@ -222,10 +230,11 @@ fn memory_beyond_the_limit_is_killed() -> Outcome {
     assert!(status.success(), "without a limit it is fine");
     // Swap would only make it slower.
     let limit = 32 * MIB;
-    let limits =
-        Limits { memory_bytes: Some(limit), memory_swap_bytes: Some(limit), ..Limits::default() };
+    let limits = Limits { memory_bytes: Some(limit), memory_swap_bytes: Some(limit), ..Limits::default() };
     let cgroup = match Cgroup::make("memory", &limits) {
-        Err(error) if error.kind() == ErrorKind::Unsupported && error.to_string().contains("--memory-swap") => {
+        Err(error)
+            if error.kind() == ErrorKind::Unsupported && error.to_string().contains("--memory-swap") =>
+        {
             Cgroup::make("memory", &Limits { memory_bytes: Some(limit), ..Limits::default() })?
         }
         made => made?,
@@ -308,6 +317,45 @@ fn a_disk_is_as_fast_as_it_may_be() -> Outcome {
     assert!(slow > 1.2 && slow > 2.0 * free, "{free} s without, {slow} s with a limit");
     let stats = cgroup.stats()?;
     assert!(stats.io_write_bytes.is_some_and(|bytes| bytes >= 2 * MIB), "{stats:?}");
+    Ok(None)
+}
+
+fn shares_and_reservations_are_written() -> Outcome {
+    let limits = Limits {
+        cpu_shares: Some(512),
+        memory_bytes: Some(64 * MIB),
+        memory_reservation_bytes: Some(16 * MIB),
+        cpuset_mems: Some("0".into()),
+        pids: Some(cgroup::UNLIMITED),
+        ..Limits::default()
+    };
+    let made = Cgroup::make("shares", &limits)?;
+    let place = made.place();
+    // The name in version 1, the name in version 2, and what each must hold.
+    for (controller, v1, v2) in [
+        ("cpu", ("cpu.shares", "512"), ("cpu.weight", "20")),
+        ("memory", ("memory.soft_limit_in_bytes", "16777216"), ("memory.low", "16777216")),
+        ("memory", ("memory.limit_in_bytes", "67108864"), ("memory.max", "67108864")),
+        ("cpuset", ("cpuset.mems", "0"), ("cpuset.mems", "0")),
+        ("pids", ("pids.max", "max"), ("pids.max", "max")),
+    ] {
+        let (path, (file, wanted)) = match (place.controllers.get(controller), &place.unified) {
+            (Some(path), _) => (path, v1),
+            (None, Some(path)) => (path, v2),
+            _ => return Err(format!("{controller} is nowhere: {place:?}").into()),
+        };
+        assert_eq!(std::fs::read_to_string(path.join(file))?.trim(), wanted, "{file}");
+    }
+    drop(made);
+    // Whether disks can be weighed depends on their scheduler: then it is written, or refused in words.
+    match Cgroup::make("weight", &Limits { io_weight: Some(500), ..Limits::default() }) {
+        Ok(made) => drop(made),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert!(error.to_string().contains("--io-weight"), "{error:?}");
+            assert!(error.first_hint().is_some_and(|hint| hint.contains("bfq")), "{error:?}");
+        }
+    }
     Ok(None)
 }
 

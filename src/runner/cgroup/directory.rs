@@ -118,7 +118,11 @@ impl Directory {
             match std::fs::read_to_string(&file) {
                 Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
                 // It went while we looked, or is a threaded one, whose processes its parent lists.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => {}
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
+                    ) => {}
                 Err(error) => return Err(Error::io(format!("read({file:?})"), error)),
             }
         }
@@ -165,8 +169,10 @@ fn tree(path: &Path) -> Vec<PathBuf> {
     let mut next = 0;
     while let Some(directory) = found.get(next) {
         let below = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let below: Vec<PathBuf> =
-            below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+        let below: Vec<PathBuf> = below
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
         found.extend(below);
         next += 1;
     }

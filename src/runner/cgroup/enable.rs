@@ -36,7 +36,9 @@ pub(super) fn enable(base: &Path, required: &[(Controller, &'static str)]) -> Re
             }
             step_aside(&directory)
                 .and_then(|()| directory.write("cgroup.subtree_control", &format!("+{name}")))
-                .map_err(|error| error.context(format!("{flag} needs the controller {name} below {path:?}")))?;
+                .map_err(|error| {
+                    error.context(format!("{flag} needs the controller {name} below {path:?}"))
+                })?;
         }
         for controller in [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Io] {
             let name = controller.name(Version::V2);
@@ -64,9 +66,12 @@ fn step_aside(directory: &Directory) -> Result<()> {
     }
     let others = text.lines().filter(|line| line.parse() != Ok(me)).count();
     if others > 0 {
-        let message = format!("{others} other processes are in {:?} itself, so that it can hand nothing down", directory.path);
+        let message = format!(
+            "{others} other processes are in {:?} itself, so that it can hand nothing down",
+            directory.path
+        );
         return Err(Error::new(ErrorKind::Busy, message)
-            .hint("start it in a cgroup of its own: systemd-run --scope -p Delegate=yes rootling ..."));
+            .hint("start it in a cgroup of its own: systemd-run --scope -p Delegate=yes rootling ... (in a container: move its processes into a cgroup below first)"));
     }
     match Directory::make(&directory.path, &format!("self-{me}"), Version::V2) {
         // "0" is whoever writes.

@@ -51,7 +51,9 @@ impl Layout {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in own.lines() {
             let mut fields = line.splitn(3, ':');
-            let (Some(_), Some(names), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+            let (Some(_), Some(names), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
             let version = if names.is_empty() { Version::V2 } else { Version::V1 };
             // A named hierarchy limits nothing: it is somebody's book of processes.
             if names.starts_with("name=") {
@@ -72,7 +74,11 @@ impl Layout {
                 controllers: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
                 mount: mounted.place.clone(),
                 // Components, because joining nothing would leave a slash at the end.
-                own: mounted.place.components().chain(below.strip_prefix("/").unwrap_or(below).components()).collect(),
+                own: mounted
+                    .place
+                    .components()
+                    .chain(below.strip_prefix("/").unwrap_or(below).components())
+                    .collect(),
             });
         }
         hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);

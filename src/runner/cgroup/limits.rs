@@ -314,8 +314,12 @@ mod tests {
         memory(Some(2 << 20), UNLIMITED).check().unwrap();
         assert!(refused(Limits { pids: Some(0), ..Limits::default() }).contains("--pids-limit 0"));
         assert!(refused(Limits { cpu_shares: Some(1), ..Limits::default() }).contains("--cpu-shares"));
-        assert!(refused(Limits { oom_score_adj: Some(1001), ..Limits::default() }).contains("--oom-score-adj"));
-        assert!(refused(Limits { cpuset_cpus: Some("x".into()), ..Limits::default() }).contains("--cpuset-cpus"));
+        assert!(
+            refused(Limits { oom_score_adj: Some(1001), ..Limits::default() }).contains("--oom-score-adj")
+        );
+        assert!(
+            refused(Limits { cpuset_cpus: Some("x".into()), ..Limits::default() }).contains("--cpuset-cpus")
+        );
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub(super) fn make(stem: &str, limits: &Limits) -> Result<Cgroup> {
         } else if home.needs.iter().any(|(controller, _)| *controller == Controller::Cpuset) {
             inherit_cpuset(&base, &cgroup.directories[index])?;
         }
-        let here = |setting: &&Setting| home.needs.iter().any(|(controller, _)| *controller == setting.controller);
+        let here =
+            |setting: &&Setting| home.needs.iter().any(|(controller, _)| *controller == setting.controller);
         for setting in settings.iter().filter(here) {
             apply(&cgroup.directories[index], setting)?;
         }
@@ -198,9 +199,10 @@ fn no_controller(controller: Controller, flag: &str) -> Error {
     let off = line.is_some_and(|line| line.ends_with("\t0"));
     let message = format!("{flag} needs the cgroup controller {}, which ", controller.name(Version::V2));
     let (why, hint) = match (line, off) {
-        (Some(_), true) => {
-            ("was turned off when the machine started", format!("add cgroup_enable={name} to the kernel's command line"))
-        }
+        (Some(_), true) => (
+            "was turned off when the machine started",
+            format!("add cgroup_enable={name} to the kernel's command line"),
+        ),
         (Some(_), false) => ("is not mounted or not handed down to this cgroup", delegation_hint()),
         (None, _) => ("this kernel does not have", "leave the limit out, or use another kernel".to_owned()),
     };

@@ -61,7 +61,11 @@ pub(super) type DeviceNumber = (u64, u64);
 const PERIOD_US: u64 = 100_000;
 
 /// Returns what has to be written, in order. `devices` are the numbers of the limits' devices, in their order.
-pub(super) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version, devices: &[DeviceNumber]) -> Vec<Setting> {
+pub(super) fn settings(
+    limits: &Limits,
+    version: impl Fn(Controller) -> Version,
+    devices: &[DeviceNumber],
+) -> Vec<Setting> {
     let mut list = List(Vec::new());
     match version(Controller::Memory) {
         Version::V1 => list.memory_v1(limits),
@@ -116,7 +120,8 @@ impl List {
         let number = |bytes: u64| bytes.to_string();
         self.one("--memory", Controller::Memory, "memory.max", limits.memory_bytes.map(number));
         if let (Some(memory), Some(both)) = (limits.memory_bytes, memory_and_swap(limits)) {
-            let text = if both == UNLIMITED { "max".to_owned() } else { both.saturating_sub(memory).to_string() };
+            let text =
+                if both == UNLIMITED { "max".to_owned() } else { both.saturating_sub(memory).to_string() };
             self.swap(limits, "memory.swap.max", text);
         }
         let reservation = limits.memory_reservation_bytes.map(number);
@@ -206,7 +211,8 @@ mod tests {
     fn texts(limits: &Limits, version: Version) -> Vec<String> {
         let list = settings(limits, |_| version, &[(8, 0), (8, 0)]);
         let text = |setting: &Setting| {
-            let files: Vec<String> = setting.files.iter().map(|(file, text)| format!("{file}={text}")).collect();
+            let files: Vec<String> =
+                setting.files.iter().map(|(file, text)| format!("{file}={text}")).collect();
             files.join("|")
         };
         list.iter().map(text).collect()
@@ -278,7 +284,10 @@ mod tests {
     #[test]
     fn nothing_asked_is_nothing_to_write() {
         assert!(texts(&Limits::default(), Version::V2).is_empty());
-        assert_eq!(texts(&Limits { pids: Some(UNLIMITED), ..Limits::default() }, Version::V1), ["pids.max=max"]);
+        assert_eq!(
+            texts(&Limits { pids: Some(UNLIMITED), ..Limits::default() }, Version::V1),
+            ["pids.max=max"]
+        );
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! where a controller is enabled. For a box without a cgroup it is summed up over its processes in /proc, which
 //! forgets what processes used that have ended.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rootling_backends::{Error, ErrorKind, Result, small_file};
@@ -111,33 +112,56 @@ fn sum_v1(text: &str, kind: &str) -> u64 {
 }
 
 impl Stats {
-    /// Sums up over all processes in the pid namespace of `process`: for a box without a cgroup. Costs a directory
-    /// read of /proc and three files for each process of the box; `NotFound` where the process has ended.
-    pub fn of_processes(process: i32) -> Result<Self> {
-        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
-        let wanted = namespace(process)
-            .map_err(|error| Error::io(format!("readlink(\"/proc/{process}/ns/pid\")"), error))?;
-        if namespace(std::process::id().cast_signed()).is_ok_and(|ours| ours == wanted) {
-            let message = format!("process {process} has no pid namespace of its own to sum over");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        let entries = std::fs::read_dir("/proc").map_err(|error| Error::io("readdir(\"/proc\")", error))?;
-        let all = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    /// Sums up over the processes of a box without a cgroup, whose command is `command`: its first process and all
+    /// that descend from it, and, where we may look, all others in its pid namespace. Costs a directory read of /proc
+    /// and two files for each process of the machine; `NotFound` where the command has ended.
+    pub fn of_processes(command: i32) -> Result<Self> {
+        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = namespace(std::process::id().cast_signed());
+        let wanted = namespace(command).filter(|wanted| ours.as_ref() != Some(wanted));
+        let parents = parents()?;
+        let Some(init) = parents.get(&command).copied() else {
+            return Err(Error::new(ErrorKind::NotFound, format!("process {command} of the box has ended")));
+        };
+        let descends = |pid: i32| {
+            // As many steps as there are processes: ids may be used again while we look.
+            let mut chain =
+                std::iter::successors(Some(pid), |pid| parents.get(pid).copied()).take(parents.len());
+            chain.any(|ancestor| ancestor == init)
+        };
         let mut total = Self { pids: Some(0), ..Self::default() };
-        for pid in all.filter(|pid| namespace(*pid).is_ok_and(|other| other == wanted)) {
-            total.add(&of_process(pid));
+        for pid in parents.keys().copied() {
+            if descends(pid) || (wanted.is_some() && namespace(pid) == wanted) {
+                total.add(&of_process(pid));
+            }
         }
         Ok(total)
     }
 
     fn add(&mut self, other: &Self) {
-        let sum = |a: Option<u64>, b: Option<u64>| Some(a.unwrap_or(0).saturating_add(b?)).or(a);
+        let sum = |a: Option<u64>, b: Option<u64>| match b {
+            Some(b) => Some(a.unwrap_or(0).saturating_add(b)),
+            None => a,
+        };
         self.memory_bytes = sum(self.memory_bytes, other.memory_bytes);
         self.cpu_us = sum(self.cpu_us, other.cpu_us);
         self.pids = sum(self.pids, other.pids);
         self.io_read_bytes = sum(self.io_read_bytes, other.io_read_bytes);
         self.io_write_bytes = sum(self.io_write_bytes, other.io_write_bytes);
     }
+}
+
+/// The parent of every process: field 4 of proc_pid_stat(5).
+fn parents() -> Result<BTreeMap<i32, i32>> {
+    let entries = std::fs::read_dir("/proc").map_err(|error| Error::io("readdir(\"/proc\")", error))?;
+    let all = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    Ok(all
+        .filter_map(|pid| {
+            // One that ends while we look is none.
+            let stat = small_file::read_record(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?))
+        })
+        .collect())
 }
 
 /// What one process used; a file that cannot be read counts nothing.
@@ -200,9 +224,31 @@ mod tests {
     }
 
     #[test]
-    fn our_own_namespace_is_nobodys_box() {
-        let error = Stats::of_processes(std::process::id().cast_signed()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    fn a_box_without_a_namespace_is_its_first_process_and_what_descends_from_it() {
+        let mut init = std::process::Command::new("sh")
+            .args(["-c", "sleep 100 & (sleep 100 & wait) & echo $!; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(init.stdout.take().unwrap()), &mut line)
+            .unwrap();
+        let command = line.trim().parse().unwrap();
+        let start = std::time::Instant::now();
+        let count = loop {
+            let stats = Stats::of_processes(command).unwrap();
+            assert!(stats.memory_bytes.is_some() && stats.cpu_us.is_some(), "{stats:?}");
+            if stats.pids == Some(4) || start.elapsed().as_secs() > 10 {
+                break stats.pids;
+            }
+        };
+        let ends = |parent: i32| [command, init.id().cast_signed()].contains(&parent);
+        for (child, _) in parents().unwrap().into_iter().filter(|(_, parent)| ends(*parent)) {
+            crate::runner::sys::kill(child, libc::SIGKILL);
+        }
+        init.kill().unwrap();
+        init.wait().unwrap();
+        assert_eq!(count, Some(4), "the shell, its sleep, its subshell and that one's sleep");
         assert_eq!(Stats::of_processes(i32::MAX).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

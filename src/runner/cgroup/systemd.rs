@@ -17,7 +17,8 @@ use super::settings::{Controller, Version};
 /// How long systemd may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const HINT: &str = "log in through systemd with a user bus (loginctl enable-linger, XDG_RUNTIME_DIR set), or run it as root";
+const HINT: &str =
+    "log in through systemd with a user bus (loginctl enable-linger, XDG_RUNTIME_DIR set), or run it as root";
 
 /// Makes sure that this process may make cgroups of version 2, asking systemd where it may not yet.
 ///
@@ -29,12 +30,18 @@ pub fn delegate() -> Result<()> {
     let layout = Layout::read()?;
     let Some(unified) = layout.unified() else { return Ok(()) };
     // Limits that are on version 1 do not come from a scope.
-    let elsewhere = Controller::ALL.iter().any(|controller| layout.v1(controller.name(Version::V1)).is_some());
+    let elsewhere =
+        Controller::ALL.iter().any(|controller| layout.v1(controller.name(Version::V1)).is_some());
     if elsewhere || unified.base().is_some() {
         return Ok(());
     }
     ask().map_err(|error| {
-        error.context(format!("{:?} was not handed to you, and systemd does not hand you another", unified.own)).hint(HINT)
+        error
+            .context(format!(
+                "{:?} was not handed to you, and systemd does not hand you another",
+                unified.own
+            ))
+            .hint(HINT)
     })?;
     wait_for_base()
 }
