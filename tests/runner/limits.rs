@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use rootling::runner::cgroup::{self, Cgroup, IoKind, IoRate, Limits};
 use rootling_backends::ErrorKind;
 
+type Check = fn() -> Outcome;
 type Outcome = Result<Option<&'static str>, Box<dyn Error>>;
 
 const MIB: u64 = 1 << 20;
 
 /// Every check by its name; `Some` is why it cannot run here.
-const CHECKS: &[(&str, fn() -> Outcome)] = &[
+const CHECKS: &[(&str, Check)] = &[
     ("memory_beyond_the_limit_is_killed", memory_beyond_the_limit_is_killed),
     ("one_process_too_many_is_refused", one_process_too_many_is_refused),
     ("processor_time_is_rationed", processor_time_is_rationed),
