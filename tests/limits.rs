@@ -82,6 +82,10 @@ fn limits_hold_on_version_2_for_root_and_users() {
         assert!(boxes.contains("\nmemory 137\n"), "{boxes}");
         assert!(boxes.contains("can't fork"), "{boxes}");
         assert!(boxes.contains("\nlocked\n"), "{boxes}");
+        // CVE-2023-25809: what the user may write outside shows inside, and only the mount keeps them from it.
+        assert!(boxes.contains("\nopen /sys/fs/cgroup/"), "void, it does not work without walls: {boxes}");
+        assert_eq!(boxes.lines().filter(|line| *line == "closed done").count(), 3, "{boxes}");
+        assert!(!boxes.contains("\nclosed /"), "{boxes}");
         // One that joined is in the same cgroup, counts, and is counted.
         assert!(boxes.contains("\njoined 0::/\n"), "{boxes}");
         assert!(boxes.contains("2 / 20"), "{boxes}");
@@ -146,6 +150,11 @@ $R run --memory 16m --pids-limit 7 --cpus 0.5 base -- sh -c 'cd /sys/fs/cgroup
   for i in 1 2 3 4 5 6 7 8; do sleep 1 & done'
 $R run --memory 16m base -- dd if=/dev/zero of=/dev/null bs=64M count=1
 echo memory $?
+write='for file in $(find /sys/fs/cgroup -name cgroup.procs); do (: >> $file) 2>/dev/null && echo $0 $file; done; echo $0 done'
+$R run --net host --cgroupns host --privileged base -- sh -c "$write" open
+$R run --net host base -- sh -c "$write" closed
+$R run --net host --cgroupns host base -- sh -c "$write" closed
+$R run --net none --pids-limit 50 base -- sh -c "$write" closed
 $R create base dev
 $R exec --pids-limit 20 dev -- sleep 1000 &
 runs=$!
@@ -167,7 +176,7 @@ within() { sh -c "echo \$\$ > /sys/fs/cgroup/$1/cgroup.procs; exec \"\$@\"" "$@"
 echo "## user"
 within user/session /limits as 1000 /limits check
 
-mkdir -p /tree/bin; cp /bin/busybox /tree/bin; for tool in sh cat dd sleep echo; do ln -s busybox /tree/bin/$tool; done
+mkdir -p /tree/bin; cp /bin/busybox /tree/bin; for tool in sh cat dd sleep echo find; do ln -s busybox /tree/bin/$tool; done
 mkdir /store /user-store; mount -t tmpfs none /store; mount -t tmpfs -o uid=1000 none /user-store
 echo "## boxes of root"
 ROOTLING_ROOT=/store sh /boxes

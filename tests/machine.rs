@@ -129,7 +129,8 @@ impl Machine {
             if let Some(status) = qemu.try_wait().expect("qemu is ours") {
                 break Some(status);
             }
-            if start.elapsed() > Duration::from_secs(120) {
+            // It needs a tenth of that on an idle machine.
+            if start.elapsed() > Duration::from_secs(300) {
                 qemu.kill().expect("qemu is ours");
                 qemu.wait().expect("qemu is ours");
                 break None;

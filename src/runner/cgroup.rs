@@ -78,9 +78,10 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes a cgroup with limits, whose name begins with `stem`. Call it before the clone.
     ///
-    /// Two that are made with one stem are two cgroups. A limit that the machine cannot enforce is an error of kind
-    /// `Unsupported` or `PermissionDenied` which names the flag and the reason; on every error nothing is left.
-    /// Costs about 40 system calls, and three more for each other cgroup of ours. It is removed when dropped, with
+    /// Two that are made with one stem are two cgroups. A limit that the machine cannot enforce is an error
+    /// which names the flag and the reason, of kind `Unsupported`, `PermissionDenied` or `Busy` (processes are where none
+    /// may be), or `InvalidInput` for a device or processor that is not there; on every error nothing is left.
+    /// Costs about 80 system calls for the first limit, and three more for each other cgroup of ours. It is removed when dropped, with
     /// the processes that are still in it; if this process is killed, the next call here removes it.
     pub fn make(stem: &str, limits: &Limits) -> Result<Self> {
         make::make(stem, limits)

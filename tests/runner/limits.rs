@@ -265,14 +265,14 @@ fn one_process_too_many_is_refused() -> Outcome {
 }
 
 fn processor_time_is_rationed() -> Outcome {
-    let cgroup = Cgroup::make("cpus", &Limits { cpu_thousandths: Some(200), ..Limits::default() })?;
+    let cgroup = Cgroup::make("cpus", &Limits { cpu_thousandths: Some(50), ..Limits::default() })?;
     let (status, _) = Worker::within(&cgroup, &["spin", "1000"])?.end();
     assert!(status.success());
     let stats = cgroup.stats()?;
     assert!(stats.cpu_throttled_periods.is_some_and(|periods| periods >= 3), "{stats:?}");
     let used = stats.cpu_us.ok_or("processor time is not counted")?;
-    // A fifth of a second in a second, and a slice on top.
-    assert!((20_000..500_000).contains(&used), "{stats:?}");
+    // A twentieth of what it wants, and slices on top; a busy machine gives less, but more than that.
+    assert!((10_000..400_000).contains(&used), "{stats:?}");
     Ok(None)
 }
 
@@ -315,7 +315,7 @@ fn a_disk_is_as_fast_as_it_may_be() -> Outcome {
     let rate = IoRate { device: disk.into(), what: IoKind::WriteBytes, per_second: MIB };
     let cgroup = Cgroup::make("io", &Limits { io_rates: vec![rate], ..Limits::default() })?;
     let slow = seconds(Worker::within(&cgroup, &["write", &size, &text])?);
-    assert!(slow > 1.2 && slow > 2.0 * free, "{free} s without, {slow} s with a limit");
+    assert!(slow > 1.2 && slow > free, "{free} s without, {slow} s with a limit");
     let stats = cgroup.stats()?;
     assert!(stats.io_write_bytes.is_some_and(|bytes| bytes >= 2 * MIB), "{stats:?}");
     Ok(None)
