@@ -227,7 +227,10 @@ impl Overlay {
             sys::fsconfig_string(context.as_fd(), c"source", source)
                 .context(|| format!("fsconfig(overlay, \"source\", {source:?})"))
         };
-        set_source().and_then(|()| self.configure(&context, lowers, upper)).and_then(|()| create(&context)).map_err(|error| {
+        set_source()
+            .and_then(|()| self.configure(&context, lowers, upper))
+            .and_then(|()| create(&context))
+            .map_err(|error| {
             // The kernel's own words, from the context's log, belong into the message.
             let log = sys::fs_context_log(context.as_fd());
             if log.is_empty() { error } else { error.context(format!("overlay: {log}")) }

@@ -17,6 +17,8 @@ use crate::store::Store;
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
+    /// May further commands join?
+    pub(super) joinable: bool,
 }
 
 /// What was asked for, with the ids lent for it.
@@ -40,8 +42,12 @@ pub(super) fn request(
         command: command(context, flags, args, label)?,
         namespaces: walls.namespaces(store)?,
         userns: chosen.userns.clone(),
+<<<<<<< HEAD
         security: walls.security()?,
         limits: walls.limits.limits()?,
+=======
+        security: walls.security(flags.joinable)?,
+>>>>>>> main
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,
@@ -70,7 +76,7 @@ fn command(
     args: Vec<OsString>,
     label: &str,
 ) -> Result<process::Command> {
-    let Flags { walls, surroundings } = flags;
+    let Flags { walls, surroundings, .. } = flags;
     Ok(process::Command {
         args,
         env: surroundings.env()?,

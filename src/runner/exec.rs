@@ -21,10 +21,13 @@ use super::running::Running;
 use super::spawn::{Facts, Guest, Outcome, Signals, clone_into, finish, fork_command, limit, share_pipes};
 use super::spec::Process;
 use super::sys::{self, Cloned};
-use super::{caps, tty};
+use super::{caps, landlock, tty};
 
 const STEPS: [&str; 8] = [
+<<<<<<< HEAD
     "wait for the caller",
+=======
+>>>>>>> main
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
@@ -32,6 +35,7 @@ const STEPS: [&str; 8] = [
     "join a new session keyring",
     "drop capabilities",
     "set no_new_privs",
+    "shut out all files but those of the box",
 ];
 
 /// Runs a command in a running box, to its end; `NotFound` where the box has ended.
@@ -68,9 +72,18 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                             open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref())
                         })
                         .map(|peer| terminal = Some(peer)),
+<<<<<<< HEAD
                     5 => keyring(),
                     6 => caps::drop_all_but(target.security.capabilities, bounding),
                     7 if target.security.no_new_privileges => no_new_privileges(),
+=======
+                    4 => keyring(),
+                    5 => caps::drop_all_but(target.security.capabilities, bounding),
+                    6 if target.security.no_new_privileges => no_new_privileges(),
+                    7 if target.security.landlock => {
+                        open_root().and_then(|root| landlock::shut_out(root.as_fd()))
+                    }
+>>>>>>> main
                     _ => Ok(()),
                 };
                 if let Err(errno) = done {
@@ -143,6 +156,12 @@ fn become_box_root() -> nix::Result<()> {
 fn open_dev() -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     nix::fcntl::openat(AT_FDCWD, c"/dev", flags, Mode::empty())
+}
+
+/// Where joining its mount namespace has put this process.
+fn open_root() -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())
 }
 
 fn keyring() -> nix::Result<()> {
