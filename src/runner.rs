@@ -15,11 +15,8 @@
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
-<<<<<<< HEAD
 //! | [`cgroup`] | limits, and what was used |
-=======
 //! | `landlock` | files outside the box stay shut, whatever leads there |
->>>>>>> main
 //! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
 //! | `join` | namespaces that exist already |
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |

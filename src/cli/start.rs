@@ -42,12 +42,8 @@ pub(super) fn request(
         command: command(context, flags, args, label)?,
         namespaces: walls.namespaces(store)?,
         userns: chosen.userns.clone(),
-<<<<<<< HEAD
-        security: walls.security()?,
-        limits: walls.limits.limits()?,
-=======
         security: walls.security(flags.joinable)?,
->>>>>>> main
+        limits: walls.limits.limits()?,
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,

@@ -23,11 +23,8 @@ use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, landlock, tty};
 
-const STEPS: [&str; 8] = [
-<<<<<<< HEAD
+const STEPS: [&str; 9] = [
     "wait for the caller",
-=======
->>>>>>> main
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
@@ -72,18 +69,12 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                             open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref())
                         })
                         .map(|peer| terminal = Some(peer)),
-<<<<<<< HEAD
                     5 => keyring(),
                     6 => caps::drop_all_but(target.security.capabilities, bounding),
                     7 if target.security.no_new_privileges => no_new_privileges(),
-=======
-                    4 => keyring(),
-                    5 => caps::drop_all_but(target.security.capabilities, bounding),
-                    6 if target.security.no_new_privileges => no_new_privileges(),
-                    7 if target.security.landlock => {
+                    8 if target.security.landlock => {
                         open_root().and_then(|root| landlock::shut_out(root.as_fd()))
                     }
->>>>>>> main
                     _ => Ok(()),
                 };
                 if let Err(errno) = done {

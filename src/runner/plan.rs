@@ -87,11 +87,8 @@ impl Plan {
     pub fn build(spec: &Spec) -> Result<Self> {
         check_hostname(&spec.hostname)?;
         check_maps(&spec.userns)?;
-<<<<<<< HEAD
         spec.limits.check()?;
-=======
         check_landlock(&spec.security)?;
->>>>>>> main
         let command = Command::build(&spec.process, &spec.security)?;
         let mut sources = Vec::new();
         let ops = order::ops(spec, command.tty, &mut sources)?;
