@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
+use crate::runner::cgroup::Limits;
 use crate::runner::{
     self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Net, Process, Security, Spec, Tmpfs, Tty, Userns,
 };
@@ -37,6 +38,8 @@ pub struct Request {
     pub userns: Userns,
     /// What the box may not do.
     pub security: Security,
+    /// What the box may use at most.
+    pub limits: Limits,
     /// Devices of the host shown inside.
     pub devices: Vec<Device>,
     /// Kernel parameters.
@@ -115,6 +118,7 @@ impl Request {
             namespaces: self.namespaces.clone(),
             userns: self.userns.clone(),
             security: self.security.clone(),
+            limits: self.limits.clone(),
             devices: self.devices.clone(),
             sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),

@@ -3,5 +3,6 @@
 // Machine code and numbers of system calls.
 #[cfg(target_arch = "x86_64")]
 mod calls;
+mod cgroup;
 #[cfg(target_arch = "x86_64")]
 mod seccomp;

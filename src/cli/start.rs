@@ -43,6 +43,7 @@ pub(super) fn request(
         namespaces: walls.namespaces(store)?,
         userns: chosen.userns.clone(),
         security: walls.security(flags.joinable)?,
+        limits: walls.limits.limits()?,
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,
