@@ -611,7 +611,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], block: bool) ->
 pub(super) fn loopback_up() -> Result<()> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: all arguments are integers.
-    let socket = own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?);
+    let socket = leave(own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?));
     // SAFETY: ifreq is plain bytes: zero is a value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo\0") {
