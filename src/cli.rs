@@ -112,6 +112,7 @@ impl Materialize {
         crate::store::CreateOptions {
             backend: self.backend.and_then(BackendChoice::kind),
             always_clone: self.reflink == Reflink::Always,
+            ..Default::default()
         }
     }
 }

@@ -42,12 +42,13 @@ fn module(name: &str) -> Option<&str> {
 fn imports_point_one_way() {
     let allowed: &[(&str, &[&str])] = &[
         ("layer", &[]),
-        ("store", &["layer"]),
+        ("image", &[]),
+        ("store", &["layer", "image"]),
         ("reference", &["store"]),
         ("loop_store", &[]),
         ("runner", &[]),
-        ("process", &["runner"]),
-        ("cli", &["layer", "store", "reference", "loop_store", "runner", "process"]),
+        ("process", &["image", "runner"]),
+        ("cli", &["layer", "image", "store", "reference", "loop_store", "runner", "process"]),
         ("main", &[]),
         ("lib", &[]),
     ];
