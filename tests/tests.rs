@@ -12,6 +12,7 @@
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
+//! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -33,6 +34,8 @@ mod limits;
 #[cfg(test)]
 mod machine;
 mod namespaces;
+#[cfg(test)]
+mod processes;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Summary {
             self.kind.to_owned(),
             self.backend.to_owned(),
             self.parent.clone().unwrap_or_else(|| "-".to_owned()),
-            age(self.created, now),
+            output::age(self.created, now),
             if self.in_use { "yes" } else { "" }.to_owned(),
         ]
     }
@@ -164,15 +164,4 @@ fn settings(config: &ImageConfig) -> Vec<(&'static str, String)> {
     lines.extend(config.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
     lines.extend(keys.iter().flat_map(|(key, map)| map.keys().map(|name| (*key, name.clone()))));
     lines.iter().map(|(key, text)| (*key, output::plain_text(text.as_ref()).into_owned())).collect()
-}
-
-/// Returns how long ago something was, for people.
-fn age(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
 }
