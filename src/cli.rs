@@ -23,6 +23,7 @@ mod import;
 mod init;
 mod ls;
 mod mount;
+mod net;
 mod prune;
 mod rm;
 mod run;

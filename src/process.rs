@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
+use crate::runner::net::{Dns, Resolv, resolv};
 use crate::runner::{self, Bind, DEFAULT_PATH, FileAt, Net, Process, Spec, Tmpfs, Tty, Userns};
 
 /// What a person can ask for when running a command in a tree.
@@ -24,6 +25,8 @@ pub struct Request {
     pub tty: Tty,
     /// The network.
     pub net: Net,
+    /// Name servers, instead of the host's.
+    pub dns: Dns,
     /// The user namespace.
     pub userns: Userns,
     /// May nothing be written to the tree?
@@ -85,17 +88,18 @@ impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
         let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.hostname) }];
-        if self.net == Net::Host
-            && let Ok(content) = std::fs::read_to_string("/etc/resolv.conf")
-        {
+        if let Some(Resolv { content, note }) = resolv(&self.net, &self.dns) {
             files.push(FileAt { target: "/etc/resolv.conf".into(), content });
+            if let Some(note) = note {
+                log::warn!("{note}");
+            }
         }
         Ok(Spec {
             root: mount,
             read_only: self.read_only,
             process: self.process(root)?,
             hostname: self.hostname.clone(),
-            net: self.net,
+            net: self.net.clone(),
             userns: self.userns.clone(),
             tmpfs: self.tmpfs.clone(),
             binds: self.binds.clone(),

@@ -11,6 +11,7 @@
 //! | `init` | process 1 |
 //! | `tty` | terminals, signals, and the copy loop between |
 //! | `exec` | another command in a running box |
+//! | [`net`] | private networks, by the programs of others |
 //! | `running` | how a running box is found again |
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
@@ -24,6 +25,7 @@ mod child;
 mod command;
 mod exec;
 mod init;
+pub mod net;
 mod plan;
 mod report;
 mod running;

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::SigSet;
 use rootling_backends::{Access, Context as _, Dir, Error, ErrorKind, Form, Kind, Mount, Result};
 
+use super::net::NetFlags;
 use super::{Context, Materialize, said, store};
 use crate::process::{self, Request};
+use crate::runner::net::Dns;
 use crate::reference::Reference;
 use crate::runner::{self, Entered, Net, Outcome, Plan, Process, Running, Tty, User, Userns};
 use crate::store::{Base, Name, Node, Store};
@@ -46,9 +48,8 @@ struct Walls {
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
 
-    /// Network: the host's, or none but loopback
-    #[arg(long, value_enum, default_value = "host")]
-    net: Network,
+    #[command(flatten)]
+    net: NetFlags,
 
     /// Let nothing be written to the tree
     #[arg(long)]
@@ -57,15 +58,6 @@ struct Walls {
     /// Print what would be done, and do not do it
     #[arg(long)]
     dry_run: bool,
-}
-
-/// The networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Network {
-    /// The host's own
-    Host,
-    /// None but loopback
-    None,
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,12 +138,13 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     drop(progress);
     let fork = fork?;
     context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
-    let request = request(
+    let mut request = request(
         &arguments.walls,
         arguments.surroundings,
         arguments.command,
         &label(&reference, node.as_ref()),
     );
+    (request.net, request.dns) = arguments.walls.net.settle(context)?;
     let mount = fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?;
     let spec = request.spec(mount, &fork.open_parent(&store)?)?;
     require_mapped(context, &spec.process)?;
@@ -194,7 +187,7 @@ fn run_in_box(
     let store = context.store()?;
     let (node, _used) = store.open_box(&store::find(&store, name)?)?;
     store::remember(&store, &node);
-    let request = request(walls, surroundings, command, node.label());
+    let mut request = request(walls, surroundings, command, node.label());
     let note = store.slot(&node).join(store::RUNNING);
     let mut running = match claim(&note)? {
         Claim::Ours(file) => file,
@@ -207,6 +200,7 @@ fn run_in_box(
         }
     };
     refuse_second_mount(&store, &node)?;
+    (request.net, request.dns) = walls.net.settle(context)?;
     let (mount, _) = store.mount(&node)?;
     let root = show_for_reading(&store, &node, &mount)?;
     let spec = request.spec(mount, &root)?;
@@ -316,7 +310,8 @@ fn request(walls: &Walls, surroundings: Surroundings, args: Vec<OsString>, label
             (_, true) => Tty::Off,
             _ => Tty::Auto,
         },
-        net: if walls.net == Network::Host { Net::Host } else { Net::None },
+        net: Net::Host,
+        dns: Dns::default(),
         userns: Userns::Host,
         read_only: walls.read_only,
         binds: Vec::new(),

@@ -208,6 +208,8 @@ pub struct Plan {
     pub namespaces: CloneFlags,
     /// Maps that we write for the child.
     pub userns: Userns,
+    /// The network.
+    pub net: Net,
     /// What the first process of the box does, in order.
     pub ops: Vec<Op>,
     /// The command.
@@ -283,6 +285,7 @@ impl Plan {
             read_only: spec.read_only,
             namespaces: namespaces(spec),
             userns: spec.userns.clone(),
+            net: spec.net.clone(),
             ops: ops(spec, command.tty)?,
             command,
         })
@@ -295,7 +298,7 @@ fn namespaces(spec: &Spec) -> CloneFlags {
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWCGROUP;
-    flags.set(CloneFlags::CLONE_NEWNET, spec.net == Net::None);
+    flags.set(CloneFlags::CLONE_NEWNET, spec.net != Net::Host);
     flags.set(CloneFlags::CLONE_NEWUSER, spec.userns != Userns::Host);
     flags
 }
@@ -322,7 +325,7 @@ fn ops(spec: &Spec, tty: bool) -> Result<Vec<Op>> {
     ops.extend(READ_ONLY_PROC.map(|path| Op::ReadOnly { base: Base::Proc, path: fixed(path) }));
     ops.extend(MASKED_PROC.map(|path| Op::Mask { base: Base::Proc, path: fixed(path) }));
     ops.extend(MASKED_SYS.map(|path| Op::Mask { base: Base::Sys, path: fixed(path) }));
-    if spec.net == Net::None {
+    if spec.net != Net::Host {
         ops.push(Op::Loopback);
     }
     ops.extend([Op::Pivot, Op::Hostname { name: c_string(spec.hostname.as_ref())? }, Op::Keyring]);
@@ -335,7 +338,7 @@ fn ops(spec: &Spec, tty: bool) -> Result<Vec<Op>> {
 
 fn sys_ops(spec: &Spec, ops: &mut Vec<Op>) {
     ops.push(match spec.net {
-        Net::None => {
+        Net::None | Net::Private(_) => {
             let attributes = NO_SUID_DEV_EXEC | MOUNT_ATTR_RDONLY;
             mount("sysfs", &[], attributes, (Base::Root, "sys"), Some(Base::Sys))
         }

@@ -12,9 +12,9 @@ use super::child::Child;
 use super::plan::{Command, Op, Plan};
 use super::report::{Channel, Kind, Listener, Reports};
 use super::running::Running;
-use super::spec::{IdMap, Userns};
+use super::spec::{IdMap, Net, Userns};
 use super::sys::{self, Cloned};
-use super::{command, init, tty};
+use super::{command, init, net, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -39,10 +39,15 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     let signals = Signals::block()?;
     let size = if plan.command.tty { tty::size() } else { None };
     let channel = Channel::new()?;
+    let network = net::Ready::new(&plan.net)?;
+    let waits = plan.userns == Userns::Host && matches!(plan.net, Net::Private(_));
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     match sys::clone3(namespaces).context(|| "clone3(new namespaces)")? {
         Cloned::Child => {
             let report = channel.into_child();
+            if waits && !matches!(sys::receive(report.as_fd(), &mut [0], true), Ok(1)) {
+                sys::exit(125);
+            }
             let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
             let mut child = Child::new(report.as_fd(), root.as_fd(), bounding, plan.command.user.uid);
             child.size = size;
@@ -56,6 +61,9 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             let mut guest = Guest { pid, pidfd, ended: false };
             if let Userns::Private { uid_map, gid_map } = &plan.userns {
                 write_maps(pid, uid_map, gid_map)?;
+            }
+            let _connected = network.connect(pid)?;
+            if waits || plan.userns != Userns::Host {
                 listener.go()?;
             }
             finish(&mut guest, &listener, &signals, &|index| step_name(plan, index), &plan.command, started)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
+use super::net::Private;
 use super::user::User;
 
 /// A box: a root filesystem, what is mounted in it, and the command.
@@ -61,13 +62,15 @@ pub enum Tty {
 }
 
 /// Which network is seen inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Net {
     /// The caller's.
     Host,
     /// None but loopback.
     None,
+    /// One of its own that is connected to the host's.
+    Private(Private),
 }
 
 /// Which users exist inside.
