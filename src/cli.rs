@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use rootling_backends::{Context as _, ErrorKind, Kind, Result};
 
-use crate::runner::{self, Entered};
+use crate::runner::{self, Entered, Userns};
 
 mod output;
 mod store;
@@ -18,6 +18,7 @@ mod create;
 mod diff;
 mod doctor;
 mod du;
+mod enter;
 mod fsck;
 mod import;
 mod init;
@@ -28,6 +29,11 @@ mod prune;
 mod rm;
 mod run;
 mod show;
+mod start;
+mod surroundings;
+mod unshare;
+mod users;
+mod walls;
 
 use output::{Format, Output};
 
@@ -123,9 +129,9 @@ enum Command {
     Fork(create::ForkArguments),
     /// Enter a box
     #[command(visible_alias = "shell")]
-    Enter(run::EnterArguments),
+    Enter(enter::EnterArguments),
     /// Run a command in a box
-    Exec(run::ExecArguments),
+    Exec(enter::ExecArguments),
     /// Seal what changed in a box as a committed tree
     Commit(commit::Arguments),
     /// List boxes and trees
@@ -145,6 +151,8 @@ enum Command {
     Mount(mount::MountArguments),
     /// Undo a mount
     Umount(mount::UmountArguments),
+    /// Run a command as root of your own user namespace, where your trees are
+    Unshare(unshare::Arguments),
     /// Check the store
     Fsck(fsck::Arguments),
     /// Remove what nothing needs any more
@@ -173,13 +181,15 @@ struct Context {
     root: Option<PathBuf>,
     output: Output,
     entered: Entered,
+    /// What the caller's was before we set modes ourselves.
+    umask: libc::mode_t,
 }
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     let arguments = Arguments::parse();
     let output = Output { format: arguments.format, quiet: arguments.quiet };
-    let runs = matches!(arguments.command, Command::Run(_) | Command::Enter(_) | Command::Exec(_));
+    let runs = arguments.command.runs();
     let prepared = prepare(arguments.root, output, &arguments.command);
     match prepared.and_then(|context| dispatch(&context, arguments.command)) {
         Ok(code) => code,
@@ -199,30 +209,80 @@ pub fn main() -> i32 {
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
-    store::prepare_process();
-    let box_name = match command {
-        Command::Enter(arguments) => Some(&arguments.name),
-        Command::Exec(arguments) => Some(&arguments.name),
-        _ => None,
+    let umask = store::prepare_process();
+    // A box to be entered that does not run yet may join another that does.
+    let box_names = match command {
+        Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Run(arguments) => [arguments.walls.joined_box(), None],
+        _ => [None, None],
     };
-    let running = match box_name {
-        Some(name) if !runner::is_root() => store::running_box(root.as_deref(), name),
-        _ => None,
-    };
-    let entered = match (&running, command) {
-        (_, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
-        (Some(running), _) => {
+    let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
+    let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
+    let entered = match (entered_before(), &running, command) {
+        (Some(entered), ..) => entered,
+        (_, _, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
+        (_, Some(running), _) => {
             runner::join_userns(running).context(|| "join the user namespace of the box")?
         }
-        (None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
-        (None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
+        (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
+        (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
-    if let Entered::Single { reason, fix } = &entered
+    let context = Context { root, output, entered, umask };
+    if command.runs() && (context.entered != Entered::Root || command.shares_users()) {
+        context.seal_for(&Userns::Host)?;
+    }
+    let entered = &context.entered;
+    if let Entered::Single { reason, fix } = entered
         && matches!(command, Command::Init(_) | Command::Import(_))
     {
         log::warn!("only your own user id exists inside: {reason} ({fix})");
     }
-    Ok(Context { root, output, entered })
+    Ok(context)
+}
+
+/// How this program tells itself, when it starts again, what it has become.
+const ENTERED: &str = "ROOTLING_ENTERED";
+
+/// What this process became before it started itself again (see [`runner::seal`]); a user can set the variable too, and
+/// gains nothing: what one is not, the kernel refuses.
+fn entered_before() -> Option<Entered> {
+    let text = std::env::var(ENTERED).ok()?;
+    serde_json::from_str(&text).ok().filter(|_| runner::is_root())
+}
+
+impl Context {
+    /// Makes sure that a box with these users cannot write this program; may start it again.
+    fn seal_for(&self, userns: &Userns) -> Result<()> {
+        let exposed = *userns == Userns::Host || self.entered != Entered::Root;
+        if !exposed || runner::is_sealed() {
+            return Ok(());
+        }
+        let sealed = if self.entered == Entered::Root {
+            runner::seal("ROOTLING_USERNS", "host")
+        } else {
+            runner::seal(ENTERED, &serde_json::to_string(&self.entered).expect("plain fields"))
+        };
+        sealed.map(|never| match never {})
+    }
+}
+
+impl Command {
+    /// Does it run commands in boxes?
+    fn runs(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Enter(_) | Self::Exec(_))
+    }
+
+    /// Is the box asked for one with the caller's users?
+    fn shares_users(&self) -> bool {
+        let walls = match self {
+            Self::Run(arguments) => &arguments.walls,
+            Self::Enter(arguments) => &arguments.walls,
+            Self::Exec(arguments) => &arguments.walls,
+            _ => return false,
+        };
+        walls.userns == walls::Users::Host
+    }
 }
 
 fn dispatch(context: &Context, command: Command) -> Result<i32> {
@@ -232,8 +292,8 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Run(arguments) => return run::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Fork(arguments) => create::fork(context, &arguments),
-        Command::Enter(arguments) => return run::enter(context, arguments),
-        Command::Exec(arguments) => return run::exec(context, arguments),
+        Command::Enter(arguments) => return enter::enter(context, arguments),
+        Command::Exec(arguments) => return enter::exec(context, arguments),
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
@@ -242,6 +302,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),
+        Command::Unshare(arguments) => return unshare::run(context, &arguments),
         Command::Fsck(arguments) => return fsck::run(context, &arguments),
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use crate::runner::net::{Dns, Resolv, resolv};
-use crate::runner::{self, Bind, DEFAULT_PATH, FileAt, Net, Process, Spec, Tmpfs, Tty, Userns};
+use crate::runner::{
+    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Process, Security, Spec, Tmpfs, Tty, Userns,
+};
 
 /// What a person can ask for when running a command in a tree.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Command {
     /// The command; empty for the user's shell.
     pub args: Vec<OsString>,
-    /// `NAME=value`, or `NAME` to pass ours on.
+    /// `NAME=value`, or `NAME` to pass ours on; the last one of a name holds.
     pub env: Vec<String>,
     /// The working directory; `None` for the user's home, or `/`.
     pub cwd: Option<PathBuf>,
@@ -23,12 +25,25 @@ pub struct Request {
     pub hostname: String,
     /// Whether there is a terminal.
     pub tty: Tty,
-    /// The network.
-    pub net: Net,
-    /// Name servers, instead of the host's.
+}
+
+/// What a person can ask for when starting a box.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The command.
+    pub command: Command,
+    /// What of the kernel's state is the box's own.
+    pub namespaces: Namespaces,
+    /// Name servers instead of the host's.
     pub dns: Dns,
     /// The user namespace.
     pub userns: Userns,
+    /// What the box may not do.
+    pub security: Security,
+    /// Devices of the host shown inside.
+    pub devices: Vec<Device>,
+    /// Kernel parameters.
+    pub sysctls: Vec<(String, String)>,
     /// May nothing be written to the tree?
     pub read_only: bool,
     /// Directories and files of the host shown inside.
@@ -37,7 +52,7 @@ pub struct Request {
     pub tmpfs: Vec<Tmpfs>,
 }
 
-impl Request {
+impl Command {
     /// Makes the command and its surroundings: names become ids by the tree's own files, the environment starts from empty.
     pub fn process(&self, root: &Dir) -> Result<Process> {
         let account = runner::resolve(root, &self.user)?;
@@ -84,11 +99,13 @@ impl Request {
             tty: self.tty,
         })
     }
+}
 
+impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
-        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.hostname) }];
-        if let Some(Resolv { content, note }) = resolv(&self.net, &self.dns) {
+        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.command.hostname) }];
+        if let Some(Resolv { content, note }) = resolv(&self.namespaces.net, &self.dns) {
             files.push(FileAt { target: "/etc/resolv.conf".into(), content });
             if let Some(note) = note {
                 log::warn!("{note}");
@@ -97,10 +114,13 @@ impl Request {
         Ok(Spec {
             root: mount,
             read_only: self.read_only,
-            process: self.process(root)?,
-            hostname: self.hostname.clone(),
-            net: self.net.clone(),
+            process: self.command.process(root)?,
+            hostname: self.command.hostname.clone(),
+            namespaces: self.namespaces.clone(),
             userns: self.userns.clone(),
+            security: self.security.clone(),
+            devices: self.devices.clone(),
+            sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),
             binds: self.binds.clone(),
             files,

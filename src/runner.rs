@@ -11,11 +11,16 @@
 //! | `init` | process 1 |
 //! | `tty` | terminals, signals, and the copy loop between |
 //! | `exec` | another command in a running box |
-//! | [`net`] | private networks, by the programs of others |
 //! | `running` | how a running box is found again |
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
+//! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
+//! | `join` | namespaces that exist already |
+//! | `idmap` | ids of the host for boxes whose root is nobody outside |
+//! | `seal` | the program itself, out of a box's reach |
+//! | `device` | devices of the host for a box |
+//! | [`net`] | private networks, by the programs of others |
 //! | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
@@ -23,24 +28,34 @@
 mod caps;
 mod child;
 mod command;
+mod device;
 mod exec;
+mod idmap;
 mod init;
+mod join;
 pub mod net;
 mod plan;
 mod report;
 mod running;
+mod seal;
 mod spawn;
 mod spec;
 mod sys;
 mod tty;
 mod user;
 mod userns;
+mod walls;
 
-pub use caps::DEFAULT as DEFAULT_CAPABILITIES;
+pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
 pub use exec::exec;
-pub use plan::{Base, Command, DEFAULT_PATH, NewFs, Op, Plan};
+pub use idmap::IdBlock;
+pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};
 pub use running::Running;
+pub use seal::{is_sealed, seal};
 pub use spawn::{Outcome, run};
-pub use spec::{Bind, FileAt, IdMap, Net, Process, Spec, Tmpfs, Tty, Userns};
+pub use spec::{
+    Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,
+    Ulimit, Userns,
+};
 pub use user::{Account, User, resolve};
 pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};

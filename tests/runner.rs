@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
-use rootling::runner::{FileAt, Net, Plan, Process, Spec, Tmpfs, Tty, User, Userns};
+use rootling::runner::{FileAt, Namespaces, Plan, Process, Security, Spec, Tmpfs, Tty, User, Userns};
 use rootling_backends::Mount;
 
 const TOOLS: [&str; 18] = [
@@ -54,8 +54,11 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
         read_only: false,
         process: process(command),
         hostname: "inside".into(),
-        net: Net::None,
+        namespaces: Namespaces::PRIVATE,
         userns: Userns::Host,
+        security: Security::default(),
+        devices: vec![],
+        sysctls: vec![],
         tmpfs: vec![],
         binds: vec![],
         files: vec![],
@@ -493,7 +496,9 @@ fn a_spec_that_cannot_work_is_refused() {
     assert!(refused(|spec| spec.process.cwd = "etc".into()));
     assert!(refused(|spec| spec.hostname = "a b".into()));
     assert!(refused(|spec| spec.tmpfs = vec![Tmpfs { target: "/proc/self".into(), mode: 0 }]));
-    assert!(refused(|spec| spec.userns = Userns::Private { uid_map: vec![], gid_map: vec![] }));
+    assert!(refused(
+        |spec| spec.userns = Userns::Private { uid_map: vec![], gid_map: vec![], idmapped_tree: false }
+    ));
 }
 
 #[test]
@@ -504,7 +509,7 @@ fn a_private_user_namespace_hides_the_hosts_root() {
         return;
     };
     let map = vec![IdMap { inside: 0, outside: 300_000, count: 1000 }];
-    fixture.spec.userns = Userns::Private { uid_map: map.clone(), gid_map: map };
+    fixture.spec.userns = Userns::Private { uid_map: map.clone(), gid_map: map, idmapped_tree: false };
     nix::unistd::chown(&fixture.root(), Some(Uid::from_raw(300_000)), None).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(fixture.dir.path(), mode).unwrap();

@@ -6,6 +6,7 @@
 //! | `layer` | tar archives, honest and hostile, into trees |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
+//! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `readme` | the console blocks of README.md |
@@ -20,6 +21,8 @@ mod environment;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod namespaces;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -66,5 +66,5 @@ pub use change::{Aspects, Change, ChangeKind, DiffOptions};
 pub use dir::{Dir, DirEntry, EntryType, Times};
 pub use entry::CloneMode;
 pub use error::{Context, Error, ErrorKind, Result};
-pub use mount::{Access, Mount, Overlay, Upper};
+pub use mount::{Access, MappedOwner, Mount, Overlay, Upper};
 pub use plain::Plain;

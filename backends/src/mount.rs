@@ -7,12 +7,13 @@
 //! |---|---|---|---|
 //! | `fsopen`, `fsconfig`, `fsmount`, `move_mount`, `open_tree` | 5.2 | every mount | an error that says so |
 //! | `mount_setattr` | 5.12 | read-only, nosuid, propagation | an error that says so |
+//! | id-mapped mounts | 5.12 (ext4), 5.15 (btrfs), 5.19 (XFS; below an overlay's upper), 6.3 (tmpfs) | root inside is nobody outside | an error of kind `Unsupported` |
 //! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs ([`Mount::FuseOverlay`]) |
 //! | overlay option `lowerdir+` | 6.8 | up to 500 layers | `lowerdir` in one 255-byte string: [`Overlay::SHORT_LIMIT`] layers |
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,26 @@ impl Mount {
             Self::Overlay(overlay) => overlay.open_or_read_by_fuse(),
             Self::FuseOverlay(overlay) => fuse::open(overlay),
         };
+        self.finish(mount, access)
+    }
+
+    /// Makes the detached mount, with owners mapped: who is 0 on disk is root of the user namespace, and what root of the
+    /// namespace writes lies on disk as 0's. Nothing on disk changes.
+    ///
+    /// Of an overlay the layers are mapped, because it cannot be mapped itself (kernel documentation,
+    /// filesystems/overlayfs.rst, "Permission model"). A file system that cannot is an error of kind `Unsupported`.
+    pub fn open_mapped(&self, access: Access, owner: &MappedOwner<'_>) -> Result<OwnedFd> {
+        let mount = match self {
+            Self::Bind { source } => open_bind(source).and_then(|mount| owner.map(mount, source)),
+            Self::Overlay(overlay) => overlay.open_mapped(owner),
+            Self::FuseOverlay(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "fuse-overlayfs cannot map owners"))
+            }
+        };
+        self.finish(mount, access)
+    }
+
+    fn finish(&self, mount: Result<OwnedFd>, access: Access) -> Result<OwnedFd> {
         let mount = mount.context(|| format!("mount {self}"))?;
         if access == Access::ReadOnly {
             sys::mount_setattr(mount.as_fd(), sys::MOUNT_ATTR_RDONLY, 0, false)
@@ -106,9 +127,37 @@ impl Mount {
     }
 }
 
+/// Who owns on the host what is root's in a tree.
+#[derive(Debug, Clone, Copy)]
+pub struct MappedOwner<'a> {
+    /// The user namespace whose maps are used.
+    pub userns: BorrowedFd<'a>,
+    /// What the namespace's user 0 is outside.
+    pub uid: u32,
+    /// What its group 0 is outside.
+    pub gid: u32,
+}
+
+impl MappedOwner<'_> {
+    fn map(&self, mount: OwnedFd, path: &Path) -> Result<OwnedFd> {
+        sys::mount_idmap(mount.as_fd(), self.userns, false).map_err(|errno| {
+            let error = Error::call(format!("mount_setattr({path:?}, MOUNT_ATTR_IDMAP)"), errno);
+            match errno {
+                Errno::EINVAL | Errno::EPERM | Errno::ENOSYS => error.with_kind(ErrorKind::Unsupported),
+                _ => error,
+            }
+        })?;
+        Ok(mount)
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, format!("{path:?} contains a NUL byte")))
+}
+
 fn open_bind(source: &Path) -> Result<OwnedFd> {
-    let path = CString::new(source.as_os_str().as_bytes())
-        .map_err(|_| Error::new(ErrorKind::InvalidInput, format!("{source:?} contains a NUL byte")))?;
+    let path = c_path(source)?;
     sys::open_tree_clone(AT_FDCWD, &path, false).context(|| format!("open_tree({source:?}, OPEN_TREE_CLONE)"))
 }
 
@@ -137,6 +186,31 @@ impl Overlay {
     }
 
     fn open(&self) -> Result<OwnedFd> {
+        let lowers = self.lowers.iter().map(|path| open_layer(path)).collect::<Result<Vec<_>>>()?;
+        let upper = self.upper.as_ref().map(Upper::open).transpose()?;
+        self.assemble(&lowers, upper.as_ref(), create)
+    }
+
+    /// The mount acts with the rights of whoever makes it: as the mapped owner, or what it writes would have none.
+    fn open_mapped(&self, owner: &MappedOwner<'_>) -> Result<OwnedFd> {
+        let lowers: Result<Vec<_>> = self
+            .lowers
+            .iter()
+            .map(|path| open_lower(path).and_then(|mount| owner.map(mount, path)))
+            .collect();
+        let upper = self.upper.as_ref().map(|upper| upper.open_mapped(owner)).transpose()?;
+        self.assemble(&lowers?, upper.as_ref(), |context| {
+            sys::with_fs_ids(owner.uid, owner.gid, || create(context)).context(|| "capset(effective)")?
+        })
+    }
+
+    /// Makes the mount of open layers; `create` is the moment that decides with whose rights it acts.
+    fn assemble(
+        &self,
+        lowers: &[OwnedFd],
+        upper: Option<&OpenUpper>,
+        create: impl FnOnce(&OwnedFd) -> Result<()>,
+    ) -> Result<OwnedFd> {
         let context = sys::fsopen(c"overlay").map_err(|errno| {
             let error = Error::call("fsopen(\"overlay\")", errno);
             match errno {
@@ -147,7 +221,7 @@ impl Overlay {
                 _ => error,
             }
         })?;
-        self.configure(&context).map_err(|error| {
+        self.configure(&context, lowers, upper).and_then(|()| create(&context)).map_err(|error| {
             // The kernel's own words, from the context's log, belong into the message.
             let log = sys::fs_context_log(context.as_fd());
             if log.is_empty() { error } else { error.context(format!("overlay: {log}")) }
@@ -155,7 +229,7 @@ impl Overlay {
         sys::fsmount(context.as_fd(), 0).context(|| "fsmount(overlay)")
     }
 
-    fn configure(&self, context: &OwnedFd) -> Result<()> {
+    fn configure(&self, context: &OwnedFd, lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> Result<()> {
         let set = |key: &std::ffi::CStr, value: &std::ffi::CStr| {
             sys::fsconfig_string(context.as_fd(), key, value)
                 .context(|| format!("fsconfig(overlay, {key:?}, {value:?})"))
@@ -174,18 +248,55 @@ impl Overlay {
         }
         set(c"index", c"off")?;
         set(c"xino", c"auto")?;
-        let lowers = self.lowers.iter().map(|path| open_layer(path)).collect::<Result<Vec<_>>>()?;
-        set_lowers(context, &lowers)?;
-        if let Some(upper) = &self.upper {
-            let (dir, work) = (open_layer(&upper.dir)?, open_layer(&upper.work)?);
-            set(c"upperdir", &proc_path(&dir))?;
-            set(c"workdir", &proc_path(&work))?;
+        set_lowers(context, lowers)?;
+        if let Some(upper) = upper {
+            set(c"upperdir", &proc_path(&upper.dir))?;
+            set(c"workdir", &proc_path(&upper.work))?;
             if self.volatile {
                 flag(c"volatile")?;
             }
         }
-        sys::fsconfig_create(context.as_fd()).context(|| "fsconfig(overlay, FSCONFIG_CMD_CREATE)")
+        Ok(())
     }
+}
+
+fn create(context: &OwnedFd) -> Result<()> {
+    sys::fsconfig_create(context.as_fd()).context(|| "fsconfig(overlay, FSCONFIG_CMD_CREATE)")
+}
+
+/// The two directories of an upper layer, open on one mount.
+struct OpenUpper {
+    dir: OwnedFd,
+    work: OwnedFd,
+    /// Kept open: closing a detached mount takes it apart.
+    _mount: Option<OwnedFd>,
+}
+
+impl Upper {
+    fn open(&self) -> Result<OpenUpper> {
+        Ok(OpenUpper { dir: open_layer(&self.dir)?, work: open_layer(&self.work)?, _mount: None })
+    }
+
+    /// One clone of a mount carries both, because the kernel wants them on one.
+    fn open_mapped(&self, owner: &MappedOwner<'_>) -> Result<OpenUpper> {
+        let both = self.dir.parent().filter(|parent| self.work.parent() == Some(parent));
+        let both = both.ok_or_else(|| {
+            let message = format!("{:?} and {:?} do not lie in one directory", self.dir, self.work);
+            Error::new(ErrorKind::Unsupported, message)
+        })?;
+        let mount = owner.map(open_bind(both)?, both)?;
+        let open = |path: &Path| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            nix::fcntl::openat(&mount, path.file_name().unwrap_or_default(), flags, Mode::empty())
+                .context(|| format!("openat({both:?}, {:?})", path.file_name()))
+        };
+        Ok(OpenUpper { dir: open(&self.dir)?, work: open(&self.work)?, _mount: Some(mount) })
+    }
+}
+
+/// A lower layer by itself; the one under a fork of the host is a link.
+fn open_lower(path: &Path) -> Result<OwnedFd> {
+    sys::open_tree_clone_following(&c_path(path)?).context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))
 }
 
 /// Does the kernel refuse overlay mounts here, in a user namespace (before 5.11) or altogether?

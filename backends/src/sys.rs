@@ -331,13 +331,19 @@ pub fn fs_context_log(context: BorrowedFd<'_>) -> String {
 
 /// Returns a detached clone of the mount at `path`: only that mount, or with those below it.
 pub fn open_tree_clone(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
-    const OPEN_TREE_CLONE: c_uint = 1;
     const AT_RECURSIVE: c_uint = 0x8000;
-    let flags = OPEN_TREE_CLONE
-        | libc::O_CLOEXEC.cast_unsigned()
-        | libc::AT_SYMLINK_NOFOLLOW.cast_unsigned()
-        | libc::AT_EMPTY_PATH.cast_unsigned()
-        | if recursive { AT_RECURSIVE } else { 0 };
+    let flags = libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    open_tree(at, path, if recursive { flags | AT_RECURSIVE } else { flags })
+}
+
+/// Returns a detached clone of the mount at `path`, a path of ours, which may end in a symbolic link.
+pub fn open_tree_clone_following(path: &CStr) -> Result<OwnedFd> {
+    open_tree(nix::fcntl::AT_FDCWD, path, 0)
+}
+
+fn open_tree(at: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: c_uint = 1;
+    let flags = flags | OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned();
     // SAFETY: the path is NUL-terminated.
     check_long(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), path.as_ptr(), flags) }).map(own)
 }
@@ -397,8 +403,25 @@ struct MountAttr {
 
 /// Sets attributes and, where `propagation` is not 0, the propagation (`MS_PRIVATE`, ...) of a mount.
 pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> Result<()> {
+    set_mount(mount, &MountAttr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 }, recursive)
+}
+
+/// Makes a detached mount show owners through the maps of a user namespace (mount_setattr(2), ID-mapped mounts):
+/// what is user 0 on disk is, to everybody, the user that the namespace calls 0.
+///
+/// `EINVAL` where the file system cannot, `EPERM` where one is not root of the file system's own user namespace.
+pub fn mount_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::try_from(userns.as_raw_fd()).expect("descriptors are not negative");
+    set_mount(
+        mount,
+        &MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd },
+        recursive,
+    )
+}
+
+fn set_mount(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> Result<()> {
     const AT_RECURSIVE: c_uint = 0x8000;
-    let attributes = MountAttr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH.cast_unsigned() | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string; the struct outlives the call and its size is passed.
     check_long(unsafe {
@@ -407,11 +430,69 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursiv
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     })
     .map(drop)
+}
+
+/// Does something as the file system user and group given (setfsuid(2)), with every capability that this thread has.
+///
+/// Only this thread is changed, and only for the time of `what`.
+pub fn with_fs_ids<T>(uid: u32, gid: u32, what: impl FnOnce() -> T) -> Result<T> {
+    let permitted = capabilities()?;
+    set_fs_ids(uid, gid);
+    // A change from 0 took the capabilities over files out of the effective set (capabilities(7)).
+    let raised = set_effective(permitted);
+    let done = raised.map(|()| what());
+    // The change back to 0 puts them in again.
+    set_fs_ids(0, 0);
+    done
+}
+
+fn set_fs_ids(uid: u32, gid: u32) {
+    // SAFETY: both arguments are integers; the calls cannot fail for one who may set ids, and are void otherwise.
+    unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_setfsuid, uid) };
+}
+
+/// struct __user_cap_header_struct (linux/capability.h); version 3 comes with two data structs.
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: c_int,
+}
+
+/// struct __user_cap_data_struct.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// The capability sets of this thread.
+fn capabilities() -> Result<[CapData; 2]> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 writes two data structs; both outlive the call.
+    check_long(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(data)
+}
+
+/// Makes everything permitted in `sets` effective.
+fn set_effective(mut sets: [CapData; 2]) -> Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    for half in &mut sets {
+        half.effective = half.permitted;
+    }
+    // SAFETY: version 3 reads two data structs; both outlive the call.
+    check_long(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) }).map(drop)
 }
 
 /// Lets the command keep these descriptors open, under their numbers; they are closed here with the command.

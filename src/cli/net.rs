@@ -5,23 +5,20 @@ use std::str::FromStr;
 
 use rootling_backends::{Error, ErrorKind, Result};
 
+use super::walls::Place;
 use super::{Context, said};
-use crate::runner::Net;
 use crate::runner::net::{self, Dns, Lacking, Private, Publish, Way};
+use crate::runner::{self, Namespace, Net, Plan};
+use crate::store::Store;
 
 /// The network, as it is asked for.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct NetFlags {
-    /// Network: auto (private where the tools for it are, else the host's), private, host, none
-    ///
-    /// private is a network of its own that reaches what the host reaches: bridge for root, pasta or slirp4netns for users, who may
-    /// also be named.
-    #[arg(long, value_name = "NET", env = "ROOTLING_NET", default_value = "auto", hide_env_values = true)]
+    /// Network: auto (private where the tools for it are, else host), private, host, none (only loopback), box:NAME, ns:PATH
+    #[arg(long, value_name = "NETWORK", default_value = "auto", env = "ROOTLING_NET", hide_env = true)]
     net: Asked,
 
-    /// Publish a port of a private network on the host: [IP:][HOST:]PORT[/udp], ranges as 8000-8009:8000-8009
-    ///
-    /// On 127.0.0.1 unless an address is given (0.0.0.0 shows it to everybody); on a free port unless one is given.
+    /// Publish a port on the host: [IP:][HOST:]PORT[/udp], on 127.0.0.1 unless 0.0.0.0: or another is given; ranges as 80-89:80-89
     #[arg(short, long, value_name = "PORTS", value_parser = said(net::parse_ports))]
     publish: Vec<Vec<Publish>>,
 
@@ -41,6 +38,7 @@ enum Asked {
     Host,
     None,
     Private(Option<Way>),
+    Join(Place),
 }
 
 impl FromStr for Asked {
@@ -55,47 +53,82 @@ impl FromStr for Asked {
             "private" => Self::Private(None),
             _ => match ways.into_iter().find(|way| way.name() == text) {
                 Some(way) => Self::Private(Some(way)),
-                None => return Err("say auto, private, host, none, bridge, pasta or slirp4netns".into()),
+                None => Self::Join(text.parse().map_err(|_| "write auto, private, host, none, box:NAME or ns:/PATH")?),
             },
         })
     }
 }
 
 impl NetFlags {
-    /// Settles what is used, chooses ports that were left open, and says both where the person could not know.
-    pub(super) fn settle(&self, context: &Context) -> Result<(Net, Dns)> {
+    /// Settles what is used, and chooses the ports that were left open.
+    pub(super) fn settle(&self, context: &Context, store: &Store) -> Result<(Net, Dns)> {
         let mut publish = self.publish.concat();
         let dns = Dns { servers: self.dns.clone(), search: self.dns_search.clone() };
-        let way = match (&self.net, Way::find()) {
-            (Asked::Private(Some(way)), _) => way.check().map(|()| *way)?,
-            (Asked::Private(None), found) => found?,
+        let private = match &self.net {
+            Asked::Private(Some(way)) => Ok(way.check().map(|()| *way)?),
+            Asked::Private(None) => Ok(Way::find()?),
             // Whoever publishes a port asked for a network that has ports.
-            (Asked::Auto, found) if !publish.is_empty() => found?,
-            (Asked::Auto, Ok(way)) => way,
-            (Asked::Auto, Err(lacking)) => {
+            Asked::Auto if !publish.is_empty() => Ok(Way::find()?),
+            Asked::Auto => Way::find().map_err(|lacking| {
                 say_lacking(context, &lacking);
-                return Ok((Net::Host, dns));
-            }
-            (Asked::Host | Asked::None, _) => {
-                if let Some(port) = publish.first() {
-                    let message = format!("publish {port}: the network is not a private one");
-                    return Err(Error::new(ErrorKind::InvalidInput, message).hint("use --net private"));
-                }
-                return Ok((if self.net == Asked::Host { Net::Host } else { Net::None }, dns));
-            }
+                Net::Host
+            }),
+            Asked::Host => Err(Net::Host),
+            Asked::None => Err(Net::None),
+            Asked::Join(place) => Err(match place.find(store)? {
+                Namespace::Host => Net::Host,
+                Namespace::Private => Net::None,
+                Namespace::Join(join) => Net::Join(join),
+            }),
         };
-        let open: Vec<usize> = (0..publish.len()).filter(|index| publish[*index].host_port == 0).collect();
-        net::choose_ports(&mut publish)?;
-        for index in open {
-            context.output.say(format!("published {}", publish[index]));
+        match (private, publish.first()) {
+            (Ok(way), _) => {
+                net::choose_ports(&mut publish)?;
+                Ok((Net::Private(Private { way, publish }), dns))
+            }
+            (Err(_), Some(port)) => {
+                let message = format!("publish {port}: the box has no private network of its own");
+                Err(Error::new(ErrorKind::InvalidInput, message).hint("use --net private"))
+            }
+            (Err(net), None) => Ok((net, dns)),
         }
-        Ok((Net::Private(Private { way, publish }), dns))
+    }
+
+    /// Says which ports were chosen, because the person could not know.
+    pub(super) fn say_ports(&self, context: &Context, plan: &Plan) {
+        let asked = self.publish.iter().flatten();
+        let published = plan.net.iter().flat_map(|private| &private.publish);
+        for (_, port) in asked.zip(published).filter(|(asked, _)| asked.host_port == 0) {
+            context.output.say(format!("published {port}"));
+        }
+    }
+
+    /// Returns the first of these flags that was given; the network itself may come from the environment.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let given = [
+            (!self.publish.is_empty(), "--publish"),
+            (!self.dns.is_empty(), "--dns"),
+            (!self.dns_search.is_empty(), "--dns-search"),
+        ];
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+
+    /// Returns whose network is joined, if one is.
+    pub(super) fn joined(&self) -> Option<&Place> {
+        match &self.net {
+            Asked::Join(place) => Some(place),
+            _ => None,
+        }
     }
 }
 
+/// Once: a program that starts itself again to be sealed would say it twice.
 fn say_lacking(context: &Context, lacking: &Lacking) {
+    if runner::is_sealed() {
+        return;
+    }
     let Lacking { reason, fix } = lacking;
     context.output.say(format!(
-        "rootling: the box uses the host's network, for a private one is not to be had: {reason} ({fix}; --net none for no network)"
+        "rootling: the box uses the host's network, as a private one cannot be had: {reason} ({fix}; --net none for no network)"
     ));
 }

@@ -16,7 +16,9 @@ use crate::store::{Node, Store};
 pub(super) const RUNNING: &str = "running.json";
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
-pub(super) fn prepare_process() {
+///
+/// Returns the umask that was.
+pub(super) fn prepare_process() -> libc::mode_t {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("ROOTLING_LOG", "warn"))
         .format(|formatter, record| {
             use std::io::Write;
@@ -24,13 +26,14 @@ pub(super) fn prepare_process() {
         })
         .init();
     // Modes are set exactly as asked; a command run inside gets 022 of its own.
-    sys::clear_umask();
+    let umask = sys::clear_umask();
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
         // Best effort: with fewer files open at once, an error will say so.
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap_or_default();
     }
+    umask
 }
 
 impl Context {
@@ -82,7 +85,12 @@ fn path(root: Option<&Path>, is_root: bool) -> Result<PathBuf> {
 /// Only looks: every failure is `None` here, and told by the command itself, which looks again.
 pub(super) fn running_box(root: Option<&Path>, name: &str) -> Option<Running> {
     let store = Store::open(&path(root, false).ok()?).ok()?;
-    let note = store.slot(&find(&store, name).ok()?).join(RUNNING);
+    running_in(&store, &find(&store, name).ok()?)
+}
+
+/// Returns the command that runs in a box, if one does.
+pub(super) fn running_in(store: &Store, node: &Node) -> Option<Running> {
+    let note = store.slot(node).join(RUNNING);
     let running: Running = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
     running.is_alive().then_some(running)
 }

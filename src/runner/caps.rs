@@ -6,44 +6,87 @@ use nix::errno::Errno;
 
 use super::sys;
 
-const NAMES: [(u32, &str); 14] = [
-    (0, "chown"),
-    (1, "dac_override"),
-    (3, "fowner"),
-    (4, "fsetid"),
-    (5, "kill"),
-    (6, "setgid"),
-    (7, "setuid"),
-    (8, "setpcap"),
-    (10, "net_bind_service"),
-    (13, "net_raw"),
-    (18, "sys_chroot"),
-    (27, "mknod"),
-    (29, "audit_write"),
-    (31, "setfcap"),
+/// All of capabilities(7), by number.
+const NAMES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
 ];
 
-/// What Docker gives a container (moby, profiles and oci/caps: 0xa80425fb): enough for package managers and
-/// servers that drop their own, nothing that reaches the machine.
-pub const DEFAULT: u64 = {
-    let mut set = 0;
-    let mut index = 0;
-    while index < NAMES.len() {
-        set |= 1 << NAMES[index].0;
-        index += 1;
-    }
-    set
-};
+/// Every capability there is.
+const ALL: u64 = (1 << NAMES.len()) - 1;
 
-/// Prints a set of these capabilities.
+/// What Docker gives a container (moby, profiles and oci/caps): chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
+/// net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap. Enough for package managers and
+/// servers that drop their own, nothing that reaches the machine.
+pub const DEFAULT: u64 = 0xa804_25fb;
+
+/// Returns the bit of a capability, or all for `all`; case and the prefix `CAP_` are of no matter.
+pub fn parse(name: &str) -> Option<u64> {
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_prefix("cap_").unwrap_or(&name);
+    if name == "all" {
+        return Some(ALL);
+    }
+    NAMES.iter().position(|known| *known == name).map(|bit| 1 << bit)
+}
+
+/// Prints a set of capabilities.
 #[derive(Debug)]
 pub(super) struct Names(pub(super) u64);
 
+impl Names {
+    /// The names, in order of their numbers.
+    pub(super) fn list(&self) -> Vec<&'static str> {
+        let bits = NAMES.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
+        bits.map(|(_, name)| *name).collect()
+    }
+}
+
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> =
-            NAMES.iter().filter(|(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| *name).collect();
-        f.write_str(&names.join(" "))
+        if self.0 & ALL == ALL {
+            return f.write_str("all");
+        }
+        f.write_str(&self.list().join(" "))
     }
 }
 
@@ -65,8 +108,20 @@ pub(super) fn drop_all_but(keep: u64, bounding: u64) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_default_set_is_dockers() {
-        assert_eq!(super::DEFAULT, 0xa804_25fb);
+        let names = "audit_write chown dac_override fowner fsetid kill mknod net_bind_service net_raw setfcap setgid setpcap setuid sys_chroot";
+        let set = names.split(' ').map(|name| parse(name).unwrap()).fold(0, |set, bit| set | bit);
+        assert_eq!(DEFAULT, set);
+    }
+
+    #[test]
+    fn names_are_those_of_the_kernels_numbers() {
+        assert_eq!(parse("CAP_SYS_ADMIN"), Some(1 << 21));
+        assert_eq!(parse("Checkpoint_Restore"), Some(1 << 40));
+        assert_eq!(parse("sys_nothing"), None);
+        assert_eq!(Names(parse("all").unwrap()).to_string(), "all");
     }
 }

@@ -4,7 +4,7 @@
 //! had other threads (as under a test harness): their locks are held for ever. A failure is sent as a number.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
@@ -28,8 +28,10 @@ type Fd = BorrowedFd<'static>;
 pub(super) struct Child<'a> {
     /// Where failures go.
     pub(super) report: BorrowedFd<'a>,
-    /// The root filesystem's detached mount.
-    pub(super) root: BorrowedFd<'a>,
+    /// The root filesystem's detached mount; it comes with [`Op::Wait`] where the child's own id maps are needed to make it.
+    pub(super) root: Option<BorrowedFd<'a>>,
+    /// What the caller opened for us, in the plan's order.
+    pub(super) sources: &'a [OwnedFd],
     /// Our bounding set before anything is dropped.
     pub(super) bounding: u64,
     /// Who owns the terminal.
@@ -53,8 +55,8 @@ struct Held {
 
 impl<'a> Child<'a> {
     /// Starts with nothing opened.
-    pub(super) fn new(report: BorrowedFd<'a>, root: BorrowedFd<'a>, bounding: u64, uid: u32) -> Self {
-        Self { report, root, bounding, uid, size: None, terminal: None, held: Held::default() }
+    pub(super) fn new(report: BorrowedFd<'a>, root: Option<BorrowedFd<'a>>, bounding: u64, uid: u32) -> Self {
+        Self { report, root, sources: &[], bounding, uid, size: None, terminal: None, held: Held::default() }
     }
 
     /// Runs the plan's steps in order; the first failure is reported and ends the process.
@@ -75,13 +77,15 @@ impl<'a> Child<'a> {
 
     fn step(&mut self, op: &Op) -> Result<()> {
         match op {
+            Op::Wait => self.wait(),
             Op::DieWithParent => die_with_parent(self.report),
-            Op::BecomeRoot => self.become_root(),
+            Op::BecomeRoot => become_root(),
             Op::SlavePropagation => {
                 let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
                 nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)
             }
-            Op::AttachRoot => self.attach_root(),
+            Op::AttachRoot { attributes } => self.attach_root(*attributes),
+            Op::Either { first, second } => self.step(first).or_else(|_| self.step(second)),
             Op::Mount { new, base, target, resolve, make, optional, keep } => {
                 let mounted = self.mount(new, *base, target, *resolve, *make);
                 match mounted {
@@ -92,15 +96,29 @@ impl<'a> Child<'a> {
                 }
                 Ok(())
             }
-            Op::BindSys => self.bind_sys(),
+            Op::BindHost { source, base, target, attributes, keep } => {
+                let mount = self.bind_host(source, *base, target, *attributes)?;
+                self.keep(*keep, mount);
+                Ok(())
+            }
             Op::Device { source, target, device } => self.device(source, target, *device),
+            Op::DevDirectory { path } => {
+                let made =
+                    nix::sys::stat::mkdirat(self.dev()?, path.as_c_str(), Mode::from_bits_truncate(0o755));
+                ignore(made, Errno::EEXIST)
+            }
+            Op::ShowDevice { source, target } => {
+                let device = self.source(*source)?;
+                self.show_in_dev(device, target)
+            }
             Op::DevLink { name, target } => {
                 nix::unistd::symlinkat(target.as_c_str(), self.dev()?, name.as_c_str())
             }
-            Op::Bind { source, target, attributes } => self.bind(source, target, *attributes),
+            Op::Bind { source, target, attributes } => self.bind(*source, target, *attributes),
             Op::OpenFiles => self.open_files(),
             Op::File { name, target, content } => self.file(name, target, content.to_bytes()),
             Op::CloseFiles => self.close_files(),
+            Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
             Op::Mask { base, path } => self.mask(*base, path),
             Op::Loopback => sys::loopback_up(),
@@ -118,26 +136,23 @@ impl<'a> Child<'a> {
         }
     }
 
-    fn become_root(&self) -> Result<()> {
-        let mut go = [0];
-        if sys::receive(self.report, &mut go, true)? == 0 {
+    /// The end of the stream instead of a message means that the caller has given up, and has its own reason.
+    fn wait(&mut self) -> Result<()> {
+        let (length, tree) = sys::receive_file(self.report, &mut [0])?;
+        if length == 0 {
             sys::exit(125);
         }
-        // The parent left the groups of the caller: in the new namespace they are unmapped and mean nothing,
-        // but they still open files.
-        sys::set_identity(0, 0, Some(&[])).or_else(|errno| match errno {
-            // A map of a single id comes with setgroups denied.
-            Errno::EPERM => sys::set_identity(0, 0, None),
-            errno => Err(errno),
-        })?;
-        sys::prctl(libc::PR_SET_DUMPABLE, 0)
+        if let Some(tree) = tree {
+            self.root = Some(sys::leave(tree));
+        }
+        Ok(())
     }
 
     // ------------------------------------------------------------ places
 
     fn base(&self, base: Base) -> Result<BorrowedFd<'_>> {
         let held = match base {
-            Base::Root => return Ok(self.root),
+            Base::Root => return self.root(),
             Base::Proc => &self.held.proc,
             Base::Sys => &self.held.sys,
             Base::Dev => &self.held.dev,
@@ -145,8 +160,16 @@ impl<'a> Child<'a> {
         held.ok_or(Errno::EBADF)
     }
 
+    fn root(&self) -> Result<BorrowedFd<'a>> {
+        self.root.ok_or(Errno::EBADF)
+    }
+
     fn dev(&self) -> Result<BorrowedFd<'_>> {
         self.base(Base::Dev)
+    }
+
+    fn source(&self, index: usize) -> Result<BorrowedFd<'a>> {
+        self.sources.get(index).map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 
     fn keep(&mut self, keep: Option<Base>, mount: Fd) {
@@ -164,7 +187,7 @@ impl<'a> Child<'a> {
         let how = OpenHow::new().flags(flags | OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
         for _ in 0..128 {
             // openat2(2): EAGAIN means that a rename or mount elsewhere raced with a `..`: try again.
-            match nix::fcntl::openat2(self.root, path, how) {
+            match nix::fcntl::openat2(self.root()?, path, how) {
                 Err(Errno::EAGAIN) => {}
                 other => return other.map(sys::leave),
             }
@@ -202,12 +225,12 @@ impl<'a> Child<'a> {
 
     /// Attaches over `/`: the one directory that is there on every host. Absolute paths still start at the
     /// host's root, because a process's root directory does not move when something is mounted over it.
-    fn attach_root(&self) -> Result<()> {
+    fn attach_root(&self, attributes: u64) -> Result<()> {
         let private = libc::MS_PRIVATE;
-        kernel::mount_setattr(self.root, 0, private, true)?;
+        kernel::mount_setattr(self.root()?, attributes, private, true)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let slash = sys::leave(nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())?);
-        kernel::move_mount(self.root, slash.as_fd())
+        kernel::move_mount(self.root()?, slash.as_fd())
     }
 
     fn mount(&self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<Fd> {
@@ -221,19 +244,17 @@ impl<'a> Child<'a> {
         Ok(mount)
     }
 
-    fn bind_sys(&mut self) -> Result<()> {
-        let clone = match kernel::open_tree_clone(AT_FDCWD, c"/sys", false) {
+    fn bind_host(&self, source: &CStr, base: Base, target: &CStr, attributes: u64) -> Result<Fd> {
+        let clone = match kernel::open_tree_clone(AT_FDCWD, source, false) {
             // In a user namespace the mounts below are locked to it: only together.
-            Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, c"/sys", true)?,
+            Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, source, true)?,
             other => other?,
         };
         let clone = sys::leave(clone);
-        let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        kernel::mount_setattr(clone.as_fd(), attributes, 0, true)?;
-        let target = self.directory(Base::Root, c"sys", true)?;
+        kernel::mount_setattr(clone.as_fd(), attributes, libc::MS_PRIVATE, true)?;
+        let target = self.directory(base, target, true)?;
         kernel::move_mount(clone.as_fd(), target.as_fd())?;
-        self.held.sys = Some(clone);
-        Ok(())
+        Ok(clone)
     }
 
     fn device(&mut self, source: &CStr, target: &CStr, device: (u32, u32)) -> Result<()> {
@@ -250,20 +271,23 @@ impl<'a> Child<'a> {
         Ok(())
     }
 
-    fn show_in_dev(&self, clone: Fd, name: &CStr) -> Result<()> {
+    fn show_in_dev(&self, clone: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         nix::sys::stat::mknodat(self.dev()?, name, SFlag::S_IFREG, Mode::S_IRUSR, 0)?;
         // By name: nobody else reaches this file system yet.
         kernel::move_mount_to(clone.as_fd(), self.dev()?, name)
     }
 
-    fn bind(&self, source: &CStr, target: &CStr, attributes: u64) -> Result<()> {
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let source = sys::leave(nix::fcntl::openat(AT_FDCWD, source, flags, Mode::empty())?);
-        let clone = sys::leave(kernel::open_tree_clone(source.as_fd(), c"", true)?);
-        let private = libc::MS_PRIVATE;
-        kernel::mount_setattr(clone.as_fd(), attributes, private, true)?;
+    fn bind(&self, source: usize, target: &CStr, attributes: u64) -> Result<()> {
+        let mount = self.source(source)?;
+        kernel::mount_setattr(mount, attributes, libc::MS_PRIVATE, true)?;
         let target = self.resolve(target, OFlag::empty())?;
-        kernel::move_mount(clone.as_fd(), target.as_fd())
+        kernel::move_mount(mount, target.as_fd())
+    }
+
+    fn sysctl(&self, path: &CStr, value: &CStr) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let sysctls = sys::leave(nix::fcntl::openat(self.base(Base::Proc)?, c"sys", flags, Mode::empty())?);
+        write_once(sysctls, path, value)
     }
 
     /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).
@@ -333,7 +357,7 @@ impl<'a> Child<'a> {
     }
 
     fn pivot(&self) -> Result<()> {
-        nix::unistd::fchdir(self.root)?;
+        nix::unistd::fchdir(self.root()?)?;
         // pivot_root(2), NOTES: "." twice stacks the old root on the new one, so no directory is needed for it.
         nix::unistd::pivot_root(c".", c".")?;
         nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
@@ -347,6 +371,24 @@ impl<'a> Child<'a> {
         self.terminal = Some(peer);
         Ok(())
     }
+}
+
+/// *child*: becomes root of the user namespace that the process is in by now.
+pub(super) fn become_root() -> Result<()> {
+    // The caller's groups came along: in the new namespace they are unmapped and mean nothing, but they still open files.
+    sys::set_identity(0, 0, Some(&[])).or_else(|errno| match errno {
+        // A map of a single id comes with setgroups denied.
+        Errno::EPERM => sys::set_identity(0, 0, None),
+        errno => Err(errno),
+    })?;
+    sys::prctl(libc::PR_SET_DUMPABLE, 0)
+}
+
+/// Writes a whole text in one call, as files of proc want it.
+fn write_once(at: BorrowedFd<'_>, path: &CStr, text: &CStr) -> Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = sys::leave(nix::fcntl::openat(at, path, flags, Mode::empty())?);
+    nix::unistd::write(file, text.to_bytes()).map(drop)
 }
 
 /// *child*: opens a new terminal of the devpts in `dev`, sends the master away, returns the other end.

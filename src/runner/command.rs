@@ -15,7 +15,7 @@ use super::sys;
 type Result<T> = nix::Result<T>;
 
 /// What the failing step was doing, by number.
-pub(super) const STEPS: [&str; 7] = [
+pub(super) const STEPS: [&str; 8] = [
     "fork the command",
     "start a session",
     "take the terminal",
@@ -23,6 +23,7 @@ pub(super) const STEPS: [&str; 7] = [
     "change to the working directory",
     "close descriptors",
     "die with the caller",
+    "set a limit",
 ];
 
 /// *child*: reports a failed step of [`STEPS`] and ends.
@@ -63,6 +64,11 @@ pub(super) fn start(
         Ok(report) => report,
         Err(errno) => fail(report, 5, errno),
     };
+    for limit in &command.ulimits {
+        if let Err(errno) = sys::set_limit(limit.resource, limit.soft, limit.hard) {
+            fail(report, 7, errno);
+        }
+    }
     for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
         sys::default_signal(signal);
     }

@@ -13,30 +13,32 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use rootling_backends::{Context, Result};
 
-use super::child::{die_with_parent, no_new_privileges, open_terminal};
-use super::plan::Command;
+use super::child::{become_root, die_with_parent, no_new_privileges, open_terminal};
+use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
-use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command};
+use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command, share_pipes};
 use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, tty};
 
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
     "open a terminal in the box",
     "join a new session keyring",
     "drop capabilities",
+    "set no_new_privs",
 ];
 
 /// Runs a command in a running box, to its end; `NotFound` where the box has ended.
 ///
 /// The caller needs to be root, or the user whose user namespace the box is in.
 pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
-    let command = Command::build(process)?;
+    let command = Command::build(process, &target.security)?;
     let handle = target.open()?;
+    share_pipes(&target.userns, &process.user)?;
     let namespaces = foreign_namespaces(target.pid)?;
     let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);
     let facts = Facts::read()?;
@@ -45,6 +47,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let channel = Channel::new()?;
     match sys::clone3(0).context(|| "clone3()")? {
         Cloned::Child => {
+            facts.arguments.replace(c"exec");
             let report = channel.into_child();
             let bounding = if own_userns { u64::MAX } else { facts.bounding };
             let mut terminal = None;
@@ -52,14 +55,15 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                 let done = match step {
                     0 => die_with_parent(report.as_fd()),
                     1 => join(handle.as_fd(), namespaces),
-                    2 if own_userns => become_root(),
+                    2 if own_userns => become_box_root(),
                     3 if command.tty => open_dev()
                         .and_then(|dev| {
                             open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref())
                         })
                         .map(|peer| terminal = Some(peer)),
                     4 => keyring(),
-                    5 => caps::drop_all_but(caps::DEFAULT, bounding).and_then(|()| no_new_privileges()),
+                    5 => caps::drop_all_but(target.security.capabilities, bounding),
+                    6 if target.security.no_new_privileges => no_new_privileges(),
                     _ => Ok(()),
                 };
                 if let Err(errno) = done {
@@ -72,7 +76,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         }
         Cloned::Parent { pid, pidfd } => {
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
             finish(&mut guest, &listener, &signals, &name, &command, |_| {})
         }
@@ -83,7 +87,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
 ///
 /// setns(2) refuses the user namespace one is in already, and a network of the host's to all but the host's root.
 fn foreign_namespaces(pid: i32) -> Result<CloneFlags> {
-    const KINDS: [(&str, CloneFlags); 7] = [
+    const KINDS: [(&str, CloneFlags); 8] = [
         ("user", CloneFlags::CLONE_NEWUSER),
         ("mnt", CloneFlags::CLONE_NEWNS),
         ("pid", CloneFlags::CLONE_NEWPID),
@@ -91,9 +95,12 @@ fn foreign_namespaces(pid: i32) -> Result<CloneFlags> {
         ("uts", CloneFlags::CLONE_NEWUTS),
         ("cgroup", CloneFlags::CLONE_NEWCGROUP),
         ("net", CloneFlags::CLONE_NEWNET),
+        ("time", sys_flags::NEWTIME),
     ];
-    let id = |path: String| {
-        std::fs::metadata(&path).map(|meta| (meta.dev(), meta.ino())).context(|| format!("stat({path})"))
+    let id = |path: String| match std::fs::metadata(&path) {
+        // A kernel without that kind has one of it for all.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, 0)),
+        meta => meta.map(|meta| (meta.dev(), meta.ino())).context(|| format!("stat({path})")),
     };
     let mut foreign = CloneFlags::empty();
     for (name, flag) in KINDS {
@@ -104,11 +111,11 @@ fn foreign_namespaces(pid: i32) -> Result<CloneFlags> {
 
 fn join(handle: BorrowedFd<'_>, namespaces: CloneFlags) -> nix::Result<()> {
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
-    nix::sched::setns(handle, namespaces)
+    sys::setns(handle, namespaces.bits())
 }
 
-fn become_root() -> nix::Result<()> {
-    let joined = sys::set_identity(0, 0, Some(&[])).or_else(|_| sys::set_identity(0, 0, None));
+fn become_box_root() -> nix::Result<()> {
+    let joined = become_root();
     // Changing identity made the kernel forget the request; the parent cannot have gone unnoticed for long,
     // because the report socket fails then.
     joined.and_then(|()| sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong))

@@ -20,8 +20,6 @@ use std::os::fd::OwnedFd;
 use rootling_backends::{Context, Error, ErrorKind, Result, small_file};
 use serde::{Deserialize, Serialize};
 
-use super::spec::Net;
-
 mod bridge;
 mod firewall;
 mod pasta;
@@ -139,7 +137,7 @@ pub(super) struct Ready<'a> {
 /// A box's connection to the world; dropped, nothing is left of it.
 #[derive(Debug)]
 pub(super) struct Connected {
-    _link: Option<Link>,
+    _link: Link,
     /// The host's ports that the kernel leads to the box: nobody else may have them.
     _held: Vec<publish::Held>,
 }
@@ -153,8 +151,8 @@ enum Link {
 
 impl<'a> Ready<'a> {
     /// Takes the host's ports; one that is in use is an error of kind `Busy` that names it.
-    pub(super) fn new(net: &'a Net) -> Result<Self> {
-        let Net::Private(private) = net else { return Ok(Self { private: None, held: Vec::new() }) };
+    pub(super) fn new(private: Option<&'a Private>) -> Result<Self> {
+        let Some(private) = private else { return Ok(Self { private: None, held: Vec::new() }) };
         if let Some(port) = private.publish.iter().find(|port| port.host_port == 0) {
             let message = format!("publish {port}: no port of the host was chosen");
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -167,10 +165,8 @@ impl<'a> Ready<'a> {
     ///
     /// Costs one process and 4 ms for a bridge, one process and 15 ms for pasta (measured on two cores); the first bridge of a
     /// host costs three more.
-    pub(super) fn connect(self, process: i32) -> Result<Connected> {
-        let Some(private) = self.private else {
-            return Ok(Connected { _link: None, _held: Vec::new() });
-        };
+    pub(super) fn connect(self, process: i32) -> Result<Option<Connected>> {
+        let Some(private) = self.private else { return Ok(None) };
         let path = format!("/proc/{process}/ns/net");
         let netns = OwnedFd::from(File::open(&path).context(|| format!("open({path})"))?);
         let mut held = self.held;
@@ -188,6 +184,6 @@ impl<'a> Ready<'a> {
             }
         };
         let link = link.context(|| format!("connect the box by {}", private.way.name()))?;
-        Ok(Connected { _link: Some(link), _held: held })
+        Ok(Some(Connected { _link: link, _held: held }))
     }
 }

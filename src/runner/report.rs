@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, setsockopt,
-    socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    setsockopt, socketpair, sockopt,
 };
 use rootling_backends::{Context, Result};
 
@@ -32,6 +32,10 @@ pub(super) enum Kind {
     Ready = 5,
     /// The terminal's master comes along.
     Terminal = 6,
+    /// Sent first by a process that is not the one we cloned; its id comes along.
+    Here = 7,
+    /// Joining a namespace failed.
+    Join = 8,
 }
 
 /// One message.
@@ -67,6 +71,8 @@ pub(super) struct Reports {
     pub(super) messages: Vec<Message>,
     /// The command's process id, as we see it.
     pub(super) command: Option<libc::pid_t>,
+    /// The init's process id, where it said [`Kind::Here`].
+    pub(super) here: Option<libc::pid_t>,
     /// The terminal's master.
     pub(super) master: Option<OwnedFd>,
 }
@@ -111,12 +117,24 @@ impl Channel {
 pub(super) struct Listener(OwnedFd);
 
 impl Listener {
-    /// Lets a waiting child go on.
-    pub(super) fn go(&self) -> Result<()> {
+    /// Lets a waiting child go on, with the tree where it did not have that from the start.
+    pub(super) fn go(&self, tree: Option<BorrowedFd<'_>>) -> Result<()> {
+        let files: Vec<_> = tree.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&files)];
+        let control = if files.is_empty() { &[][..] } else { &rights[..] };
         let raw = self.0.as_raw_fd();
-        sendmsg::<()>(raw, &[IoSlice::new(b"g")], &[], MsgFlags::MSG_NOSIGNAL, None)
+        sendmsg::<()>(raw, &[IoSlice::new(b"g")], control, MsgFlags::MSG_NOSIGNAL, None)
             .context(|| "sendmsg(child)")
             .map(drop)
+    }
+
+    /// Reads one message, which must be [`Kind::Here`]; the sender's process id, or what it reports instead.
+    pub(super) fn read_here(&self) -> Result<std::result::Result<libc::pid_t, Option<Message>>> {
+        let mut reports = Reports::default();
+        Ok(match self.read_one(&mut reports)? {
+            Some(message) if message.kind == Kind::Here as u32 => reports.here.ok_or(None),
+            other => Err(other),
+        })
     }
 
     /// Reads to the end of the stream.
@@ -161,6 +179,9 @@ impl Listener {
         };
         if message.kind == Kind::Ready as u32 {
             reports.command = sender;
+        }
+        if message.kind == Kind::Here as u32 {
+            reports.here = sender;
         }
         if message.kind == Kind::Terminal as u32 {
             reports.master = file;

@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use rootling_backends::{Error, ErrorKind, Result, small_file};
 use serde::{Deserialize, Serialize};
 
+use super::spec::{Security, Userns};
 use super::sys;
 
-/// A process, named so that no other process ever has the same name.
+/// A process, named so that no other process ever has the same name, and the walls around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// The box's command, as its caller sees it.
@@ -16,12 +17,22 @@ pub struct Running {
     pub start_time_ticks: u64,
     /// Which boot that was.
     pub boot_id: String,
+    /// What holds for each command in the box.
+    pub security: Security,
+    /// The box's user namespace.
+    pub userns: Userns,
 }
 
 impl Running {
     /// Describes a process that runs now.
-    pub fn of(pid: i32) -> Result<Self> {
-        Ok(Self { pid, start_time_ticks: start_time(pid)?, boot_id: boot_id()? })
+    pub(super) fn of(pid: i32, security: &Security, userns: &Userns) -> Result<Self> {
+        let (security, userns) = (security.clone(), userns.clone());
+        Ok(Self { pid, start_time_ticks: start_time(pid)?, boot_id: boot_id()?, security, userns })
+    }
+
+    /// Returns what a user and a group of the box are for the caller, where the box has ids of its own.
+    pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        self.userns.outside(uid, gid)
     }
 
     /// Is it still running?

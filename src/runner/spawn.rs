@@ -4,17 +4,21 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rootling_backends::{Access, Context, Error, ErrorKind, Result, small_file};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
 use super::child::Child;
-use super::plan::{Command, Op, Plan};
+use super::plan::{Command, Op, Plan, Source, sys_flags};
 use super::report::{Channel, Kind, Listener, Reports};
 use super::running::Running;
-use super::spec::{IdMap, Net, Userns};
+use super::spec::{IdMap, Join, Ulimit, Userns};
 use super::sys::{self, Cloned};
-use super::{command, init, net, tty};
+use super::user::User;
+use super::{command, device, init, join, net, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -34,41 +38,176 @@ pub struct Outcome {
 /// ran and that nothing is left: no process, mount, directory or namespace. If this process is killed, so is
 /// everything in the box.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
-    let root = plan.root.open(if plan.read_only { Access::ReadOnly } else { Access::ReadWrite })?;
+    let mapped = mapped_tree(plan);
+    let root = if mapped { None } else { Some(plan.root.open(access(plan))?) };
+    let sources = open_sources(plan)?;
+    let doors = join::open(&plan.joins)?;
+    let network = net::Ready::new(plan.net.as_ref())?;
     let facts = Facts::read()?;
     let signals = Signals::block()?;
     let size = if plan.command.tty { tty::size() } else { None };
     let channel = Channel::new()?;
-    let network = net::Ready::new(&plan.net)?;
-    let waits = plan.userns == Userns::Host && matches!(plan.net, Net::Private(_));
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
-    match sys::clone3(namespaces).context(|| "clone3(new namespaces)")? {
+    let scout = !doors.is_empty();
+    if let Some(offsets) = &plan.clocks {
+        shift_clocks(offsets)?;
+    }
+    match sys::clone3(if scout { 0 } else { namespaces }).map_err(|errno| cannot_clone(plan, errno))? {
         Cloned::Child => {
+            facts.arguments.replace(c"init");
             let report = channel.into_child();
-            if waits && !matches!(sys::receive(report.as_fd(), &mut [0], true), Ok(1)) {
-                sys::exit(125);
+            if scout {
+                join::go_through(&doors, namespaces, report.as_fd());
             }
             let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
-            let mut child = Child::new(report.as_fd(), root.as_fd(), bounding, plan.command.user.uid);
+            let root = root.as_ref().map(AsFd::as_fd);
+            let mut child = Child::new(report.as_fd(), root, bounding, plan.command.user.uid);
             child.size = size;
+            child.sources = &sources;
             child.set_up(&plan.ops);
             let terminal = child.terminal.take();
             fork_command(&plan.command, &report, terminal, facts.ignored)
         }
         Cloned::Parent { pid, pidfd } => {
-            drop(root);
+            drop((root, sources));
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
-            if let Userns::Private { uid_map, gid_map } = &plan.userns {
-                write_maps(pid, uid_map, gid_map)?;
+            let mut guest = Guest::new(pid, pidfd);
+            if scout {
+                guest = follow(guest, &listener, plan)?;
             }
-            let _connected = network.connect(pid)?;
-            if waits || plan.userns != Userns::Host {
-                listener.go()?;
+            if plan.ops.first() == Some(&Op::Wait) {
+                prepare(&mut guest, plan, network, &listener)?;
             }
-            finish(&mut guest, &listener, &signals, &|index| step_name(plan, index), &plan.command, started)
+            let step_name = |index: u32| step_name(plan, index);
+            finish(&mut guest, &listener, &signals, &step_name, &plan.command, |process| {
+                // The command may have ended already; then there is nothing to tell about.
+                if let Ok(running) = Running::of(process, &plan.security, &plan.userns) {
+                    started(&running);
+                }
+            })
         }
     }
+}
+
+/// Lets children of this process have clocks of their own. That is for the caller to do: the offsets are written to a file of a
+/// process, and the files of a child in its own user namespace belong to nobody there (time_namespaces(7)).
+fn shift_clocks(offsets: &str) -> Result<()> {
+    let path = "/proc/self/timens_offsets";
+    sys::unshare(sys_flags::NEWTIME.bits()).context(|| "unshare(CLONE_NEWTIME)")?;
+    fs::write(path, offsets).context(|| format!("write({path}, {offsets:?})")).map_err(|error| {
+        match error.errno() {
+            Some(Errno::ERANGE) => error.hint("a clock may not be set before 0 or centuries ahead"),
+            _ => error,
+        }
+    })
+}
+
+/// A new user namespace is refused in a chroot (`EPERM`), by a limit (`ENOSPC`) and by kernels without them (`EINVAL`): those are
+/// of kind `Unsupported`, because the same box without one may work.
+fn cannot_clone(plan: &Plan, errno: Errno) -> Error {
+    let error = Error::call("clone3(new namespaces)", errno);
+    let users = matches!(plan.userns, Userns::Private { .. });
+    if users && matches!(errno, Errno::EPERM | Errno::ENOSPC | Errno::EINVAL) {
+        return error.with_kind(ErrorKind::Unsupported);
+    }
+    error
+}
+
+fn access(plan: &Plan) -> Access {
+    if plan.read_only { Access::ReadOnly } else { Access::ReadWrite }
+}
+
+/// Is the tree made only once the box's user namespace is there?
+fn mapped_tree(plan: &Plan) -> bool {
+    let mut userns = &plan.userns;
+    while let Userns::Join(Join::Box(running)) = userns {
+        userns = &running.userns;
+    }
+    matches!(userns, Userns::Private { idmapped_tree: true, .. })
+}
+
+fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let owner = plan.userns.outside(0, 0).filter(|_| mapped_tree(plan));
+    let open = |source: &Source| match source {
+        Source::Path { path } => {
+            let file = nix::fcntl::openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+            let file = file.context(|| format!("open({path:?}, O_PATH)"))?;
+            rootling_backends::sys::open_tree_clone(file.as_fd(), c"", true)
+                .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))
+        }
+        Source::Device { path } => device::open(path, owner),
+    };
+    plan.sources.iter().map(open).collect()
+}
+
+/// Waits for the scout to hand over to the init.
+fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
+    let here = listener.read_here()?;
+    scout.wait()?;
+    match here {
+        Ok(pid) => {
+            let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
+            Ok(Guest::new(pid, pidfd))
+        }
+        Err(Some(message)) if message.kind == Kind::Join as u32 => {
+            let errno = Errno::from_raw(message.errno);
+            Err(match plan.joins.get(message.index as usize) {
+                Some(joined) => Error::call(joined.to_string(), errno),
+                None => Error::call("clone3(new namespaces, beside those joined)", errno),
+            })
+        }
+        Err(_) => Err(Error::new(ErrorKind::Io, "the box ended before its first step")),
+    }
+}
+
+/// Does what only the caller can while the child waits, then lets it go on.
+fn prepare(guest: &mut Guest, plan: &Plan, network: net::Ready<'_>, listener: &Listener) -> Result<()> {
+    if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
+        write_maps(guest.pid, uid_map, gid_map)?;
+    }
+    guest.network = network.connect(guest.pid)?;
+    for limit in &plan.security.ulimits {
+        raise_limit(guest.pid, limit)?;
+    }
+    let tree = if mapped_tree(plan) {
+        let path = format!("/proc/{}/ns/user", guest.pid);
+        let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
+        let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
+        share_pipes(&plan.userns, &plan.command.user)?;
+        Some(plan.root.open_mapped(access(plan), &MappedOwner { userns: userns.as_fd(), uid, gid })?)
+    } else {
+        None
+    };
+    listener.go(tree.as_ref().map(AsFd::as_fd))
+}
+
+/// A hard limit that the child, root of nothing but its own namespace, could not raise. What is lowered is lowered last.
+fn raise_limit(pid: libc::pid_t, limit: &Ulimit) -> Result<()> {
+    let Ulimit { resource, hard, .. } = *limit;
+    let call = || format!("prlimit({pid}, RLIMIT {resource}, {hard})");
+    let (soft, now) = sys::limit(pid, resource, None).context(call)?;
+    if hard <= now {
+        return Ok(());
+    }
+    sys::limit(pid, resource, Some((soft, hard))).map(drop).context(call).map_err(|error| {
+        let error = error.context(format!("raise a limit from {now} to {hard}"));
+        error.hint("that takes CAP_SYS_RESOURCE: ask for no more than the hard limit that `ulimit -H` shows")
+    })
+}
+
+/// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.
+pub(super) fn share_pipes(userns: &Userns, user: &User) -> Result<()> {
+    // PIPEFS_MAGIC (linux/magic.h): pipes without a name, whose owner nobody else cares for.
+    const PIPEFS: libc::__fsword_t = 0x5049_5045;
+    let Some((uid, gid)) = userns.outside(user.uid, user.gid) else { return Ok(()) };
+    for file in sys::standard_files() {
+        // Best effort: a closed descriptor is none to share.
+        if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
+            nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
+        }
+    }
+    Ok(())
 }
 
 /// *child*: makes the command's process and looks after it.
@@ -92,7 +231,7 @@ pub(super) fn finish(
     signals: &Signals,
     step_name: &dyn Fn(u32) -> String,
     command: &Command,
-    started: impl FnOnce(&Running),
+    started: impl FnOnce(libc::pid_t),
 ) -> Result<Outcome> {
     let reports = listener.read()?;
     if let Some(message) = reports.first(Kind::Step) {
@@ -109,10 +248,7 @@ pub(super) fn finish(
         let Some(process) = reports.command else {
             return Err(Error::new(ErrorKind::Io, "the box ended before its command started"));
         };
-        // The command may have ended already; then there is nothing to tell about.
-        if let Ok(running) = Running::of(process) {
-            started(&running);
-        }
+        started(process);
     }
     let notes = notes(&reports, step_name);
     tty::relay(guest.pidfd.as_fd(), &signals.fd, reports.master)?;
@@ -160,7 +296,12 @@ fn write_maps(pid: libc::pid_t, uid_map: &[IdMap], gid_map: &[IdMap]) -> Result<
         let lines: String =
             map.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect();
         let path = format!("/proc/{pid}/{file}");
-        fs::write(&path, &lines).context(|| format!("write({path}, {lines:?})"))?;
+        let written = fs::write(&path, &lines).context(|| format!("write({path}, {lines:?})"));
+        // Root of a namespace that lacks these ids itself may not map them.
+        written.map_err(|error| match error.errno() {
+            Some(Errno::EPERM) => error.with_kind(ErrorKind::Unsupported),
+            _ => error,
+        })?;
     }
     Ok(())
 }
@@ -172,6 +313,8 @@ pub(super) struct Facts {
     pub(super) bounding: u64,
     /// Signals that are ignored, by bit number signal-1.
     pub(super) ignored: u64,
+    /// Where the arguments are.
+    pub(super) arguments: sys::Arguments,
 }
 
 impl Facts {
@@ -182,7 +325,11 @@ impl Facts {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             u64::from_str_radix(line.trim(), 16).ok()
         };
-        Ok(Self { bounding: field("CapBnd:").unwrap_or(u64::MAX), ignored: field("SigIgn:").unwrap_or(0) })
+        Ok(Self {
+            bounding: field("CapBnd:").unwrap_or(u64::MAX),
+            ignored: field("SigIgn:").unwrap_or(0),
+            arguments: sys::Arguments::find(),
+        })
     }
 }
 
@@ -222,10 +369,16 @@ impl Drop for Signals {
 pub(super) struct Guest {
     pub(super) pid: libc::pid_t,
     pub(super) pidfd: OwnedFd,
-    pub(super) ended: bool,
+    ended: bool,
+    /// What connects it; goes after it, so that rules and addresses are given back when nobody uses them any more.
+    network: Option<net::Connected>,
 }
 
 impl Guest {
+    pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, ended: false, network: None }
+    }
+
     fn wait(&mut self) -> Result<u8> {
         let status = sys::wait_for(self.pid).context(|| format!("waitpid({})", self.pid))?;
         self.ended = true;

@@ -7,9 +7,10 @@ use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
 use super::net::Private;
+use super::running::Running;
 use super::user::User;
 
-/// A box: a root filesystem, what is mounted in it, and the command.
+/// A box: a root filesystem, what is mounted in it, its walls, and the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// The root filesystem.
@@ -18,12 +19,18 @@ pub struct Spec {
     pub read_only: bool,
     /// The command.
     pub process: Process,
-    /// The name of the machine as seen inside.
+    /// The name of the machine as seen inside; needs a UTS namespace that is the box's own.
     pub hostname: String,
-    /// The network.
-    pub net: Net,
+    /// What of the kernel's state is the box's own.
+    pub namespaces: Namespaces,
     /// The user namespace.
     pub userns: Userns,
+    /// What the box may not do, though its user could.
+    pub security: Security,
+    /// Devices of the host shown inside besides the usual six.
+    pub devices: Vec<Device>,
+    /// Kernel parameters of the box's own namespaces, as sysctl(8) names them.
+    pub sysctls: Vec<(String, String)>,
     /// Empty file systems in memory; the directories must exist.
     pub tmpfs: Vec<Tmpfs>,
     /// Directories and files of the host shown inside.
@@ -61,6 +68,57 @@ pub enum Tty {
     Off,
 }
 
+/// Which namespaces a box has to itself; the mount namespace always is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Processes.
+    pub pid: Namespace,
+    /// System V IPC and POSIX message queues.
+    pub ipc: Namespace,
+    /// Host name.
+    pub uts: Namespace,
+    /// Where in the tree of cgroups the box believes to be.
+    pub cgroup: Namespace,
+    /// Network.
+    pub net: Net,
+    /// Monotonic and boot-time clocks.
+    pub time: Time,
+}
+
+impl Namespaces {
+    /// Everything the box's own, and no network.
+    pub const PRIVATE: Self = Self {
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
+        uts: Namespace::Private,
+        cgroup: Namespace::Private,
+        net: Net::None,
+        time: Time::Host,
+    };
+}
+
+/// Whose namespace is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Namespace {
+    /// The caller's.
+    Host,
+    /// A new one.
+    Private,
+    /// One that exists.
+    Join(Join),
+}
+
+/// A namespace that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Join {
+    /// That of a running box.
+    Box(Box<Running>),
+    /// That behind a file: `/proc/PID/ns/*`, `/run/netns/NAME`.
+    Path(PathBuf),
+}
+
 /// Which network is seen inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,6 +129,36 @@ pub enum Net {
     None,
     /// One of its own that is connected to the host's.
     Private(Private),
+    /// One that exists.
+    Join(Join),
+}
+
+impl Net {
+    /// As a namespace like the others.
+    pub(super) fn namespace(&self) -> Namespace {
+        match self {
+            Self::Host => Namespace::Host,
+            Self::None | Self::Private(_) => Namespace::Private,
+            Self::Join(join) => Namespace::Join(join.clone()),
+        }
+    }
+}
+
+/// Which clocks are seen inside (time_namespaces(7)); the time of day is always the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Time {
+    /// The caller's.
+    Host,
+    /// Those of one's own, shifted against the caller's.
+    Private {
+        /// Nanoseconds added to `CLOCK_MONOTONIC`.
+        monotonic_ns: i64,
+        /// Nanoseconds added to `CLOCK_BOOTTIME`.
+        boottime_ns: i64,
+    },
+    /// Those of one that exists.
+    Join(Join),
 }
 
 /// Which users exist inside.
@@ -79,14 +167,105 @@ pub enum Net {
 pub enum Userns {
     /// The caller's.
     Host,
-    /// Those mapped; user and group 0 must be among them. The tree shows owners through the maps as they are
-    /// on disk: it is not shifted.
+    /// Those mapped; user and group 0 must be among them.
     Private {
         /// Users.
         uid_map: Vec<IdMap>,
         /// Groups.
         gid_map: Vec<IdMap>,
+        /// Show the tree through an id-mapped mount, so that its files have the owners that are on disk inside, and
+        /// what is written inside lies on disk under the ids it has there. Otherwise owners go through the maps.
+        idmapped_tree: bool,
     },
+    /// Those of a running box; the tree is shown as that box sees it.
+    Join(Join),
+}
+
+impl Userns {
+    /// Returns what a user and a group inside are outside; `None` where there are no maps, or none for them.
+    pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        match self {
+            Self::Private { uid_map, gid_map, .. } => Some((outside(uid_map, uid)?, outside(gid_map, gid)?)),
+            Self::Join(Join::Box(running)) => running.outside(uid, gid),
+            Self::Host | Self::Join(Join::Path(_)) => None,
+        }
+    }
+}
+
+fn outside(map: &[IdMap], id: u32) -> Option<u32> {
+    map.iter().find_map(|range| {
+        let offset = id.checked_sub(range.inside).filter(|offset| *offset < range.count)?;
+        range.outside.checked_add(offset)
+    })
+}
+
+/// What a box may not do, though its user could. The same for every command in it, `exec` included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// Capabilities that stay where the caller has them: bounding, permitted and effective. None is inheritable or ambient.
+    pub capabilities: u64,
+    /// Does `execve` never give privileges (no set-user-id, no file capabilities)?
+    pub no_new_privileges: bool,
+    /// Paths below `/proc` and `/sys` that show as empty. Those that do not exist are no matter.
+    pub masked: Vec<PathBuf>,
+    /// Paths below `/proc` and `/sys` that cannot be written. Those that do not exist are no matter.
+    pub read_only: Vec<PathBuf>,
+    /// Is `/sys` writable where the kernel lets its user?
+    pub writable_sys: bool,
+    /// Do device nodes work that are in the tree or made inside?
+    pub device_nodes: bool,
+    /// Limits of each process (getrlimit(2)).
+    pub ulimits: Vec<Ulimit>,
+}
+
+impl Default for Security {
+    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md.
+    fn default() -> Self {
+        Self {
+            capabilities: super::caps::DEFAULT,
+            no_new_privileges: true,
+            masked: super::walls::MASKED.map(PathBuf::from).to_vec(),
+            read_only: super::walls::READ_ONLY.map(PathBuf::from).to_vec(),
+            writable_sys: false,
+            device_nodes: false,
+            ulimits: Vec::new(),
+        }
+    }
+}
+
+impl Security {
+    /// No wall but the namespaces: every capability, nothing masked, `/sys` writable, device nodes work.
+    pub fn privileged() -> Self {
+        Self {
+            capabilities: u64::MAX,
+            no_new_privileges: false,
+            masked: Vec::new(),
+            read_only: Vec::new(),
+            writable_sys: true,
+            device_nodes: true,
+            ulimits: Vec::new(),
+        }
+    }
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The host's path; it must be a device.
+    pub source: PathBuf,
+    /// The path inside, below `/dev`.
+    pub target: PathBuf,
+}
+
+/// A limit of each process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// `RLIMIT_*`, by its number.
+    pub resource: u32,
+    /// What is in force; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// How far it may be raised.
+    pub hard: u64,
 }
 
 /// One range of ids: `count` from `inside` on are `outside` and those after it.

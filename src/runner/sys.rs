@@ -36,7 +36,7 @@ fn pid(raw: libc::c_long) -> libc::pid_t {
 
 // ---------------------------------------------------------------- processes
 
-/// struct clone_args (linux/sched.h), its first version.
+/// struct clone_args (linux/sched.h), with `set_tid` of Linux 5.5 and `cgroup` of 5.7.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -48,6 +48,9 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
 /// Which of the two processes a clone returned in.
@@ -64,10 +67,12 @@ pub(super) enum Cloned {
     },
 }
 
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
 /// Makes a child in new namespaces, `CLONE_NEW*` in `namespaces`, with default signal handlers.
 pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
-    const CLONE_PIDFD: u64 = 0x1000;
-    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     let mut pidfd: c_int = -1;
     let arguments = CloneArgs {
         flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
@@ -83,6 +88,15 @@ pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
         0 => Cloned::Child,
         child => Cloned::Parent { pid: pid(child), pidfd: own(pidfd.into()) },
     })
+}
+
+/// *child*: makes another child of this process's parent, in new namespaces; true in the new process.
+pub(super) fn clone_sibling(namespaces: u64) -> Result<bool> {
+    let arguments = CloneArgs { flags: namespaces | CLONE_PARENT, ..CloneArgs::default() };
+    // SAFETY: as in `clone3`; the signal at its end is the one that this process sends.
+    let returned =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) })?;
+    Ok(returned == 0)
 }
 
 /// *child*: forks without the C library's handlers and locks; 0 in the new process.
@@ -183,6 +197,66 @@ pub(super) fn prctl(option: c_int, value: c_ulong) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0) }).map(drop)
 }
 
+/// Where the arguments of this process lie in its memory, as `ps` shows them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arguments {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Arguments {
+    /// Finds them: the kernel puts all arguments behind the first, each with its NUL (execve(2), proc_pid_cmdline(5)).
+    pub(super) fn find() -> Self {
+        unsafe extern "C" {
+            static program_invocation_name: *mut c_char;
+        }
+        // SAFETY: the C library set it before `main`, and nobody changes it.
+        let start = unsafe { program_invocation_name }.cast();
+        let length = std::env::args_os().map(|text| text.len() + 1).sum();
+        Self { start, length }
+    }
+
+    /// *child*: replaces them by `name`, so that nobody inside reads how the box was started.
+    pub(super) fn replace(self, name: &CStr) {
+        let name = name.to_bytes();
+        if self.start.is_null() || self.length <= name.len() {
+            return;
+        }
+        // SAFETY: the child's own copy of the strings that it was started with: writable, of this length, and read by nobody
+        // between here and `execve`.
+        let text = unsafe { std::slice::from_raw_parts_mut(self.start, self.length) };
+        text.fill(0);
+        text[..name.len()].copy_from_slice(name);
+    }
+}
+
+/// *child*: joins the namespace behind a descriptor, or those of a process behind a handle.
+pub(super) fn setns(file: BorrowedFd<'_>, kinds: c_int) -> Result<()> {
+    // SAFETY: both arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_setns, file.as_raw_fd(), kinds) }).map(drop)
+}
+
+/// *child*: gives this process new namespaces.
+pub(super) fn unshare(kinds: c_int) -> Result<()> {
+    // SAFETY: the argument is an integer; no memory is shared with another thread of the child.
+    check(unsafe { libc::syscall(libc::SYS_unshare, kinds) }).map(drop)
+}
+
+/// *child*: sets a limit of this process.
+pub(super) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    limit(0, resource, Some((soft, hard))).map(drop)
+}
+
+/// Sets a limit of a process, where one is given, and returns what it was: soft and hard.
+pub(super) fn limit(process: libc::pid_t, resource: u32, new: Option<(u64, u64)>) -> Result<(u64, u64)> {
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let new = new.map(|(soft, hard)| libc::rlimit64 { rlim_cur: soft, rlim_max: hard });
+    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the kernel reads one struct, or none, and writes another; both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, process, resource, new, &raw mut old) })?;
+    Ok((old.rlim_cur, old.rlim_max))
+}
+
 /// *child*: closes every descriptor from `first` on.
 pub(super) fn close_from(first: u32) -> Result<()> {
     // SAFETY: the caller is about to exec or lives without descriptors: no owner will use or close them again.
@@ -219,6 +293,12 @@ pub(super) fn new_session_keyring() -> Result<()> {
     let none: *const c_char = std::ptr::null();
     // SAFETY: a null name means an anonymous keyring.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) }).map(drop)
+}
+
+/// The three descriptors that a program starts with, open or not.
+pub(super) fn standard_files() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: nothing in this program closes them, and a call on one that was never open fails with EBADF.
+    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 // ---------------------------------------------------------------- identities
@@ -304,6 +384,22 @@ pub(super) fn execve(path: &CStr, arguments: &StringArray, environment: &StringA
     Errno::last()
 }
 
+/// Replaces the program by an open file; returns only on failure.
+pub(super) fn execve_file(file: BorrowedFd<'_>, arguments: &StringArray, environment: &StringArray) -> Errno {
+    // SAFETY: both arrays end in null and every string in them lives as long as its array; the path is an empty C string.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
+
 /// *child*: the current directory, as bytes without NUL.
 pub(super) fn current_dir(buffer: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes at most `len` bytes into a buffer that outlives the call.
@@ -348,17 +444,24 @@ pub(super) fn set_window_size(terminal: BorrowedFd<'_>, size: &Winsize) -> Resul
 
 // ---------------------------------------------------------------- messages between the two
 
+/// A cmsghdr with one descriptor behind it, as CMSG_SPACE(sizeof(int)) lays it out.
+#[repr(C, align(8))]
+struct Control {
+    header: libc::cmsghdr,
+    file: c_int,
+}
+
+impl Control {
+    fn empty() -> Self {
+        // SAFETY: cmsghdr is integers only: zero is a value of it.
+        let header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        Self { header, file: -1 }
+    }
+}
+
 /// *child*: sends a message, with a descriptor where one is given.
 pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], file: Option<BorrowedFd<'_>>) -> Result<()> {
-    /// A cmsghdr with one descriptor behind it, as CMSG_SPACE(sizeof(int)) lays it out.
-    #[repr(C, align(8))]
-    struct Control {
-        header: libc::cmsghdr,
-        file: c_int,
-    }
-    // SAFETY: cmsghdr is integers only: zero is a value of it.
-    let header: libc::cmsghdr = unsafe { std::mem::zeroed() };
-    let mut control = Control { header, file: -1 };
+    let mut control = Control::empty();
     control.header.cmsg_level = libc::SOL_SOCKET;
     control.header.cmsg_type = libc::SCM_RIGHTS;
     control.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<c_int>()) as _;
@@ -375,6 +478,25 @@ pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], file: Option<Borrowed
     // SAFETY: the envelope points to a buffer and a control block that outlive the call.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const envelope, libc::MSG_NOSIGNAL) };
     Errno::result(sent).map(drop)
+}
+
+/// *child*: waits for a message and the descriptor that may come with it; 0 bytes when the other end is closed.
+pub(super) fn receive_file(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut control = Control::empty();
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: msghdr is integers and pointers: zero is a value of it.
+    let mut envelope: libc::msghdr = unsafe { std::mem::zeroed() };
+    envelope.msg_iov = &raw mut part;
+    envelope.msg_iovlen = 1;
+    envelope.msg_control = (&raw mut control).cast();
+    envelope.msg_controllen = size_of::<Control>() as _;
+    // SAFETY: the envelope points to a buffer and a control block that outlive the call.
+    let read = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut envelope, libc::MSG_CMSG_CLOEXEC) };
+    let length =
+        Errno::result(read).map(|length| usize::try_from(length).expect("success is not negative"))?;
+    let came =
+        control.header.cmsg_type == libc::SCM_RIGHTS && envelope.msg_controllen > 0 && control.file >= 0;
+    Ok((length, came.then(|| own(control.file.into()))))
 }
 
 /// *child*: what waits in the socket: `Ok(0)` when the other end is closed, `EAGAIN` when nothing does.

@@ -27,6 +27,10 @@ pub enum Entered {
         users: u32,
         /// Groups besides root's.
         groups: u32,
+        /// The user's own id outside.
+        uid: u32,
+        /// Their group's.
+        gid: u32,
     },
     /// Root and nobody else: files of other owners cannot be made, package managers fail.
     Single {
@@ -57,7 +61,7 @@ pub fn enter_userns() -> Result<Entered> {
     let ranges = subordinate("/etc/subuid", &name, uid).zip(subordinate("/etc/subgid", &name, uid));
     let (reason, fix) = match ranges {
         Some((users, groups)) => match enter_with_ranges((uid, users), (gid, groups)) {
-            Ok(()) => return Ok(Entered::Range { users: users.1, groups: groups.1 }),
+            Ok(()) => return Ok(Entered::Range { users: users.1, groups: groups.1, uid, gid }),
             Err(Failed::Mapping { reason, fix }) => (reason, fix.to_owned()),
             Err(Failed::Namespace(error)) => return Err(error),
         },
@@ -135,6 +139,7 @@ pub fn forbidden() -> Option<Forbidden> {
 /// instead of [`enter_userns`]. A box that has ended is an error of kind `NotFound`.
 pub fn join_userns(of: &Running) -> Result<Entered> {
     let handle = of.open()?;
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     nix::sched::setns(&handle, CloneFlags::CLONE_NEWUSER)
         .context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid))?;
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
@@ -144,7 +149,7 @@ pub fn join_userns(of: &Running) -> Result<Entered> {
             reason: "the box was started without a range".to_owned(),
             fix: String::new(),
         }),
-        (users, groups) => Ok(Entered::Range { users, groups }),
+        (users, groups) => Ok(Entered::Range { users, groups, uid, gid }),
     }
 }
 

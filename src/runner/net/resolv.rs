@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use rootling_backends::Dir;
 use serde::{Deserialize, Serialize};
 
-use super::{Net, Way};
+use super::super::spec::{Join, Net};
+use super::super::user;
+use super::Way;
 
 /// What was asked for instead of the host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +36,30 @@ pub struct Resolv {
     pub note: Option<&'static str>,
 }
 
-/// Makes the file for a network that is not joined; `None` where the host has none and nothing was asked for.
+/// Makes the file; `None` where the host has none and nothing was asked for.
+///
+/// A joined network's is that of the box that is joined, or what ip-netns(8) keeps in `/etc/netns`, else the host's.
 pub fn resolv(net: &Net, dns: &Dns) -> Option<Resolv> {
-    let host = std::fs::read_to_string("/etc/resolv.conf").ok();
+    let joined = match net {
+        Net::Join(join) => of_joined(join),
+        _ => None,
+    };
+    let host = joined.or_else(|| std::fs::read_to_string("/etc/resolv.conf").ok());
     make(net, dns, host.as_deref(), || std::fs::read_to_string(BEHIND_THE_STUB).ok())
+}
+
+fn of_joined(join: &Join) -> Option<String> {
+    match join {
+        // The box may have made it a link to anywhere: it is looked up in the box's own root.
+        Join::Box(running) => {
+            let root = Dir::open(format!("/proc/{}/root", running.pid)).ok()?;
+            user::read(&root, "etc/resolv.conf").ok().filter(|text| !text.is_empty())
+        }
+        Join::Path(path) => {
+            let name = path.strip_prefix("/run/netns").or_else(|_| path.strip_prefix("/var/run/netns")).ok()?;
+            std::fs::read_to_string(std::path::Path::new("/etc/netns").join(name).join("resolv.conf")).ok()
+        }
+    }
 }
 
 fn make(
@@ -45,7 +68,7 @@ fn make(
     host: Option<&str>,
     behind: impl FnOnce() -> Option<String>,
 ) -> Option<Resolv> {
-    if matches!(net, Net::Host) && *dns == Dns::default() {
+    if matches!(net, Net::Host | Net::Join(_)) && *dns == Dns::default() {
         return host.map(|content| Resolv { content: content.to_owned(), note: None });
     }
     let (servers, note) = match (&*dns.servers, net) {

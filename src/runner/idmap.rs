@@ -1,0 +1,80 @@
+//! Ids of the host that nobody has, for a box whose root is nobody outside.
+//!
+//! A block is 65536 ids, lent for as long as a process lives: it holds a lock on a file named after the block, and locks die
+//! with their processes. So two boxes that run at the same time have no id in common, and none can act on the other's
+//! processes. Files never bear these ids: trees are shown through id-mapped mounts.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::Path;
+
+use rootling_backends::{Context, Error, ErrorKind, Result};
+
+use super::spec::{IdMap, Userns};
+
+/// Where the locks are; gone with the next boot, as all boxes are.
+const DIRECTORY: &str = "/run/rootling/ids";
+
+/// The first id: above what systemd lends to containers and below its foreign range (systemd, UIDS-GIDS.md, which calls
+/// 1879048192 to 2147352575 unused).
+const FIRST: u32 = 0x7000_0000;
+
+/// How many blocks there are up to the foreign range.
+const BLOCKS: u32 = 4093;
+
+/// Ids in a block: what the accounts of a usual system need, nobody (65534) included.
+const COUNT: u32 = 65536;
+
+/// A block of ids that is ours until it is dropped.
+#[derive(Debug)]
+pub struct IdBlock {
+    first: u32,
+    _lock: File,
+}
+
+impl IdBlock {
+    /// Takes a free block. Costs two system calls as long as there are fewer boxes than blocks by far.
+    pub fn take() -> Result<Self> {
+        // Neighbours start at different places, so that they seldom meet.
+        let start = std::process::id().wrapping_mul(2_654_435_761) % BLOCKS;
+        for number in (start..BLOCKS).chain(0..start) {
+            if let Some(lock) = try_lock(&Path::new(DIRECTORY).join(number.to_string()))? {
+                return Ok(Self { first: FIRST + number * COUNT, _lock: lock });
+            }
+        }
+        let message = format!("all {BLOCKS} blocks of ids in {DIRECTORY} are in use");
+        Err(Error::new(ErrorKind::Busy, message).hint("end some boxes, or use --userns host"))
+    }
+
+    /// The user namespace in which 0 to 65535 are this block, with the tree shown so that its owners are those on disk.
+    pub fn userns(&self) -> Userns {
+        let map = vec![IdMap { inside: 0, outside: self.first, count: COUNT }];
+        Userns::Private { uid_map: map.clone(), gid_map: map, idmapped_tree: true }
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let file = match open() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::create_dir_all(DIRECTORY).context(|| format!("mkdir({DIRECTORY:?})"))?;
+            open()
+        }
+        other => other,
+    };
+    let file = file.context(|| format!("open({path:?}, O_CREAT)"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(Error::io(format!("flock({path:?})"), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_block_ends_before_the_foreign_range() {
+        const { assert!(FIRST + BLOCKS * COUNT <= 2_147_352_576) };
+    }
+}
