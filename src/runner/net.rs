@@ -158,7 +158,12 @@ impl<'a> Ready<'a> {
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         private.way.check()?;
-        Ok(Self { private: Some(private), held: publish::hold(&private.publish)? })
+        let mut held = publish::hold(&private.publish)?;
+        if private.way != Way::Bridge {
+            // pasta and slirp4netns listen themselves; the box's first process would hold a copy of these.
+            held.clear();
+        }
+        Ok(Self { private: Some(private), held })
     }
 
     /// Connects the network namespace of a process that waits meanwhile; returns when it can be used.
@@ -169,21 +174,13 @@ impl<'a> Ready<'a> {
         let Some(private) = self.private else { return Ok(None) };
         let path = format!("/proc/{process}/ns/net");
         let netns = OwnedFd::from(File::open(&path).context(|| format!("open({path})"))?);
-        let mut held = self.held;
         let ports = &private.publish;
         let link = match private.way {
             Way::Bridge => bridge::connect(process, &netns, ports).map(Link::Bridge),
-            // These listen themselves.
-            Way::Pasta => {
-                held.clear();
-                pasta::start(process, netns, ports).map(Link::Beside)
-            }
-            Way::Slirp4netns => {
-                held.clear();
-                slirp::start(netns, ports).map(Link::Beside)
-            }
+            Way::Pasta => pasta::start(process, netns, ports).map(Link::Beside),
+            Way::Slirp4netns => slirp::start(netns, ports).map(Link::Beside),
         };
         let link = link.context(|| format!("connect the box by {}", private.way.name()))?;
-        Ok(Some(Connected { _link: link, _held: held }))
+        Ok(Some(Connected { _link: link, _held: self.held }))
     }
 }

@@ -145,7 +145,11 @@ fn ensure_bridge(
             .hint("use --net host, or remove a route from 10.0.0.0/8 or 172.16.0.0/12")
     })?;
     let remove = if half_made { format!("link del {BRIDGE}\n") } else { String::new() };
-    let add = format!("{remove}link add {BRIDGE} type bridge\n");
+    // Without an address of its own a bridge takes that of a port: it would change as boxes come and go, and others would
+    // send to the old one until their tables forget it.
+    let [a, b, c, d] = range.gateway().octets();
+    let mac = format!("02:72:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+    let add = format!("{remove}link add {BRIDGE} address {mac} type bridge\n");
     tool::feed(ip, &["-batch", "-"], &add).context(|| format!("make the bridge {BRIDGE}"))?;
     set_switches()?;
     firewall.protect(range)?;

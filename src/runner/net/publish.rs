@@ -8,9 +8,14 @@
 //! `0.0.0.0:8080:80` shows it to everybody. Without a host port, or with 0, a free one is chosen.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use rootling_backends::{Error, ErrorKind, Result};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, socket,
+};
+use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 /// A port of the host that leads into the box.
@@ -140,22 +145,19 @@ pub(super) fn hold(ports: &[Publish]) -> Result<Vec<Held>> {
 
 /// A port of the host that nobody else can take. Nobody is served here: the kernel, or a tool, does that.
 #[derive(Debug)]
-pub(super) enum Held {
-    /// It listens: sockets that may reuse an address and do not listen do not exclude each other (socket(7)).
-    Tcp(TcpListener),
-    Udp(UdpSocket),
-}
+pub(super) struct Held(OwnedFd);
 
 impl Held {
     fn take(port: &Publish) -> Result<Self> {
         let address = SocketAddr::new(port.address, port.host_port);
-        let taken = match port.protocol {
-            Protocol::Tcp => TcpListener::bind(address).map(Self::Tcp),
-            Protocol::Udp => UdpSocket::bind(address).map(Self::Udp),
+        let taken = match (bind_only(address, port.protocol), port.protocol) {
+            // Perhaps only the remains of connections (TIME_WAIT), which a socket that listens may share a port with.
+            (Err(Errno::EADDRINUSE), Protocol::Tcp) => TcpListener::bind(address).map(OwnedFd::from),
+            (bound, _) => bound.map_err(std::io::Error::from),
         };
-        taken.map_err(|error| {
+        taken.map(Self).map_err(|error| {
             let hint = match error.kind() {
-                std::io::ErrorKind::AddrInUse => "choose another port: somebody listens on this one",
+                std::io::ErrorKind::AddrInUse => "choose another port: somebody has this one",
                 std::io::ErrorKind::AddrNotAvailable => "publish on an address that this host has",
                 std::io::ErrorKind::PermissionDenied => {
                     "choose a port from 1024 on (net.ipv4.ip_unprivileged_port_start)"
@@ -169,12 +171,23 @@ impl Held {
     }
 
     fn port(&self) -> Result<u16> {
-        let address = match self {
-            Self::Tcp(socket) => socket.local_addr(),
-            Self::Udp(socket) => socket.local_addr(),
-        };
-        address.map(|address| address.port()).map_err(|error| Error::io("getsockname()", error))
+        let address = getsockname::<SockaddrStorage>(self.0.as_raw_fd()).context(|| "getsockname()")?;
+        let four = address.as_sockaddr_in().map(|address| address.port());
+        Ok(four.or_else(|| address.as_sockaddr_in6().map(|address| address.port())).unwrap_or(0))
     }
+}
+
+/// A socket that does not listen: whoever connects before the box is there is refused, instead of waiting for nobody. It does
+/// not allow others to reuse its address either, so it excludes them all (socket(7)).
+fn bind_only(address: SocketAddr, protocol: Protocol) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -223,6 +236,8 @@ mod tests {
         choose(&mut ports).unwrap();
         assert!(ports[0].host_port != 0 && ports[0].host_port != ports[1].host_port);
         let held = hold(&ports).unwrap();
+        let somebody = std::net::TcpListener::bind(SocketAddr::new(ports[0].address, ports[0].host_port));
+        assert!(somebody.is_err(), "it is held");
         let error = hold(&ports).unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, format!("publish {}", ports[0])));
         drop(held);

@@ -2,6 +2,7 @@
 //! seen as 10.0.2.2.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -76,5 +77,8 @@ fn publish(shelf: &Shelf, port: &Publish) -> Result<()> {
     }
     let said = answer["error"]["desc"].as_str().unwrap_or("no answer").to_owned();
     let error = Error::new(ErrorKind::Io, format!("publish {port}: slirp4netns says {said:?}"));
-    Err(error.hint("slirp4netns publishes on IPv4 addresses only; install the package passt for the rest"))
+    Err(match port.address {
+        IpAddr::V4(_) => error,
+        IpAddr::V6(_) => error.hint("slirp4netns publishes on IPv4 addresses only: install the package passt"),
+    })
 }

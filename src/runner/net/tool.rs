@@ -81,7 +81,9 @@ pub(super) fn ask(tool: &Path, arguments: &[&str]) -> Result<String> {
 /// One line: what a program complained of.
 fn failed(tool: &Path, stderr: &str) -> Error {
     let name = tool.file_name().unwrap_or_default().to_string_lossy();
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
+    // pasta's own worry, where no system logger is.
+    let tells = |line: &&str| !line.is_empty() && !line.ends_with("bytes to syslog");
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(tells).take(4).collect();
     let said = if lines.is_empty() { "it failed and does not say why".to_owned() } else { lines.join("; ") };
     Error::new(ErrorKind::Io, format!("{name}: {said}"))
 }
