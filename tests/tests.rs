@@ -7,6 +7,8 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `namespaces` | whose namespaces a box has, and what follows |
+//! | `net` | private networks, in network namespaces of their own (`lab`) |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `readme` | the console blocks of README.md |
@@ -14,15 +16,21 @@
 //! Backends are tested by `conformance/`, crashes by `crash/`.
 
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod environment;
+#[cfg(test)]
+mod lab;
 #[cfg(test)]
 mod layer;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
 mod namespaces;
+#[cfg(test)]
+mod net;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Way {
             Caller::User if find_tool("slirp4netns").is_some() => {
                 Self::Slirp4netns.check().map(|()| Self::Slirp4netns)
             }
-            Caller::User => Err(Lacking::package("neither pasta nor slirp4netns is", "passt")),
+            Caller::User => Err(Lacking::package("neither pasta nor slirp4netns is installed", "passt")),
         }
     }
 
@@ -101,10 +101,10 @@ impl Way {
                 Err(Lacking::new("pasta does not work for root", "use --net bridge, or run as a user"))
             }
             (Self::Pasta, Caller::User) if find_tool("pasta").is_none() => {
-                Err(Lacking::package("pasta is", "passt"))
+                Err(Lacking::package("pasta is not installed", "passt"))
             }
             (Self::Slirp4netns, _) if find_tool("slirp4netns").is_none() => {
-                Err(Lacking::package("slirp4netns is", "slirp4netns"))
+                Err(Lacking::package("slirp4netns is not installed", "slirp4netns"))
             }
             (Self::Pasta | Self::Slirp4netns, _) => pasta::tun(),
         }

@@ -42,7 +42,7 @@ pub(super) struct Link {
 /// Returns what root lacks for a bridge.
 pub(super) fn lacking() -> std::result::Result<(), Lacking> {
     if tool::find_tool("ip").is_none() {
-        return Err(Lacking::package("ip is", "iproute2"));
+        return Err(Lacking::package("ip is not installed", "iproute2"));
     }
     Firewall::find().map(drop)
 }
@@ -53,7 +53,7 @@ pub(super) fn connect(process: i32, netns: &OwnedFd, ports: &[Publish]) -> Resul
         let error = Error::new(ErrorKind::Unsupported, format!("publish {port}: boxes of root have IPv4 only"));
         return Err(error.hint("publish on an IPv4 address"));
     }
-    let ip = tool::find_tool("ip").ok_or_else(|| Lacking::package("ip is", "iproute2"))?;
+    let ip = tool::find_tool("ip").ok_or_else(|| Lacking::package("ip is not installed", "iproute2"))?;
     let firewall = Firewall::find()?;
     let state = State::open()?;
     sweep(&state);

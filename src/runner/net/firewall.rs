@@ -38,7 +38,7 @@ impl Firewall {
     pub(super) fn find() -> std::result::Result<Self, Lacking> {
         let nft = tool::find_tool("nft").map(Self::Nft);
         nft.or_else(|| tool::find_tool("iptables-restore").map(Self::Iptables))
-            .ok_or_else(|| Lacking::package("neither nft nor iptables is", "nftables"))
+            .ok_or_else(|| Lacking::package("neither nft nor iptables is installed", "nftables"))
     }
 
     /// As it is called in the names of files.

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts pasta on the network namespace of a waiting process and returns once that has an interface and a route.
 pub(super) fn start(process: i32, netns: OwnedFd, ports: &[Publish]) -> Result<Beside> {
-    let tool = tool::find_tool("pasta").ok_or_else(|| Lacking::package("pasta is", "passt"))?;
+    let tool = tool::find_tool("pasta").ok_or_else(|| Lacking::package("pasta is not installed", "passt"))?;
     let shelf = Shelf::new()?;
     let mut command = tool::command(&tool);
     arguments(&mut command, ports);

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Starts slirp4netns on a network namespace and returns once that is configured and every port is published.
 pub(super) fn start(netns: OwnedFd, ports: &[Publish]) -> Result<Beside> {
     let tool =
-        tool::find_tool("slirp4netns").ok_or_else(|| Lacking::package("slirp4netns is", "slirp4netns"))?;
+        tool::find_tool("slirp4netns").ok_or_else(|| Lacking::package("slirp4netns is not installed", "slirp4netns"))?;
     let shelf = Shelf::new()?;
     let (ready, theirs) = std::io::pipe().context(|| "pipe()")?;
     let mut command = tool::command(&tool);

@@ -37,8 +37,8 @@ impl Lacking {
         Self { reason: reason.into(), fix: fix.into() }
     }
 
-    pub(super) fn package(tools: &str, package: &str) -> Self {
-        Self::new(format!("{tools} not installed"), format!("install the package {package}"))
+    pub(super) fn package(reason: &str, package: &str) -> Self {
+        Self::new(reason, format!("install the package {package}"))
     }
 }
 

@@ -1,0 +1,3 @@
+//! Attacks on the walls of a box, first without the wall, then with it.
+
+mod net;
