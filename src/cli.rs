@@ -187,6 +187,7 @@ struct Context {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    runner::begin_process();
     let arguments = Arguments::parse();
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();

@@ -53,13 +53,13 @@ fn a_box_of_root_reaches_the_world_by_default_and_has_an_address_of_its_own() {
 }
 
 fn published_ports_keep_the_peers_address(lab: &Lab) {
-    let ports = ["-p", "8080:80", "-p", "0.0.0.0:8081:80", "-p", "0.0.0.0:5300:53/udp", "-p", "8090-8091:90-91"];
+    let ports = ["-p", "8080:80", "-p", "0.0.0.0:8081:80", "-p", "0.0.0.0:5300:5353/udp", "-p", "8090-8091:90-91"];
     let boxed = lab.start(Who::Root, &[&["run"], &ports[..], &["base"]].concat());
     let own = address(lab, &boxed);
     let gateway = own.rsplit_once('.').unwrap().0.to_owned() + ".1";
     lab.serve(boxed.net(), 80);
     lab.serve(boxed.net(), 91);
-    lab.serve_datagrams(boxed.net(), 53);
+    lab.serve_datagrams(boxed.net(), 5353);
     let tcp = |from, address, port| lab.seen_as(from, address, port);
     // From the host: never as 127.0.0.1, which a service would trust (CVE-2021-20199).
     assert_eq!(tcp(&lab.host, "127.0.0.1", 8080).as_ref(), Some(&gateway));
@@ -211,6 +211,29 @@ fn nothing_is_left_after_many_boxes_nor_after_a_kill() {
 }
 
 #[test]
+fn rules_that_somebody_flushed_are_written_again() {
+    in_lab(&["nft"], |lab| {
+        lab.serve(&lab.world, 7);
+        lab.ok(Who::Root, &["run", "base", "--", "true"]);
+        let rules = sh("nft list ruleset");
+        sh("nft flush ruleset");
+        let boxed = lab.start(Who::Root, &["run", "base"]);
+        assert_eq!(lab.seen_as(boxed.net(), WORLD, 7).as_deref(), Some(HOST));
+        assert_eq!(sh("nft list ruleset"), rules);
+    });
+}
+
+#[test]
+fn a_bridge_that_was_half_made_is_made_anew() {
+    in_lab(&["nft"], |lab| {
+        lab.serve(&lab.world, 7);
+        sh("ip link add rootling0 type bridge");
+        let boxed = lab.start(Who::Root, &["run", "base"]);
+        assert_eq!(lab.seen_as(boxed.net(), WORLD, 7).as_deref(), Some(HOST));
+    });
+}
+
+#[test]
 fn what_is_missing_is_said_with_its_package() {
     in_lab(&[], |lab| {
         lab.hide("nft");
@@ -234,11 +257,11 @@ fn a_users_box_reaches_the_world(lab: &Lab, tool: &str) {
         return;
     }
     lab.serve(&lab.world, 7);
-    let ports = ["-p", "127.0.0.1:8080:80", "-p", "0.0.0.0:8081:80", "-p", "0.0.0.0:5300:53/udp"];
+    let ports = ["-p", "127.0.0.1:8080:80", "-p", "0.0.0.0:8081:80", "-p", "0.0.0.0:5300:5353/udp"];
     let boxed = lab.start(Who::User, &[&["run"], &ports[..], &["base"]].concat());
     assert_eq!(lab.seen_as(boxed.net(), WORLD, 7).as_deref(), Some(HOST));
     lab.serve(boxed.net(), 80);
-    lab.serve_datagrams(boxed.net(), 53);
+    lab.serve_datagrams(boxed.net(), 5353);
     assert!(lab.seen_as(&lab.host, "127.0.0.1", 8080).is_some());
     assert_eq!(lab.seen_as(&lab.world, HOST, 8080), None, "published on 127.0.0.1 only");
     // What comes from afar never looks like the box itself (CVE-2021-20199).

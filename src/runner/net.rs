@@ -2,7 +2,7 @@
 //!
 //! | way | for | by | module |
 //! |---|---|---|---|
-//! | bridge | root | `ip`, and `nft` or `iptables` | `bridge`, `range`, `firewall` |
+//! | bridge | root | `ip`, and `nft` or `iptables` | `bridge`, `range`, `firewall`, `table` |
 //! | pasta | users | `pasta` | `pasta` |
 //! | slirp4netns | users who have no pasta | `slirp4netns` | `slirp` |
 //!
@@ -23,12 +23,15 @@ use serde::{Deserialize, Serialize};
 mod bridge;
 mod firewall;
 mod pasta;
+mod probe;
 mod publish;
 mod range;
 mod resolv;
 mod slirp;
+mod table;
 mod tool;
 
+pub use probe::{forwards, probe, probe_for_users};
 pub use publish::{Protocol, Publish, choose as choose_ports, parse as parse_ports};
 pub use resolv::{Dns, Resolv, resolv};
 pub use tool::{Lacking, find_tool};
@@ -180,7 +183,13 @@ impl<'a> Ready<'a> {
             Way::Pasta => pasta::start(process, netns, ports).map(Link::Beside),
             Way::Slirp4netns => slirp::start(netns, ports).map(Link::Beside),
         };
-        let link = link.context(|| format!("connect the box by {}", private.way.name()))?;
+        let link = link.map_err(|error| {
+            let error = error.context(format!("connect the box by {}", private.way.name()));
+            match error.first_hint() {
+                Some(_) => error,
+                None => error.hint("use --net host or none; ROOTLING_NET sets what is used without a flag"),
+            }
+        })?;
         Ok(Some(Connected { _link: link, _held: self.held }))
     }
 }

@@ -34,6 +34,31 @@ fn pid(raw: libc::c_long) -> libc::pid_t {
     libc::pid_t::try_from(raw).expect("the kernel returns process ids as int")
 }
 
+// ---------------------------------------------------------------- this program
+
+/// Does what Rust's runtime would have done before `main` and a program cannot do without.
+///
+/// Descriptors 0 to 2 that are closed become `/dev/null`: the next file opened would be taken for one of them. A broken pipe is an
+/// error of `write` and no signal. The heap grows in larger steps than the C library's.
+pub fn begin() {
+    let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the three structs outlive the call.
+    let polled = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
+    for file in standard.iter().filter(|file| polled > 0 && file.revents & libc::POLLNVAL != 0) {
+        // SAFETY: the path is a C string. The lowest free number is this one, as the numbers below were seen to.
+        let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        assert_eq!(opened, file.fd, "a standard descriptor is closed and cannot be replaced");
+    }
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    #[cfg(target_env = "gnu")]
+    {
+        const MEBIBYTE: c_int = 1 << 20;
+        // SAFETY: changes a number that malloc reads; no other thread is there yet.
+        unsafe { libc::mallopt(libc::M_TOP_PAD, MEBIBYTE) };
+    }
+}
+
 // ---------------------------------------------------------------- processes
 
 /// struct clone_args (linux/sched.h), with `set_tid` of Linux 5.5 and `cgroup` of 5.7.

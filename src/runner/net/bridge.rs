@@ -131,12 +131,20 @@ fn ensure_bridge(
     firewall: &Firewall,
 ) -> Result<Range> {
     let look = || sys::interface_address(control.as_fd(), BRIDGE);
-    if let Ok(address) = look() {
+    if let Ok(address) = look()
+        && firewall.protects()?
+    {
         return Ok(Range::of(address));
     }
     let _locked = state.lock()?;
     let half_made = match look() {
-        Ok(address) => return Ok(Range::of(address)),
+        Ok(address) => {
+            let range = Range::of(address);
+            if !firewall.protects()? {
+                firewall.protect(range)?;
+            }
+            return Ok(range);
+        }
         Err(errno) => errno != Errno::ENODEV,
     };
     let routes = tool::ask(ip, &["-4", "route", "show", "table", "all"])?;
@@ -151,11 +159,15 @@ fn ensure_bridge(
     let mac = format!("02:72:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
     let add = format!("{remove}link add {BRIDGE} address {mac} type bridge\n");
     tool::feed(ip, &["-batch", "-"], &add).context(|| format!("make the bridge {BRIDGE}"))?;
-    set_switches()?;
-    firewall.protect(range)?;
     let set = format!("link set {BRIDGE} up\naddress add {}/{PREFIX} dev {BRIDGE}\n", range.gateway());
-    tool::feed(ip, &["-batch", "-"], &set).context(|| format!("set up the bridge {BRIDGE}"))?;
-    log::info!("made the bridge {BRIDGE} with the addresses {range}");
+    let made = set_switches().and_then(|()| firewall.protect(range)).and_then(|()| {
+        tool::feed(ip, &["-batch", "-"], &set).context(|| format!("set up the bridge {BRIDGE}"))
+    });
+    if made.is_err() {
+        // Best effort: the next box finds it without an address and makes it anew.
+        drop(tool::feed(ip, &["-batch", "-"], &format!("link del {BRIDGE}\n")));
+    }
+    made.map(|()| log::info!("made the bridge {BRIDGE} with the addresses {range}"))?;
     Ok(range)
 }
 

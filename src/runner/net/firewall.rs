@@ -15,12 +15,13 @@
 //!   would trust (CVE-2021-20199).
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rootling_backends::{Context, Result};
 
-use super::publish::Publish;
+use super::publish::{Protocol, Publish};
 use super::range::Range;
+use super::table;
 use super::tool::{self, Lacking};
 
 /// The bridge.
@@ -59,10 +60,31 @@ impl Firewall {
     }
 
     fn feed(&self, script: &str) -> Result<()> {
+        let (tool, arguments) = self.call();
+        tool::feed(tool, arguments, script)
+    }
+
+    /// The program, and how it is told to read rules.
+    pub(super) fn call(&self) -> (&Path, &'static [&'static str]) {
         match self {
-            Self::Nft(tool) => tool::feed(tool, &["-f", "-"], script),
+            Self::Nft(tool) => (tool, &["-f", "-"]),
             // -w: others who change rules at the same moment are waited for.
-            Self::Iptables(tool) => tool::feed(tool, &["-w", "--noflush"], script),
+            Self::Iptables(tool) => (tool, &["-w", "--noflush"]),
+        }
+    }
+
+    /// All sorts of rules that boxes need, to be tried in a network namespace that is thrown away.
+    pub(super) fn sample(&self) -> String {
+        let range = Range::of(Ipv4Addr::new(192, 0, 2, 1));
+        let port = Publish {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            host_port: 1,
+            box_port: 1,
+            protocol: Protocol::Tcp,
+        };
+        match self {
+            Self::Nft(_) => nft_bridge(range) + &nft_ports(1, range.gateway(), &[port]),
+            Self::Iptables(_) => iptables_bridge(range) + &iptables_ports(1, range.gateway(), &[port]),
         }
     }
 
@@ -80,6 +102,16 @@ impl Firewall {
                 }
                 self.feed(&iptables_bridge(range)).context(|| "write the chains ROOTLING")
             }
+        }
+    }
+
+    /// Are the bridge's rules there? Somebody may have emptied the firewall (`systemctl restart nftables` does).
+    pub(super) fn protects(&self) -> Result<bool> {
+        match self {
+            Self::Nft(_) => table::exists("rootling"),
+            Self::Iptables(_) => Ok(tool::find_tool("iptables").is_some_and(|iptables| {
+                tool::ask(&iptables, &["-w", "-t", "nat", "-S", "ROOTLING"]).is_ok()
+            })),
         }
     }
 

@@ -1,5 +1,5 @@
-//! A private network for users by `slirp4netns`, where pasta is not: slower, and peers of published ports are all
-//! seen as 10.0.2.2.
+//! A private network for users by `slirp4netns`, where pasta is not: slower, IPv4 only, and with an address that is not the
+//! host's. Peers of published ports are seen by their own addresses, the host's 127.0.0.1 as 10.0.2.2.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;

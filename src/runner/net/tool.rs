@@ -57,10 +57,14 @@ pub(super) fn command(tool: &Path) -> Command {
 
 /// Runs a program to its end with `script` as its input; what it says on standard error is the error.
 pub(super) fn feed(tool: &Path, arguments: &[&str], script: &str) -> Result<()> {
-    let mut command = command(tool);
+    feed_to(command(tool).args(arguments), tool, script)
+}
+
+/// As [`feed`], to a command that is made already.
+pub(super) fn feed_to(command: &mut Command, tool: &Path, script: &str) -> Result<()> {
     let mut input = memory_file("script")?;
     input.write_all(script.as_bytes()).and_then(|()| input.rewind()).context(|| "write(script)")?;
-    let output = command.args(arguments).stdin(input).output().context(|| format!("start {tool:?}"))?;
+    let output = command.stdin(input).output().context(|| format!("start {tool:?}"))?;
     if output.status.success() {
         return Ok(());
     }
