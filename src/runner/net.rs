@@ -69,7 +69,7 @@ enum Caller {
 impl Caller {
     fn find() -> Self {
         // user_namespaces(7): the first namespace's map is all ids onto themselves, and cannot be forged.
-        let map = small_file::read_proc("/proc/self/uid_map").unwrap_or_default();
+        let map = small_file::read_record("/proc/self/uid_map").unwrap_or_default();
         let all = map.split_whitespace().eq(["0", "0", "4294967295"]);
         if all && super::is_root() { Self::Root } else { Self::User }
     }
@@ -125,7 +125,7 @@ impl Way {
 
 fn may_administer_networks() -> bool {
     const CAP_NET_ADMIN: u64 = 1 << 12;
-    let status = small_file::read_proc("/proc/thread-self/status").unwrap_or_default();
+    let status = small_file::read_record("/proc/thread-self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & CAP_NET_ADMIN != 0)
 }

@@ -23,10 +23,11 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use rootling_backends::{Context, Error, ErrorKind, Result, small_file};
+use rootling_backends::{Context, Error, ErrorKind, Result};
 
 use super::super::sys;
 use super::firewall::{BRIDGE, Firewall};
+use super::probe;
 use super::publish::Publish;
 use super::range::{PREFIX, Range, State, Taken, networks};
 use super::tool::{self, Lacking};
@@ -183,7 +184,7 @@ fn set_switches() -> Result<()> {
         _ => {}
     }
     write(&format!("ipv4/conf/{BRIDGE}/route_localnet"), "1")?;
-    if small_file::read_proc("/proc/sys/net/ipv4/ip_forward")?.trim() == "0" {
+    if !probe::forwards() {
         write("ipv4/ip_forward", "1").map_err(|error| error.hint("as root: sysctl net.ipv4.ip_forward=1"))?;
         log::info!("switched net.ipv4.ip_forward on: this host forwards packets between its networks now");
     }
@@ -193,7 +194,7 @@ fn set_switches() -> Result<()> {
 /// The size of packets that the way out can take, where it is less than usual (a VPN, a tunnel).
 fn mtu(control: &OwnedFd) -> u32 {
     const USUAL: u32 = 1500;
-    let routes = small_file::read_proc("/proc/thread-self/net/route").unwrap_or_default();
+    let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
     let out = routes.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let interface = words.next()?;

@@ -4,12 +4,13 @@
 //! address from being the host's loopback. Peers of published ports are seen by their own addresses. Only flags that the
 //! version of 2023-03 (Debian 12) knows are used.
 
+use std::fs;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rootling_backends::{Result, small_file};
+use rootling_backends::Result;
 
 use super::publish::{Protocol, Publish};
 use super::resolv::PASTA_FORWARDS;
@@ -64,7 +65,7 @@ fn specification(port: &Publish) -> String {
 
 /// Has the process's network a default route? It is what pasta sets last.
 fn configured(process: i32) -> bool {
-    let read = |file: &str| small_file::read_proc(format!("/proc/{process}/net/{file}")).unwrap_or_default();
+    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/net/{file}")).unwrap_or_default();
     let four = read("route").lines().any(|line| line.split_whitespace().nth(1) == Some("00000000"));
     // Destination and its length, then others; unreachable defaults stand on lo.
     let six = |line: &str| {
