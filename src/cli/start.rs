@@ -100,8 +100,8 @@ pub(super) fn start(
     }
     let mut started = Some(started);
     let mut tell = |running: &Running| {
-        flags.walls.net.say_ports(context, &plan);
         if let Some(started) = started.take() {
+            flags.walls.net.say_ports(context, &plan);
             started(running);
         }
     };
@@ -110,8 +110,12 @@ pub(super) fn start(
             unmapped(context, spec, &error, &mut tell)
         }
         outcome => outcome,
-    };
-    report(context, outcome?).map(Some)
+    }?;
+    if started.is_some() {
+        // The command ended before anybody could look.
+        flags.walls.net.say_ports(context, &plan);
+    }
+    report(context, outcome).map(Some)
 }
 
 /// The second try, where the tree cannot be shown to a root that is nobody outside.

@@ -160,7 +160,7 @@ impl<'a> Ready<'a> {
             let message = format!("publish {port}: no port of the host was chosen");
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        private.way.check()?;
+        private.way.check().map_err(Error::from).map_err(not_for_lack_of_users)?;
         let mut held = publish::hold(&private.publish)?;
         if private.way != Way::Bridge {
             // pasta and slirp4netns listen themselves; the box's first process would hold a copy of these.
@@ -184,6 +184,7 @@ impl<'a> Ready<'a> {
             Way::Slirp4netns => slirp::start(netns, ports).map(Link::Beside),
         };
         let link = link.map_err(|error| {
+            let error = not_for_lack_of_users(error);
             let error = error.context(format!("connect the box by {}", private.way.name()));
             match error.first_hint() {
                 Some(_) => error,
@@ -191,5 +192,13 @@ impl<'a> Ready<'a> {
             }
         })?;
         Ok(Some(Connected { _link: link, _held: self.held }))
+    }
+}
+
+/// `Unsupported` is what a run says that may work with other users; a network does not get better by that.
+fn not_for_lack_of_users(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unsupported => error.with_kind(ErrorKind::FailedPrecondition),
+        _ => error,
     }
 }
