@@ -172,7 +172,8 @@ impl Lab {
         for place in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
             let path = format!("{place}/{tool}");
             if Path::new(&path).is_file() {
-                mount(Some("/dev/null"), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+                mount(Some("/dev/null"), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                    .unwrap();
             }
         }
     }

@@ -36,6 +36,13 @@ fn a_box_of_root_reaches_the_world_by_default_and_has_an_address_of_its_own() {
         sh("nft add table ip mine; nft add chain ip mine c '{ type filter hook forward priority 5; }'
             ip route add unreachable 10.200.0.0/16");
         let mine = || sh("nft list table ip mine");
+        let doctor = lab.run(Who::Root, &["doctor"]).stdout;
+        let line = doctor.lines().find(|line| line.starts_with("private networks  ")).unwrap();
+        assert!(
+            line.contains(" yes ") && line.contains("the first switches net.ipv4.ip_forward on"),
+            "{line}"
+        );
+        assert_eq!(sh("nft list tables"), "table ip mine\n", "what doctor tried is gone");
         let before = mine();
         let (one, two) = (lab.start(Who::Root, &["run", "base"]), lab.start(Who::Root, &["run", "base"]));
         let (first, second) = (address(lab, &one), address(lab, &two));
@@ -43,17 +50,26 @@ fn a_box_of_root_reaches_the_world_by_default_and_has_an_address_of_its_own() {
         assert_eq!(lab.seen_as(one.net(), WORLD, 7).as_deref(), Some(HOST), "by the host's address");
         lab.serve(two.net(), 8);
         assert_eq!(lab.seen_as(one.net(), &second, 8), Some(first), "boxes reach each other");
-        let inside = lab.ok(Who::Root, &["run", "base", "--", "sh", "-c", "ip -4 -o a; cat /etc/resolv.conf"]);
-        assert!(inside.contains("eth0") && inside.contains(&format!("nameserver {WORLD}\nsearch lab\n")), "{inside}");
+        let inside =
+            lab.ok(Who::Root, &["run", "base", "--", "sh", "-c", "ip -4 -o a; cat /etc/resolv.conf"]);
+        assert!(
+            inside.contains("eth0") && inside.contains(&format!("nameserver {WORLD}\nsearch lab\n")),
+            "{inside}"
+        );
         assert_eq!(mine(), before);
         let switch = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();
         assert_eq!(switch("ipv4/ip_forward"), "1\n");
-        assert_eq!(switch("ipv6/conf/rootling0/disable_ipv6"), "1\n", "a box is no router of ours (CVE-2020-13401)");
+        assert_eq!(
+            switch("ipv6/conf/rootling0/disable_ipv6"),
+            "1\n",
+            "a box is no router of ours (CVE-2020-13401)"
+        );
     });
 }
 
 fn published_ports_keep_the_peers_address(lab: &Lab) {
-    let ports = ["-p", "8080:80", "-p", "0.0.0.0:8081:80", "-p", "0.0.0.0:5300:5353/udp", "-p", "8090-8091:90-91"];
+    let ports =
+        ["-p", "8080:80", "-p", "0.0.0.0:8081:80", "-p", "0.0.0.0:5300:5353/udp", "-p", "8090-8091:90-91"];
     let boxed = lab.start(Who::Root, &[&["run"], &ports[..], &["base"]].concat());
     let own = address(lab, &boxed);
     let gateway = own.rsplit_once('.').unwrap().0.to_owned() + ".1";
@@ -118,7 +134,9 @@ fn a_port_in_use_is_named_before_the_command_runs() {
     in_lab(&["nft"], |lab| {
         let _tcp = TcpListener::bind("127.0.0.1:8080").unwrap();
         let _udp = UdpSocket::bind("127.0.0.1:53").unwrap();
-        for (port, shown) in [("8080:80", "127.0.0.1:8080 -> 80/tcp"), ("53:53/udp", "127.0.0.1:53 -> 53/udp")] {
+        for (port, shown) in
+            [("8080:80", "127.0.0.1:8080 -> 80/tcp"), ("53:53/udp", "127.0.0.1:53 -> 53/udp")]
+        {
             let failed = lab.run(Who::Root, &["run", "-p", port, "base", "--", "echo", "ran"]);
             assert_eq!((failed.code, &*failed.stdout), (125, ""), "{}", failed.stderr);
             let hint = "hint: choose another port: somebody has this one";
@@ -150,7 +168,10 @@ fn ports_need_a_network_of_the_boxs_own() {
             assert_eq!(failed.code, 125);
             assert!(failed.stderr.contains("hint: use --net private"), "{net}: {}", failed.stderr);
         }
-        let none = lab.ok(Who::Root, &["run", "--net", "none", "base", "--", "sh", "-c", "ip -o link; cat /etc/resolv.conf"]);
+        let none = lab.ok(
+            Who::Root,
+            &["run", "--net", "none", "base", "--", "sh", "-c", "ip -o link; cat /etc/resolv.conf"],
+        );
         assert!(none.lines().count() == 1 && none.contains("lo:"), "{none}");
     });
 }
@@ -159,7 +180,8 @@ fn ports_need_a_network_of_the_boxs_own() {
 fn a_joined_network_is_that_of_the_other() {
     in_lab(&["nft"], |lab| {
         let inside = ["--", "sh", "-c", "ip -4 -o address; cat /etc/resolv.conf"];
-        let joined = lab.ok(Who::Root, &[&["run", "--net", "ns:/run/netns/world", "base"], &inside[..]].concat());
+        let joined =
+            lab.ok(Who::Root, &[&["run", "--net", "ns:/run/netns/world", "base"], &inside[..]].concat());
         assert!(joined.contains(WORLD), "{joined}");
         lab.ok(Who::Root, &["create", "base", "dev"]);
         let boxed = lab.start(Who::Root, &["exec", "--dns", "192.0.2.53", "dev"]);
@@ -244,6 +266,9 @@ fn what_is_missing_is_said_with_its_package() {
         assert!(ran.stdout.contains("up0"), "the host's network: {}{}", ran.stdout, ran.stderr);
         let said = "neither nft nor iptables is installed (install the package nftables; --net none";
         assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+        let doctor = lab.run(Who::Root, &["doctor"]).stdout;
+        let line = doctor.lines().find(|line| line.starts_with("private networks  ")).unwrap();
+        assert!(line.contains(" no ") && line.ends_with("install the package nftables"), "{line}");
         for flags in [&["--net", "private"][..], &["-p", "80:80"]] {
             let failed = lab.run(Who::Root, &[&["run"], flags, &["base", "--", "true"]].concat());
             assert_eq!(failed.code, 125, "what was asked for is not left out");
@@ -276,10 +301,12 @@ fn a_users_box_reaches_the_world(lab: &Lab, tool: &str) {
         name.starts_with(tool)
     };
     assert_eq!(processes.iter().filter(|pid| named(pid)).count(), 1, "one {tool}");
-    let gone = |processes: &[u32]| processes.iter().all(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
-    });
+    let gone = |processes: &[u32]| {
+        processes.iter().all(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        })
+    };
     let _said = boxed.end();
     assert!(gone(&processes), "nothing outlives the box");
     let boxed = lab.start(Who::User, &["run", "-p", "8080:80", "base"]);
@@ -330,9 +357,17 @@ fn a_user_without_tools_is_told_which_package() {
         lab.hide("pasta");
         lab.hide("slirp4netns");
         let failed = lab.run(Who::User, &["run", "--net", "private", "base", "--", "true"]);
-        assert!(failed.code == 125 && failed.stderr.contains("install the package passt"), "{}", failed.stderr);
+        assert!(
+            failed.code == 125 && failed.stderr.contains("install the package passt"),
+            "{}",
+            failed.stderr
+        );
         let failed = lab.run(Who::User, &["run", "--net", "bridge", "base", "--", "true"]);
-        assert!(failed.code == 125 && failed.stderr.contains("only root can connect a bridge"), "{}", failed.stderr);
+        assert!(
+            failed.code == 125 && failed.stderr.contains("only root can connect a bridge"),
+            "{}",
+            failed.stderr
+        );
         let link = lab.ok(Who::User, &["run", "base", "--", "ip", "-o", "link"]);
         assert!(link.contains("up0"), "the host's network: {link}");
     });

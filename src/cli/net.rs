@@ -53,7 +53,9 @@ impl FromStr for Asked {
             "private" => Self::Private(None),
             _ => match ways.into_iter().find(|way| way.name() == text) {
                 Some(way) => Self::Private(Some(way)),
-                None => Self::Join(text.parse().map_err(|_| "write auto, private, host, none, box:NAME or ns:/PATH")?),
+                None => Self::Join(
+                    text.parse().map_err(|_| "write auto, private, host, none, box:NAME or ns:/PATH")?,
+                ),
             },
         })
     }

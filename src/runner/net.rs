@@ -91,9 +91,10 @@ impl Way {
     /// Does this way work here? Looks for files only.
     pub fn check(self) -> std::result::Result<(), Lacking> {
         match (self, Caller::find()) {
-            (Self::Bridge, Caller::User) => {
-                Err(Lacking::new("only root can connect a bridge", "use --net private: pasta, else slirp4netns"))
-            }
+            (Self::Bridge, Caller::User) => Err(Lacking::new(
+                "only root can connect a bridge",
+                "use --net private: pasta, else slirp4netns",
+            )),
             (Self::Bridge, Caller::Root) if !may_administer_networks() => Err(Lacking::new(
                 "this root has no capability CAP_NET_ADMIN",
                 "give it to the container that this runs in, or use --net host",
@@ -127,7 +128,9 @@ fn may_administer_networks() -> bool {
     const CAP_NET_ADMIN: u64 = 1 << 12;
     let status = small_file::read_record("/proc/thread-self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & CAP_NET_ADMIN != 0)
+    effective
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set & CAP_NET_ADMIN != 0)
 }
 
 /// What is taken before the box exists.

@@ -613,7 +613,7 @@ struct RouteEntry {
 /// Leads everything that has no other way to a gateway, in the socket's network namespace.
 pub(super) fn add_default_route(socket: BorrowedFd<'_>, gateway: Ipv4Addr) -> Result<()> {
     let any = ipv4(Ipv4Addr::UNSPECIFIED);
-    let flags = u16::try_from(libc::RTF_UP | libc::RTF_GATEWAY).expect("they are 1 and 2");
+    let flags = libc::RTF_UP | libc::RTF_GATEWAY;
     let route = RouteEntry {
         pad1: 0,
         destination: any,

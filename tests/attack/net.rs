@@ -17,7 +17,8 @@ fn abstract_sockets_of_the_host_are_reached_with_the_hosts_network_only() {
         let reached = |from: &OwnedFd| lab.at(from, || UnixStream::connect_addr(&name).is_ok());
         // Without the wall: a box with the host's network stands where we stand.
         let host = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let shared = lab.ok(Who::Root, &["run", "--net", "host", "base", "--", "readlink", "/proc/self/ns/net"]);
+        let shared =
+            lab.ok(Who::Root, &["run", "--net", "host", "base", "--", "readlink", "/proc/self/ns/net"]);
         assert_eq!(shared.trim(), host.to_string_lossy());
         assert!(reached(&lab.host), "the attack works");
         for net in ["private", "none"] {

@@ -51,7 +51,8 @@ pub(super) fn lacking() -> std::result::Result<(), Lacking> {
 /// Connects the network namespace of a waiting process.
 pub(super) fn connect(process: i32, netns: &OwnedFd, ports: &[Publish]) -> Result<Link> {
     if let Some(port) = ports.iter().find(|port| matches!(port.address, IpAddr::V6(_))) {
-        let error = Error::new(ErrorKind::Unsupported, format!("publish {port}: boxes of root have IPv4 only"));
+        let error =
+            Error::new(ErrorKind::Unsupported, format!("publish {port}: boxes of root have IPv4 only"));
         return Err(error.hint("publish on an IPv4 address"));
     }
     let ip = tool::find_tool("ip").ok_or_else(|| Lacking::package("ip is not installed", "iproute2"))?;

@@ -176,11 +176,14 @@ table ip rootling {{
 fn nft_ports(number: u16, box_address: Ipv4Addr, ports: &[Publish]) -> String {
     let mut rules = String::new();
     for Publish { address, host_port, box_port, protocol } in ports {
-        let whom = whom(*address).map_or_else(|| "fib daddr type local".into(), |to| format!("ip daddr {to}"));
+        let whom =
+            whom(*address).map_or_else(|| "fib daddr type local".into(), |to| format!("ip daddr {to}"));
         rules += &format!("        {whom} {protocol} dport {host_port} dnat to {box_address}:{box_port}\n");
     }
     let chain = |hook: &str| {
-        format!("    chain {hook} {{\n        type nat hook {hook} priority -100; policy accept;\n{rules}    }}\n")
+        format!(
+            "    chain {hook} {{\n        type nat hook {hook} priority -100; policy accept;\n{rules}    }}\n"
+        )
     };
     let table = format!("ip rootling-{number}");
     let chains = chain("prerouting") + &chain("output");
@@ -266,7 +269,11 @@ mod tests {
         assert!(rules.contains("ip daddr 127.0.0.1 tcp dport 8080 dnat to 10.200.236.17:80\n"), "{rules}");
         assert!(rules.contains("fib daddr type local udp dport 53 dnat to 10.200.236.17:5353\n"), "{rules}");
         let rules = iptables_ports(17, address, &ports);
-        assert!(rules.contains("-A ROOTLING-17 -d 127.0.0.1 -p tcp --dport 8080 -j DNAT --to-destination 10.200.236.17:80\n"));
-        assert!(rules.contains("-A ROOTLING-17 -p udp --dport 53 -j DNAT --to-destination 10.200.236.17:5353\n"));
+        assert!(rules.contains(
+            "-A ROOTLING-17 -d 127.0.0.1 -p tcp --dport 8080 -j DNAT --to-destination 10.200.236.17:80\n"
+        ));
+        assert!(
+            rules.contains("-A ROOTLING-17 -p udp --dport 53 -j DNAT --to-destination 10.200.236.17:5353\n")
+        );
     }
 }

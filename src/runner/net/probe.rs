@@ -46,10 +46,15 @@ pub fn forwards() -> bool {
 
 fn try_bridge() -> std::result::Result<(), Lacking> {
     let failed = |what: &str, error: rootling_backends::Error| {
-        Lacking::new(format!("{what}: {error}"), "as root: modprobe -a bridge veth nf_tables nft_masq nft_nat nft_ct nft_fib_ipv4")
+        Lacking::new(
+            format!("{what}: {error}"),
+            "as root: modprobe -a bridge veth nf_tables nft_masq nft_nat nft_ct nft_fib_ipv4",
+        )
     };
     let ip = find_tool("ip").ok_or_else(|| Lacking::package("ip is not installed", "iproute2"))?;
-    let links = format!("link add {BRIDGE} type bridge\nlink add rootling1 master {BRIDGE} type veth peer name eth0\n");
+    let links = format!(
+        "link add {BRIDGE} type bridge\nlink add rootling1 master {BRIDGE} type veth peer name eth0\n"
+    );
     apart(&ip, &["-batch", "-"], &links).map_err(|error| failed("no bridge or no veth", error))?;
     let firewall = Firewall::find()?;
     let (tool, arguments) = firewall.call();

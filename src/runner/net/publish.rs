@@ -12,9 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, socket};
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -207,7 +205,10 @@ mod tests {
         assert_eq!(shown("192.0.2.1::80"), ["192.0.2.1:0 -> 80/tcp"]);
         assert_eq!(shown("192.0.2.1:80"), ["192.0.2.1:0 -> 80/tcp"]);
         assert_eq!(shown("0:80"), ["127.0.0.1:0 -> 80/tcp"]);
-        assert_eq!(shown("8000-8001:9000-9001"), ["127.0.0.1:8000 -> 9000/tcp", "127.0.0.1:8001 -> 9001/tcp"]);
+        assert_eq!(
+            shown("8000-8001:9000-9001"),
+            ["127.0.0.1:8000 -> 9000/tcp", "127.0.0.1:8001 -> 9001/tcp"]
+        );
     }
 
     #[test]

@@ -190,6 +190,10 @@ mod tests {
         assert_eq!(range.address(LAST), Ipv4Addr::new(10, 203, 239, 254));
         assert_eq!(Range::of(range.address(700)), range);
         assert_eq!(Range::choose(&networks("10.0.0.0/8 dev a")).unwrap().to_string(), "172.16.236.0/22");
-        assert_eq!(Range::choose(&networks("0.0.0.0/1 dev a\n128.0.0.0/1 dev a")), None, "a VPN that takes all");
+        assert_eq!(
+            Range::choose(&networks("0.0.0.0/1 dev a\n128.0.0.0/1 dev a")),
+            None,
+            "a VPN that takes all"
+        );
     }
 }

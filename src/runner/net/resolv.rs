@@ -56,18 +56,14 @@ fn of_joined(join: &Join) -> Option<String> {
             user::read(&root, "etc/resolv.conf").ok().filter(|text| !text.is_empty())
         }
         Join::Path(path) => {
-            let name = path.strip_prefix("/run/netns").or_else(|_| path.strip_prefix("/var/run/netns")).ok()?;
+            let name =
+                path.strip_prefix("/run/netns").or_else(|_| path.strip_prefix("/var/run/netns")).ok()?;
             std::fs::read_to_string(std::path::Path::new("/etc/netns").join(name).join("resolv.conf")).ok()
         }
     }
 }
 
-fn make(
-    net: &Net,
-    dns: &Dns,
-    host: Option<&str>,
-    behind: impl FnOnce() -> Option<String>,
-) -> Option<Resolv> {
+fn make(net: &Net, dns: &Dns, host: Option<&str>, behind: impl FnOnce() -> Option<String>) -> Option<Resolv> {
     if matches!(net, Net::Host | Net::Join(_)) && *dns == Dns::default() {
         return host.map(|content| Resolv { content: content.to_owned(), note: None });
     }
@@ -111,9 +107,9 @@ fn servers(
     if servers.is_empty() {
         servers = name_servers(&behind().unwrap_or_default()).into_iter().filter(reached).collect();
     }
-    let note = servers.is_empty().then_some(
-        "no name server of the host's can be reached from a private network: name one with --dns",
-    );
+    let note = servers
+        .is_empty()
+        .then_some("no name server of the host's can be reached from a private network: name one with --dns");
     (servers, note)
 }
 
@@ -155,8 +151,14 @@ mod tests {
         let dns = Dns::default();
         let rest = "search lan\noptions edns0\n";
         let behind = "nameserver 192.0.2.1\nnameserver 2001:db8::1\n";
-        assert_eq!(content(&private(Way::Bridge), &dns, STUB, behind), format!("nameserver 192.0.2.1\n{rest}"));
-        assert_eq!(content(&private(Way::Pasta), &dns, STUB, behind), format!("nameserver 169.254.1.1\n{rest}"));
+        assert_eq!(
+            content(&private(Way::Bridge), &dns, STUB, behind),
+            format!("nameserver 192.0.2.1\n{rest}")
+        );
+        assert_eq!(
+            content(&private(Way::Pasta), &dns, STUB, behind),
+            format!("nameserver 169.254.1.1\n{rest}")
+        );
         assert_eq!(
             content(&private(Way::Slirp4netns), &dns, STUB, behind),
             format!("nameserver 10.0.2.3\n{rest}")

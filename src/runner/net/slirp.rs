@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts slirp4netns on a network namespace and returns once that is configured and every port is published.
 pub(super) fn start(netns: OwnedFd, ports: &[Publish]) -> Result<Beside> {
-    let tool =
-        tool::find_tool("slirp4netns").ok_or_else(|| Lacking::package("slirp4netns is not installed", "slirp4netns"))?;
+    let tool = tool::find_tool("slirp4netns")
+        .ok_or_else(|| Lacking::package("slirp4netns is not installed", "slirp4netns"))?;
     let shelf = Shelf::new()?;
     let (ready, theirs) = std::io::pipe().context(|| "pipe()")?;
     let mut command = tool::command(&tool);
@@ -79,6 +79,8 @@ fn publish(shelf: &Shelf, port: &Publish) -> Result<()> {
     let error = Error::new(ErrorKind::Io, format!("publish {port}: slirp4netns says {said:?}"));
     Err(match port.address {
         IpAddr::V4(_) => error,
-        IpAddr::V6(_) => error.hint("slirp4netns publishes on IPv4 addresses only: install the package passt"),
+        IpAddr::V6(_) => {
+            error.hint("slirp4netns publishes on IPv4 addresses only: install the package passt")
+        }
     })
 }

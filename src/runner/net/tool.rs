@@ -164,11 +164,7 @@ fn enclose(shelf: &OwnedFd, netns_path: &str, parent: u32) -> std::io::Result<()
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     let none = None::<&CStr>;
     mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    rootling_backends::sys::move_mount_to(
-        std::os::fd::AsFd::as_fd(shelf),
-        nix::fcntl::AT_FDCWD,
-        c"/tmp",
-    )?;
+    rootling_backends::sys::move_mount_to(std::os::fd::AsFd::as_fd(shelf), nix::fcntl::AT_FDCWD, c"/tmp")?;
     let netns = CStr::from_bytes_with_nul(netns_path.as_bytes()).unwrap_or(c"");
     mount(Some(netns), c"/tmp/netns", none, MsFlags::MS_BIND, none)?;
     Ok(())
