@@ -15,6 +15,7 @@
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
+//! | `landlock` | files outside the box stay shut, whatever leads there |
 //! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
 //! | `join` | namespaces that exist already |
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |
@@ -33,6 +34,7 @@ mod exec;
 mod idmap;
 mod init;
 mod join;
+mod landlock;
 pub mod net;
 mod plan;
 mod report;

@@ -148,7 +148,7 @@ impl Store {
                 .hint(format!("make one: rootling init {}", root.display())),
             _ => error,
         })?;
-        let root = root.canonicalize().context(|| format!("realpath({root:?})"))?;
+        let root = std::path::absolute(root).context(|| format!("getcwd(), for {root:?}"))?;
         Ok(Self { root, format, backends: Default::default() })
     }
 
@@ -167,6 +167,11 @@ impl Store {
     /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns the store's directory without symbolic links, to compare it with paths of the machine.
+    pub(crate) fn real_root(&self) -> Result<PathBuf> {
+        self.root.canonicalize().context(|| format!("realpath({:?})", self.root))
     }
 
     /// Returns the format file as read.

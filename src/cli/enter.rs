@@ -48,12 +48,12 @@ pub(super) struct ExecArguments {
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings };
+    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
     run_in_box(context, &arguments.name, flags, arguments.command)
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings };
+    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
     run_in_box(context, &arguments.name, flags, arguments.command)
 }
 

@@ -58,7 +58,7 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     drop(progress);
     let fork = fork?;
     context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings };
+    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: false };
     let label = label(&reference, node.as_ref());
     let wanted = start::request(context, &store, flags, arguments.command, &label)?;
     let mount = fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?;

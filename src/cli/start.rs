@@ -17,6 +17,8 @@ use crate::store::Store;
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
+    /// May further commands join?
+    pub(super) joinable: bool,
 }
 
 /// What was asked for, with the ids lent for it.
@@ -42,7 +44,7 @@ pub(super) fn request(
         namespaces: walls.namespaces(store, net)?,
         dns,
         userns: chosen.userns.clone(),
-        security: walls.security()?,
+        security: walls.security(flags.joinable)?,
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,
@@ -71,7 +73,7 @@ fn command(
     args: Vec<OsString>,
     label: &str,
 ) -> Result<process::Command> {
-    let Flags { walls, surroundings } = flags;
+    let Flags { walls, surroundings, .. } = flags;
     Ok(process::Command {
         args,
         env: surroundings.env()?,

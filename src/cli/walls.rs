@@ -76,7 +76,7 @@ pub(super) struct Walls {
     #[arg(long, value_name = "NAME=VALUE")]
     sysctl: Vec<String>,
 
-    /// no-new-privileges=false, mask=PATH, unmask=PATH or unmask=all
+    /// no-new-privileges=false, mask=PATH, unmask=PATH or unmask=all, landlock=on or off
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
 
@@ -234,14 +234,25 @@ impl Walls {
     }
 
     /// Returns what the box may not do.
-    pub(super) fn security(&self) -> Result<Security> {
+    ///
+    /// Landlock is for a box that nothing joins, and that could not mount anyway.
+    pub(super) fn security(&self, joinable: bool) -> Result<Security> {
         let mut security = if self.privileged { Security::privileged() } else { Security::default() };
         security.capabilities = capabilities(security.capabilities, &self.cap_add, &self.cap_drop)?;
+        let plain = security.capabilities & !runner::DEFAULT_CAPABILITIES == 0;
+        let alone = !joinable && self.joined_box().is_none();
+        security.landlock = alone && plain && !self.given_no_new_privileges();
         for option in &self.security_opt {
             apply(option, &mut security)?;
         }
         security.ulimits = self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?;
         Ok(security)
+    }
+
+    fn given_no_new_privileges(&self) -> bool {
+        self.security_opt
+            .iter()
+            .any(|option| option.starts_with("no-new-privileges") && option.ends_with("false"))
     }
 
     /// Returns the devices asked for.
@@ -306,6 +317,8 @@ fn apply(option: &str, security: &mut Security) -> Result<()> {
     match (name, value) {
         ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
         ("no-new-privileges", "false") => security.no_new_privileges = false,
+        ("landlock", "" | "on") => security.landlock = true,
+        ("landlock", "off") => security.landlock = false,
         ("mask", path) if !path.is_empty() => security.masked.extend(path.split(':').map(PathBuf::from)),
         ("unmask", "all" | "ALL") => {
             security.masked.clear();
@@ -320,7 +333,7 @@ fn apply(option: &str, security: &mut Security) -> Result<()> {
         _ => {
             return Err(invalid(
                 format!("unknown security option {option:?}"),
-                "there are no-new-privileges=false, mask=PATH, unmask=PATH and unmask=all",
+                "there are no-new-privileges=false, mask=PATH, unmask=PATH, unmask=all and landlock=on",
             ));
         }
     }

@@ -16,7 +16,7 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 
 use super::plan::{Base, NewFs, Op};
 use super::report::{self, Kind};
-use super::{caps, sys};
+use super::{caps, landlock, sys};
 
 type Result<T> = nix::Result<T>;
 
@@ -138,6 +138,7 @@ impl<'a> Child<'a> {
             }
             Op::DropCapabilities { keep } => caps::drop_all_but(*keep, self.bounding),
             Op::NoNewPrivileges => no_new_privileges(),
+            Op::Landlock => landlock::shut_out(self.root()?),
         }
     }
 

@@ -20,9 +20,9 @@ use super::running::Running;
 use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command, share_pipes};
 use super::spec::Process;
 use super::sys::{self, Cloned};
-use super::{caps, tty};
+use super::{caps, landlock, tty};
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
@@ -30,6 +30,7 @@ const STEPS: [&str; 7] = [
     "join a new session keyring",
     "drop capabilities",
     "set no_new_privs",
+    "shut out all files but those of the box",
 ];
 
 /// Runs a command in a running box, to its end; `NotFound` where the box has ended.
@@ -64,6 +65,9 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                     4 => keyring(),
                     5 => caps::drop_all_but(target.security.capabilities, bounding),
                     6 if target.security.no_new_privileges => no_new_privileges(),
+                    7 if target.security.landlock => {
+                        open_root().and_then(|root| landlock::shut_out(root.as_fd()))
+                    }
                     _ => Ok(()),
                 };
                 if let Err(errno) = done {
@@ -124,6 +128,12 @@ fn become_box_root() -> nix::Result<()> {
 fn open_dev() -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     nix::fcntl::openat(AT_FDCWD, c"/dev", flags, Mode::empty())
+}
+
+/// Where joining its mount namespace has put this process.
+fn open_root() -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())
 }
 
 fn keyring() -> nix::Result<()> {

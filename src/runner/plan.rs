@@ -85,6 +85,7 @@ impl Plan {
     pub fn build(spec: &Spec) -> Result<Self> {
         check_hostname(&spec.hostname)?;
         check_maps(&spec.userns)?;
+        check_landlock(&spec.security)?;
         let command = Command::build(&spec.process, &spec.security)?;
         let mut sources = Vec::new();
         let ops = order::ops(spec, command.tty, &mut sources)?;
@@ -182,6 +183,14 @@ fn check_hostname(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 64 || !name.bytes().all(good) {
         let error = Error::new(ErrorKind::InvalidInput, format!("bad host name {name:?}"));
         return Err(error.hint("use up to 64 letters, digits, '-', '_' and '.'"));
+    }
+    Ok(())
+}
+
+fn check_landlock(security: &Security) -> Result<()> {
+    if security.landlock && !security.no_new_privileges {
+        let message = "Landlock needs no_new_privileges: it would hold for set-user-id programs too";
+        return Err(Error::new(ErrorKind::InvalidInput, message).hint("leave one of the two options out"));
     }
     Ok(())
 }

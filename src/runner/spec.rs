@@ -225,6 +225,9 @@ pub struct Security {
     pub device_nodes: bool,
     /// Limits of each process (getrlimit(2)).
     pub ulimits: Vec<Ulimit>,
+    /// Is Landlock used, where the kernel has it, to keep files outside the box shut? Needs `no_new_privileges`; what is
+    /// inside can then mount nothing, and commands that join cannot trace those that run.
+    pub landlock: bool,
 }
 
 impl Default for Security {
@@ -238,6 +241,7 @@ impl Default for Security {
             writable_sys: false,
             device_nodes: false,
             ulimits: Vec::new(),
+            landlock: false,
         }
     }
 }
@@ -253,6 +257,7 @@ impl Security {
             writable_sys: true,
             device_nodes: true,
             ulimits: Vec::new(),
+            landlock: false,
         }
     }
 }

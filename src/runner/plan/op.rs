@@ -209,4 +209,6 @@ pub enum Op {
     },
     /// Refuse new privileges on exec, for good.
     NoNewPrivileges,
+    /// Keep files outside the box shut, for good, where the kernel has Landlock.
+    Landlock,
 }

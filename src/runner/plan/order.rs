@@ -73,6 +73,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     if spec.security.no_new_privileges {
         ops.push(Op::NoNewPrivileges);
     }
+    if spec.security.landlock {
+        ops.push(Op::Landlock);
+    }
     Ok(ops)
 }
 

@@ -93,6 +93,7 @@ impl fmt::Display for Op {
             Self::Keyring => f.write_str("join a new session keyring"),
             Self::Umask => f.write_str("set the umask to 022"),
             Self::DropCapabilities { keep } => write!(f, "drop all capabilities but {}", caps::Names(*keep)),
+            Self::Landlock => f.write_str("shut out all files but those of the box, by Landlock"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
         }
     }
