@@ -191,12 +191,17 @@ impl Lab {
                 command
             }
         };
-        command.env_remove("ROOTLING_NET").arg("--quiet");
+        command.env_remove("ROOTLING_NET");
         command
     }
 
-    pub(crate) fn run(&self, who: Who, arguments: &[&str]) -> Ran {
+    /// Runs it as it talks to a person.
+    pub(crate) fn run_talking(&self, who: Who, arguments: &[&str]) -> Ran {
         ran(self.program(who).args(arguments).output().unwrap())
+    }
+
+    pub(crate) fn run(&self, who: Who, arguments: &[&str]) -> Ran {
+        ran(self.program(who).arg("--quiet").args(arguments).output().unwrap())
     }
 
     pub(crate) fn ok(&self, who: Who, arguments: &[&str]) -> String {
@@ -211,8 +216,7 @@ impl Lab {
         fs::copy(BINARY, "/run/user/rootling").unwrap();
         fs::set_permissions("/run/user/rootling", PermissionsExt::from_mode(0o755)).unwrap();
         chown("/run/user", Some(USER), Some(USER)).unwrap();
-        sh("test -e /dev/net/tun || exit 0
-            mknod -m 666 /run/tun c 10 200; mount --bind /run/tun /dev/net/tun");
+        sh("{ test -e /dev/net/tun && mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun; } || true");
         if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
             skip("/dev/net/tun cannot be opened");
             return false;
@@ -230,7 +234,7 @@ impl Lab {
     /// Starts a box that waits, and returns once its command runs.
     pub(crate) fn start(&self, who: Who, arguments: &[&str]) -> Waiting {
         let mut command = self.program(who);
-        command.args(arguments).args(["--", "sh", "-c", "echo ready; exec cat"]);
+        command.arg("--quiet").args(arguments).args(["--", "sh", "-c", "echo ready; exec cat"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

@@ -152,9 +152,7 @@ fn a_port_in_use_is_named_before_the_command_runs() {
 #[test]
 fn a_port_that_was_left_open_is_chosen_and_said() {
     in_lab(&["nft"], |lab| {
-        let mut command = lab.environment.command();
-        command.env_remove("ROOTLING_NET").args(["run", "-p", "80", "base", "--", "true"]);
-        let ran = ran(command.output().unwrap());
+        let ran = lab.run_talking(Who::Root, &["run", "-p", "80", "base", "--", "true"]);
         let port = ran.stderr.split("published 127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
         assert!(port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)), "{}", ran.stderr);
     });
@@ -260,9 +258,7 @@ fn what_is_missing_is_said_with_its_package() {
     in_lab(&[], |lab| {
         lab.hide("nft");
         lab.hide("iptables-restore");
-        let mut command = lab.environment.command();
-        command.env_remove("ROOTLING_NET").args(["run", "base", "--", "ip", "-o", "link"]);
-        let ran = ran(command.output().unwrap());
+        let ran = lab.run_talking(Who::Root, &["run", "base", "--", "ip", "-o", "link"]);
         assert!(ran.stdout.contains("up0"), "the host's network: {}{}", ran.stdout, ran.stderr);
         let said = "neither nft nor iptables is installed (install the package nftables; --net none";
         assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
@@ -368,7 +364,9 @@ fn a_user_without_tools_is_told_which_package() {
             "{}",
             failed.stderr
         );
-        let link = lab.ok(Who::User, &["run", "base", "--", "ip", "-o", "link"]);
-        assert!(link.contains("up0"), "the host's network: {link}");
+        let ran = lab.run_talking(Who::User, &["run", "base", "--", "ip", "-o", "link"]);
+        assert!(ran.stdout.contains("up0"), "the host's network: {}", ran.stderr);
+        let said = "neither pasta nor slirp4netns is installed (install the package passt; --net none";
+        assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
     });
 }

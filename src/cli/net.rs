@@ -8,7 +8,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 use super::walls::Place;
 use super::{Context, said};
 use crate::runner::net::{self, Dns, Lacking, Private, Publish, Way};
-use crate::runner::{self, Namespace, Net, Plan};
+use crate::runner::{Namespace, Net, Plan};
 use crate::store::Store;
 
 /// The network, as it is asked for.
@@ -124,11 +124,7 @@ impl NetFlags {
     }
 }
 
-/// Once: a program that starts itself again to be sealed would say it twice.
 fn say_lacking(context: &Context, lacking: &Lacking) {
-    if runner::is_sealed() {
-        return;
-    }
     let Lacking { reason, fix } = lacking;
     context.output.say(format!(
         "rootling: the box uses the host's network, as a private one cannot be had: {reason} ({fix}; --net none for no network)"

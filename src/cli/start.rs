@@ -100,10 +100,10 @@ pub(super) fn start(
         context.output.data(&plan, || plan.to_string());
         return Ok(None);
     }
+    flags.walls.net.say_ports(context, &plan);
     let mut started = Some(started);
     let mut tell = |running: &Running| {
         if let Some(started) = started.take() {
-            flags.walls.net.say_ports(context, &plan);
             started(running);
         }
     };
@@ -112,12 +112,8 @@ pub(super) fn start(
             unmapped(context, spec, &error, &mut tell)
         }
         outcome => outcome,
-    }?;
-    if started.is_some() {
-        // The command ended before anybody could look.
-        flags.walls.net.say_ports(context, &plan);
-    }
-    report(context, outcome).map(Some)
+    };
+    report(context, outcome?).map(Some)
 }
 
 /// The second try, where the tree cannot be shown to a root that is nobody outside.
