@@ -216,7 +216,9 @@ impl Lab {
         fs::copy(BINARY, "/run/user/rootling").unwrap();
         fs::set_permissions("/run/user/rootling", PermissionsExt::from_mode(0o755)).unwrap();
         chown("/run/user", Some(USER), Some(USER)).unwrap();
-        sh("{ test -e /dev/net/tun && mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun; } || true");
+        sh(
+            "{ test -e /dev/net/tun && mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun; } || true",
+        );
         if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
             skip("/dev/net/tun cannot be opened");
             return false;

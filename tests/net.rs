@@ -303,8 +303,15 @@ fn a_users_box_reaches_the_world(lab: &Lab, tool: &str) {
             stat.is_empty() || stat.contains(") Z ")
         })
     };
-    let _said = boxed.end();
+    assert_eq!(boxed.end(), "");
     assert!(gone(&processes), "nothing outlives the box");
+    let boxed = lab.start(Who::User, &["run", "base"]);
+    for helper in boxed.processes().into_iter().filter(|pid| named(pid)) {
+        sh(&format!("kill -9 {helper}"));
+        eventually("the helper dies", || gone(&[helper]));
+    }
+    let said = boxed.end();
+    assert!(said.contains("the box had no network at the end"), "it is noticed: {said}");
     let boxed = lab.start(Who::User, &["run", "-p", "8080:80", "base"]);
     let processes = boxed.processes();
     boxed.kill();

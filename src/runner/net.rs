@@ -183,8 +183,8 @@ impl<'a> Ready<'a> {
         let ports = &private.publish;
         let link = match private.way {
             Way::Bridge => bridge::connect(process, &netns, ports).map(Link::Bridge),
-            Way::Pasta => pasta::start(process, netns, ports).map(Link::Beside),
-            Way::Slirp4netns => slirp::start(netns, ports).map(Link::Beside),
+            Way::Pasta => pasta::start(process, netns, ports).map(|pasta| Link::Beside(pasta.serves())),
+            Way::Slirp4netns => slirp::start(netns, ports).map(|slirp| Link::Beside(slirp.serves())),
         };
         let link = link.map_err(|error| {
             let error = not_for_lack_of_users(error);

@@ -691,7 +691,7 @@ pub(super) fn add_default_route(socket: BorrowedFd<'_>, gateway: Ipv4Addr) -> Re
     };
     // #define SIOCADDRT 0x890B  (linux/sockios.h); reads struct rtentry
     // SAFETY: the kernel reads one rtentry that outlives the call; a null device name is allowed.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route) }.into()).map(drop)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) }.into()).map(drop)
 }
 
 /// *child*: a request about an interface, with all else zero.
@@ -709,9 +709,10 @@ fn interface(name: &str) -> Result<libc::ifreq> {
 }
 
 /// *child*: one of the requests that take a struct ifreq.
-fn interface_ioctl(socket: BorrowedFd<'_>, number: libc::Ioctl, request: &mut libc::ifreq) -> Result<()> {
+fn interface_ioctl(socket: BorrowedFd<'_>, number: c_ulong, request: &mut libc::ifreq) -> Result<()> {
     // SAFETY: every request used here reads or writes within one ifreq, which outlives the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), number, std::ptr::from_mut(request)) }.into()).map(drop)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), number as _, std::ptr::from_mut(request)) }.into())
+        .map(drop)
 }
 
 /// An IPv4 address as the kernel wants it: struct sockaddr_in (ip(7)) in a struct sockaddr, both of 16 bytes.

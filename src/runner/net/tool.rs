@@ -105,6 +105,8 @@ pub(super) struct Beside {
     /// What it says; in memory, so that nobody has to read for it to go on.
     said: File,
     tool: PathBuf,
+    /// Did it come to serve the box?
+    in_use: bool,
 }
 
 impl Beside {
@@ -124,7 +126,13 @@ impl Beside {
         let child = command.stderr(copy).spawn().context(|| format!("start {tool:?}"));
         // Open until after the fork: the closure knows it by number.
         drop(netns);
-        Ok(Self { child: child?, said, tool: tool.to_owned() })
+        Ok(Self { child: child?, said, tool: tool.to_owned(), in_use: false })
+    }
+
+    /// From now on it is needed: that it ended before the box is said.
+    pub(super) fn serves(mut self) -> Self {
+        self.in_use = true;
+        self
     }
 
     /// Returns the error of a program that ended while it was still needed.
@@ -146,6 +154,9 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
+        if !std::thread::panicking() && self.in_use && self.ended().is_err() {
+            log::warn!("the box had no network at the end: {}", self.complaint());
+        }
         // Best effort: it may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
