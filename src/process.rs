@@ -128,6 +128,14 @@ impl Request {
     }
 }
 
+/// Are all programs of the tree for i386, with a C library that makes sockets through `socketcall`?
+///
+/// The loader of the other C library of that architecture, and of 64-bit programs, have other names.
+pub fn makes_i386_sockets(root: &Dir) -> bool {
+    let there = |path: &str| root.open_in_root(path, nix::fcntl::OFlag::O_PATH).is_ok();
+    cfg!(target_arch = "x86_64") && there("/lib/ld-linux.so.2") && !there("/lib64/ld-linux-x86-64.so.2")
+}
+
 fn hosts(hostname: &str) -> String {
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n")
 }

@@ -40,6 +40,7 @@ mod plan;
 mod report;
 mod running;
 mod seal;
+mod seccomp;
 mod spawn;
 mod spec;
 mod sys;
@@ -54,6 +55,7 @@ pub use idmap::IdBlock;
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};
 pub use running::Running;
 pub use seal::{is_sealed, seal};
+pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
 pub use spawn::{Outcome, run};
 pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,

@@ -81,7 +81,7 @@ fn process(command: &[&str]) -> Process {
     }
 }
 
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join("examples/box");
     assert!(path.exists(), "{path:?} is missing: run `cargo build --example box`");

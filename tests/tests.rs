@@ -6,6 +6,7 @@
 //! | `layer` | tar archives, honest and hostile, into trees |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |

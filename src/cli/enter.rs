@@ -129,7 +129,7 @@ enum Claim {
     /// Nobody: we do, as long as this file is open.
     Ours(File),
     /// Somebody else does.
-    Runs(Running),
+    Runs(Box<Running>),
 }
 
 /// Finds out who runs the box. The note is flocked by the process that does.
@@ -149,7 +149,7 @@ fn claim(note: &Path) -> Result<Claim> {
         if let Ok(running) = serde_json::from_slice::<Running>(&text)
             && running.is_alive()
         {
-            return Ok(Claim::Runs(running));
+            return Ok(Claim::Runs(Box::new(running)));
         }
         // It is just starting, or just ending.
         if start.elapsed() > Duration::from_secs(10) {

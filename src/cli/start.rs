@@ -9,7 +9,7 @@ use super::surroundings::Surroundings;
 use super::users::{self, Chosen};
 use super::walls::Walls;
 use crate::process::{self, Request};
-use crate::runner::{self, Entered, Outcome, Plan, Process, Running, Spec, User, Userns};
+use crate::runner::{self, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
 use crate::store::Store;
 
 /// The flags that these commands share.
@@ -95,6 +95,11 @@ pub(super) fn start(
 ) -> Result<Option<i32>> {
     let spec = wanted.request.spec(mount, root)?;
     require_mapped(context, &spec.process)?;
+    if spec.security.seccomp == Seccomp::Default && process::makes_i386_sockets(root) {
+        log::warn!(
+            "the programs of this tree are for i386 and cannot open sockets: --security-opt seccomp=i386 lets them"
+        );
+    }
     let plan = Plan::build(&spec)?;
     if flags.walls.dry_run {
         context.output.data(&plan, || plan.to_string());

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::{Context as _, Error, ErrorKind, Result, small_file};
 
 use super::net::NetFlags;
 use super::store;
-use crate::runner::{self, Device, Join, Namespace, Namespaces, Net, Running, Security, Time, Ulimit};
+use crate::runner::{
+    self, Device, Join, Namespace, Namespaces, Net, Running, Seccomp, Security, Time, Ulimit,
+};
 use crate::store::Store;
 
 /// What is settled when a box starts, and not for each command in it.
@@ -76,7 +78,7 @@ pub(super) struct Walls {
     #[arg(long, value_name = "NAME=VALUE")]
     sysctl: Vec<String>,
 
-    /// no-new-privileges=false, mask=PATH, unmask=PATH or unmask=all, landlock=on or off
+    /// seccomp=FILE, seccomp=unconfined, seccomp=i386, landlock=on or off, no-new-privileges=false, mask=PATH, unmask=PATH, unmask=all
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
 
@@ -245,6 +247,10 @@ impl Walls {
         for option in &self.security_opt {
             apply(option, &mut security)?;
         }
+        if matches!(security.seccomp, Seccomp::Profile { .. }) {
+            // Nothing is forked for a profile that is not understood.
+            runner::SeccompFilter::build(&security.seccomp, security.capabilities)?;
+        }
         security.ulimits = self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?;
         Ok(security)
     }
@@ -319,6 +325,10 @@ fn apply(option: &str, security: &mut Security) -> Result<()> {
         ("no-new-privileges", "false") => security.no_new_privileges = false,
         ("landlock", "" | "on") => security.landlock = true,
         ("landlock", "off") => security.landlock = false,
+        ("seccomp", "default") => security.seccomp = Seccomp::Default,
+        ("seccomp", "i386") => security.seccomp = Seccomp::I386,
+        ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
+        ("seccomp", path) if !path.is_empty() => security.seccomp = seccomp_profile(path)?,
         ("mask", path) if !path.is_empty() => security.masked.extend(path.split(':').map(PathBuf::from)),
         ("unmask", "all" | "ALL") => {
             security.masked.clear();
@@ -333,11 +343,23 @@ fn apply(option: &str, security: &mut Security) -> Result<()> {
         _ => {
             return Err(invalid(
                 format!("unknown security option {option:?}"),
-                "there are no-new-privileges=false, mask=PATH, unmask=PATH, unmask=all and landlock=on",
+                "there are seccomp=FILE, seccomp=unconfined, seccomp=i386, landlock=on, no-new-privileges=false, mask=PATH, unmask=PATH and unmask=all",
             ));
         }
     }
     Ok(())
+}
+
+/// Reads a profile; what it says is understood when the plan is made.
+fn seccomp_profile(path: &str) -> Result<Seccomp> {
+    // One byte more than is understood, so that what is too long is refused where the reason is known.
+    let bytes = small_file::read(path, Seccomp::MAX_BYTES + 1);
+    let bytes = bytes.map_err(|error| error.with_kind(ErrorKind::InvalidInput));
+    let bytes = bytes.context(|| format!("seccomp profile {path:?}"))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        invalid(format!("seccomp profile {path:?} is not text"), "name a file in docker's JSON format")
+    })?;
+    Ok(Seccomp::Profile { name: path.to_owned(), text })
 }
 
 fn device(text: &str) -> Result<Device> {

@@ -14,9 +14,9 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
-use super::plan::{Base, NewFs, Op};
+use super::plan::{Base, Command, NewFs, Op};
 use super::report::{self, Kind};
-use super::{caps, landlock, sys};
+use super::{caps, command, landlock, sys};
 
 type Result<T> = nix::Result<T>;
 
@@ -34,8 +34,8 @@ pub(super) struct Child<'a> {
     pub(super) sources: &'a [OwnedFd],
     /// Our bounding set before anything is dropped.
     pub(super) bounding: u64,
-    /// Who owns the terminal.
-    pub(super) uid: u32,
+    /// What becomes of us; its user owns the terminal.
+    pub(super) command: &'a Command,
     /// The terminal's first size.
     pub(super) size: Option<Winsize>,
     /// The command's end of the terminal.
@@ -57,8 +57,22 @@ struct Held<'a> {
 
 impl<'a> Child<'a> {
     /// Starts with nothing opened.
-    pub(super) fn new(report: BorrowedFd<'a>, root: Option<BorrowedFd<'a>>, bounding: u64, uid: u32) -> Self {
-        Self { report, root, sources: &[], bounding, uid, size: None, terminal: None, held: Held::default() }
+    pub(super) fn new(
+        report: BorrowedFd<'a>,
+        root: Option<BorrowedFd<'a>>,
+        bounding: u64,
+        command: &'a Command,
+    ) -> Self {
+        Self {
+            report,
+            root,
+            sources: &[],
+            bounding,
+            command,
+            size: None,
+            terminal: None,
+            held: Held::default(),
+        }
     }
 
     /// Runs the plan's steps in order; the first failure is reported and ends the process.
@@ -136,6 +150,7 @@ impl<'a> Child<'a> {
                 nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
                 Ok(())
             }
+            Op::Seccomp => command::install_seccomp(self.command),
             Op::DropCapabilities { keep } => caps::drop_all_but(*keep, self.bounding),
             Op::NoNewPrivileges => no_new_privileges(),
             Op::Landlock => landlock::shut_out(self.root()?),
@@ -401,7 +416,7 @@ impl<'a> Child<'a> {
     }
 
     fn open_terminal(&mut self) -> Result<()> {
-        let peer = open_terminal(self.report, self.dev()?, self.uid, self.size.as_ref())?;
+        let peer = open_terminal(self.report, self.dev()?, self.command.user.uid, self.size.as_ref())?;
         let clone = sys::leave(kernel::open_tree_clone(peer.as_fd(), c"", false)?);
         self.show_in_dev(clone, c"console")?;
         self.terminal = Some(peer);

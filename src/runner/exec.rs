@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use rootling_backends::{Context, Result};
 
 use super::child::{become_root, die_with_parent, no_new_privileges, open_terminal};
+use super::command::install_seccomp;
 use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
@@ -22,12 +23,13 @@ use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, landlock, tty};
 
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
     "open a terminal in the box",
     "join a new session keyring",
+    "install the seccomp filter",
     "drop capabilities",
     "set no_new_privs",
     "shut out all files but those of the box",
@@ -63,9 +65,10 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                         })
                         .map(|peer| terminal = Some(peer)),
                     4 => keyring(),
-                    5 => caps::drop_all_but(target.security.capabilities, bounding),
-                    6 if target.security.no_new_privileges => no_new_privileges(),
-                    7 if target.security.landlock => {
+                    5 if !command.seccomp_last => install_seccomp(&command),
+                    6 => caps::drop_all_but(target.security.capabilities, bounding),
+                    7 if target.security.no_new_privileges => no_new_privileges(),
+                    8 if target.security.landlock => {
                         open_root().and_then(|root| landlock::shut_out(root.as_fd()))
                     }
                     _ => Ok(()),

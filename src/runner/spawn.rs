@@ -60,7 +60,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             }
             let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
             let root = root.as_ref().map(AsFd::as_fd);
-            let mut child = Child::new(report.as_fd(), root, bounding, plan.command.user.uid);
+            let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
             child.sources = &sources;
             child.set_up(&plan.ops);
@@ -222,7 +222,10 @@ pub(super) fn fork_command(
 ) -> ! {
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
-        Ok(process) => init::look_after(process),
+        Ok(process) => {
+            command::filter_init(command);
+            init::look_after(process)
+        }
         Err(errno) => command::fail(report.as_fd(), 0, errno),
     }
 }
@@ -244,7 +247,15 @@ pub(super) fn finish(
     if let Some(message) = reports.first(Kind::Start) {
         let step = command::STEPS.get(message.index as usize).copied().unwrap_or("start the command");
         let what = format!("{step} ({:?}, user {})", command.cwd, command.user.uid);
-        return Err(Error::call(what, Errno::from_raw(message.errno)));
+        let errno = Errno::from_raw(message.errno);
+        let error = Error::call(what, errno);
+        return Err(match errno {
+            // seccomp(2): neither the call nor the operation are in a kernel without filters.
+            Errno::ENOSYS | Errno::EINVAL if step == command::INSTALL => {
+                error.hint("this kernel has no filters: --security-opt seccomp=unconfined does without")
+            }
+            _ => error,
+        });
     }
     let refused = reports.first(Kind::Refused).map(|message| refusal(command, message.errno));
     if refused.is_none() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::net::Private;
 use super::running::Running;
+use super::seccomp::Choice as Seccomp;
 use super::user::User;
 
 /// A box: a root filesystem, what is mounted in it, its walls, and the command.
@@ -228,10 +229,12 @@ pub struct Security {
     /// Is Landlock used, where the kernel has it, to keep files outside the box shut? Needs `no_new_privileges`; what is
     /// inside can then mount nothing, and commands that join cannot trace those that run.
     pub landlock: bool,
+    /// Which system calls the kernel does.
+    pub seccomp: Seccomp,
 }
 
 impl Default for Security {
-    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md.
+    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md, the default filter.
     fn default() -> Self {
         Self {
             capabilities: super::caps::DEFAULT,
@@ -242,12 +245,14 @@ impl Default for Security {
             device_nodes: false,
             ulimits: Vec::new(),
             landlock: false,
+            seccomp: Seccomp::Default,
         }
     }
 }
 
 impl Security {
-    /// No wall but the namespaces: every capability, nothing masked, `/sys` writable, device nodes work.
+    /// No wall but the namespaces: every capability and system call, nothing masked, `/sys` writable, device nodes
+    /// work.
     pub fn privileged() -> Self {
         Self {
             capabilities: u64::MAX,
@@ -258,6 +263,7 @@ impl Security {
             device_nodes: true,
             ulimits: Vec::new(),
             landlock: false,
+            seccomp: Seccomp::Unconfined,
         }
     }
 }

@@ -439,6 +439,16 @@ pub(super) fn set_capabilities(set: u64) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
 }
 
+/// *child*: has the kernel ask `filter` before every system call from here on; nothing takes that back. Needs
+/// `no_new_privs` or `CAP_SYS_ADMIN` (seccomp(2)); `flags` are `SECCOMP_FILTER_FLAG_*`.
+pub(super) fn install_seccomp(filter: &[libc::sock_filter], flags: c_ulong) -> Result<()> {
+    let Ok(len) = libc::c_ushort::try_from(filter.len()) else { return Err(Errno::EINVAL) };
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    let operation = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel reads the struct and `len` instructions; both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const program) }).map(drop)
+}
+
 // ---------------------------------------------------------------- exec
 
 /// Strings as `execve` wants them: pointers, then null.

@@ -202,6 +202,9 @@ pub enum Op {
     Keyring,
     /// Set the file mode creation mask to 022.
     Umask,
+    /// Install the command's filter of system calls, here because `execve` may give privileges: that takes
+    /// `CAP_SYS_ADMIN`, which goes next.
+    Seccomp,
     /// Drop every capability that is not kept, for good.
     DropCapabilities {
         /// Those that stay if we have them, as a bit set.

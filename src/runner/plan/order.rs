@@ -11,6 +11,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 use super::op::{Base, NewFs, Op};
 use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
 use crate::runner::device;
+use crate::runner::seccomp::Choice as Seccomp;
 use crate::runner::spec::{Namespace, Net, Spec, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
@@ -68,6 +69,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     ops.push(Op::Keyring);
     if tty {
         ops.push(Op::Terminal);
+    }
+    if !spec.security.no_new_privileges && spec.security.seccomp != Seccomp::Unconfined {
+        ops.push(Op::Seccomp);
     }
     ops.push(Op::DropCapabilities { keep: spec.security.capabilities });
     if spec.security.no_new_privileges {

@@ -92,6 +92,7 @@ impl fmt::Display for Op {
             Self::Terminal => f.write_str("open a terminal in /dev/pts and show it as /dev/console"),
             Self::Keyring => f.write_str("join a new session keyring"),
             Self::Umask => f.write_str("set the umask to 022"),
+            Self::Seccomp => f.write_str("install the command's seccomp filter"),
             Self::DropCapabilities { keep } => write!(f, "drop all capabilities but {}", caps::Names(*keep)),
             Self::Landlock => f.write_str("shut out all files but those of the box, by Landlock"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
@@ -186,6 +187,11 @@ impl fmt::Display for Plan {
         let Command { user, cwd, candidates, args, .. } = &self.command;
         writeln!(f, "become user {} group {} groups {:?}", user.uid, user.gid, user.groups)?;
         writeln!(f, "change directory to {}", Shown(cwd))?;
+        match &self.command.seccomp {
+            Some(filter) if self.command.seccomp_last => writeln!(f, "install {filter}")?,
+            Some(filter) => writeln!(f, "with {filter}, installed above")?,
+            None => writeln!(f, "without a seccomp filter")?,
+        }
         let tried: Vec<String> = candidates.iter().map(|path| Shown(path).to_string()).collect();
         writeln!(f, "execute the first of {}", tried.join(", "))?;
         write!(f, "with arguments {:?}", args.strings())
