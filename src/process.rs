@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
+use crate::runner::cgroup::Limits;
 use crate::runner::net::{Dns, Resolv, resolv};
 use crate::runner::{
     self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Process, Security, Spec, Tmpfs, Tty, Userns,
@@ -40,6 +41,8 @@ pub struct Request {
     pub userns: Userns,
     /// What the box may not do.
     pub security: Security,
+    /// What the box may use at most.
+    pub limits: Limits,
     /// Devices of the host shown inside.
     pub devices: Vec<Device>,
     /// Kernel parameters.
@@ -119,6 +122,7 @@ impl Request {
             namespaces: self.namespaces.clone(),
             userns: self.userns.clone(),
             security: self.security.clone(),
+            limits: self.limits.clone(),
             devices: self.devices.clone(),
             sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),

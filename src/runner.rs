@@ -15,6 +15,7 @@
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
+//! | [`cgroup`] | limits, and what was used |
 //! | `landlock` | files outside the box stay shut, whatever leads there |
 //! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
 //! | `join` | namespaces that exist already |
@@ -27,6 +28,7 @@
 #![doc = include_str!("runner/SEQUENCE.md")]
 
 mod caps;
+pub mod cgroup;
 mod child;
 mod command;
 mod device;
@@ -50,6 +52,7 @@ mod userns;
 mod walls;
 
 pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
+pub use cgroup::{Cgroup, Limits};
 pub use exec::exec;
 pub use idmap::IdBlock;
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};

@@ -3,6 +3,7 @@
 // Machine code and numbers of system calls.
 #[cfg(target_arch = "x86_64")]
 mod calls;
+mod cgroup;
 mod net;
 #[cfg(target_arch = "x86_64")]
 mod seccomp;

@@ -95,7 +95,8 @@ impl Lab {
             mount(Some("/run/resolv.conf"), &file, none, MsFlags::MS_BIND, none).unwrap();
         }
         sh(&format!(
-            "ip netns add world; ip link set lo up; ip link add up0 type veth peer name eth0 netns world
+            "echo 0 > /proc/sys/net/ipv4/ip_forward
+            ip netns add world; ip link set lo up; ip link add up0 type veth peer name eth0 netns world
             ip address add {HOST}/24 dev up0; ip link set up0 up; ip route add default via {WORLD}
             ip -n world link set lo up; ip -n world address add {WORLD}/24 dev eth0; ip -n world link set eth0 up"
         ));

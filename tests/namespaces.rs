@@ -16,7 +16,7 @@ fn environment() -> Option<Environment> {
 
 impl Environment {
     /// Runs a script in a fork of `base` with flags.
-    fn inside(&self, flags: &[&str], script: &str) -> Ran {
+    pub(crate) fn inside(&self, flags: &[&str], script: &str) -> Ran {
         self.run([&["-q", "run"], flags, &["base", "--", "sh", "-c", script]].concat())
     }
 
@@ -35,7 +35,7 @@ impl Environment {
         let links: Vec<&str> = links.lines().collect();
         assert_eq!(links.len(), KINDS.len(), "{links:?}");
         let differs = |kind: &str, link: &str| {
-            fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().as_os_str() != link
+            fs::read_link(format!("/proc/self/ns/{kind}")).expect("every kind is there").as_os_str() != link
         };
         KINDS
             .into_iter()
@@ -46,7 +46,7 @@ impl Environment {
     }
 
     /// Makes a box `dev` in which something runs.
-    fn start_dev(&self, flags: &[&str]) -> Sleeper {
+    pub(crate) fn start_dev(&self, flags: &[&str]) -> Sleeper {
         self.ok(["create", "base", "dev"]);
         let script = "mkdir /ready; exec sleep 1000";
         let mut command = self.command();
@@ -61,7 +61,7 @@ impl Environment {
 }
 
 /// A box that ends with its test.
-struct Sleeper(Child);
+pub(crate) struct Sleeper(Child);
 
 impl Drop for Sleeper {
     fn drop(&mut self) {

@@ -56,6 +56,7 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
         hostname: "inside".into(),
         namespaces: Namespaces::PRIVATE,
         userns: Userns::Host,
+        limits: rootling::runner::cgroup::Limits::default(),
         security: Security::default(),
         devices: vec![],
         sysctls: vec![],

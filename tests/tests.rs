@@ -7,6 +7,8 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
+//! | `limited` | limits as a person asks for them |
+//! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
@@ -29,6 +31,11 @@ mod layer;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod limited;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod machine;
 mod namespaces;
 #[cfg(test)]
 mod net;

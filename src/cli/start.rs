@@ -45,6 +45,7 @@ pub(super) fn request(
         dns,
         userns: chosen.userns.clone(),
         security: walls.security(flags.joinable)?,
+        limits: walls.limits.limits()?,
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,

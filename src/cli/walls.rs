@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Context as _, Error, ErrorKind, Result, small_file};
 
+use super::limits::LimitFlags;
 use super::net::NetFlags;
 use super::store;
 use crate::runner::{
@@ -70,7 +71,7 @@ pub(super) struct Walls {
     #[arg(long, value_name = "DEVICE[:PATH]")]
     device: Vec<String>,
 
-    /// Limit of each process: nofile=SOFT[:HARD]
+    /// Limit of each process, as nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
 
@@ -85,6 +86,9 @@ pub(super) struct Walls {
     /// Print what would be done, and do not do it
     #[arg(long)]
     pub(super) dry_run: bool,
+
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
 }
 
 /// Whose namespace is wanted, as written.
@@ -202,7 +206,7 @@ impl Walls {
             (!self.sysctl.is_empty(), "--sysctl"),
             (!self.security_opt.is_empty(), "--security-opt"),
         ];
-        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.limits.given())
     }
 
     /// Returns the box whose namespaces are joined, if one is; its users come with them.

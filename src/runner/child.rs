@@ -3,7 +3,7 @@
 //! Nothing here allocates, takes a lock, prints or panics, because the process is a copy of one that may have
 //! had other threads (as under a test harness): their locks are held for ever. A failure is sent as a number.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -96,6 +96,7 @@ impl<'a> Child<'a> {
             Op::Wait => self.wait(),
             Op::DieWithParent => die_with_parent(self.report),
             Op::BecomeRoot => become_root(),
+            Op::CgroupNamespace => sys::unshare(libc::CLONE_NEWCGROUP),
             Op::SlavePropagation => {
                 let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
                 nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)
@@ -112,8 +113,8 @@ impl<'a> Child<'a> {
                 }
                 Ok(())
             }
-            Op::BindHost { source, base, target, attributes, keep } => {
-                let mount = self.bind_host(source, *base, target, *attributes)?;
+            Op::BindHost { source, recursive, base, target, attributes, keep } => {
+                let mount = self.bind_host((source, *recursive), *base, target, *attributes)?;
                 self.keep(*keep, mount);
                 Ok(())
             }
@@ -269,8 +270,14 @@ impl<'a> Child<'a> {
         }
     }
 
-    fn bind_host(&self, source: &CStr, base: Base, target: &CStr, attributes: u64) -> Result<Fd> {
-        let clone = match kernel::open_tree_clone(AT_FDCWD, source, false) {
+    fn bind_host(
+        &self,
+        (source, recursive): (&CStr, bool),
+        base: Base,
+        target: &CStr,
+        attributes: u64,
+    ) -> Result<Fd> {
+        let clone = match kernel::open_tree_clone(AT_FDCWD, source, recursive) {
             // In a user namespace the mounts below are locked to it: only together.
             Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, source, true)?,
             other => other?,
@@ -481,7 +488,15 @@ pub(super) fn no_new_privileges() -> Result<()> {
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
+/// Linux before 6.14 looks at the options of some file systems only when it makes them: then all wishes are left out.
 fn new_mount(new: &NewFs) -> Result<Fd> {
+    match new_mount_with(new, &new.wishes) {
+        Err(Errno::EINVAL) if !new.wishes.is_empty() => new_mount_with(new, &[]),
+        other => other,
+    }
+}
+
+fn new_mount_with(new: &NewFs, wishes: &[(CString, CString)]) -> Result<Fd> {
     let context = sys::leave(kernel::fsopen(&new.fs)?);
     let set = |key: &CStr, value: &CStr| {
         if value.is_empty() {
@@ -493,7 +508,7 @@ fn new_mount(new: &NewFs) -> Result<Fd> {
     for (key, value) in &new.options {
         set(key, value)?;
     }
-    for (key, value) in &new.wishes {
+    for (key, value) in wishes {
         // Best effort: the kernel refuses what this user namespace cannot express.
         set(key, value).ok();
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Limits;
 use super::net::Private;
 use super::running::Running;
 use super::seccomp::Choice as Seccomp;
@@ -28,6 +29,9 @@ pub struct Spec {
     pub userns: Userns,
     /// What the box may not do, though its user could.
     pub security: Security,
+    /// What the box may use at most. Without limits it has no cgroup of its own.
+    #[serde(default)]
+    pub limits: Limits,
     /// Devices of the host shown inside besides the usual six.
     pub devices: Vec<Device>,
     /// Kernel parameters of the box's own namespaces, as sysctl(8) names them.

@@ -95,12 +95,16 @@ pub(super) enum Cloned {
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child in new namespaces, `CLONE_NEW*` in `namespaces`, with default signal handlers.
-pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
+/// Makes a child in new namespaces, `CLONE_NEW*` in `namespaces`, with default signal handlers, in the cgroup of
+/// version 2 behind `cgroup` or in the caller's.
+pub(super) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     let mut pidfd: c_int = -1;
+    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let arguments = CloneArgs {
-        flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | into,
+        cgroup: cgroup.map_or(0, |cgroup| u64::from(cgroup.as_raw_fd().cast_unsigned())),
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: u64::try_from(libc::SIGCHLD).expect("signals are positive"),
         ..CloneArgs::default()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rootling::runner::{
-    Namespaces, Process, Running, Seccomp, SeccompFilter, Security, Spec, Tty, User, Userns,
+    Limits, Namespaces, Process, Running, Seccomp, SeccompFilter, Security, Spec, Tty, User, Userns,
 };
 use rootling_backends::Mount;
 use tempfile::TempDir;
@@ -43,6 +43,7 @@ impl Tree {
             security,
             devices: vec![],
             sysctls: vec![],
+            limits: Limits::default(),
             tmpfs: vec![],
             binds: vec![],
             files: vec![],

@@ -9,7 +9,7 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
-use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
+use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
 use crate::runner::device;
 use crate::runner::seccomp::Choice as Seccomp;
 use crate::runner::spec::{Namespace, Net, Spec, Userns};
@@ -40,6 +40,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     }
     if spec.userns != Userns::Host {
         ops.push(Op::BecomeRoot);
+    }
+    if late_cgroup_namespace(spec) {
+        ops.push(Op::CgroupNamespace);
     }
     let attributes = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
     ops.extend([Op::DieWithParent, Op::Umask, Op::SlavePropagation, Op::AttachRoot { attributes }]);
@@ -89,6 +92,7 @@ fn needs_caller(spec: &Spec) -> bool {
         || matches!(spec.namespaces.net, Net::Private(_))
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
+        || !spec.limits.is_empty()
 }
 
 fn proc_ops(spec: &Spec, ops: &mut Vec<Op>) {
@@ -111,14 +115,26 @@ fn sys_ops(spec: &Spec, ops: &mut Vec<Op>) {
         // It may belong to another user namespace.
         Namespace::Join(_) => either(new, hosts),
     });
-    ops.push(Op::Mount {
-        new: new_fs("cgroup2", &[], NO_SUID_DEV_EXEC | MOUNT_ATTR_RDONLY),
-        base: Base::Sys,
-        target: fixed("fs/cgroup"),
-        resolve: false,
-        make: false,
-        optional: true,
-        keep: None,
+    ops.push(if spec.namespaces.cgroup == Namespace::Host {
+        // A new mount in the host's cgroup namespace would change the options of the host's (cgroup-v2.rst, "Mounting").
+        Op::BindHost {
+            source: fixed("/sys/fs/cgroup"),
+            recursive: true,
+            base: Base::Sys,
+            target: fixed("fs/cgroup"),
+            attributes,
+            keep: None,
+        }
+    } else {
+        Op::Mount {
+            new: new_fs("cgroup2", &[], attributes),
+            base: Base::Sys,
+            target: fixed("fs/cgroup"),
+            resolve: false,
+            make: false,
+            optional: true,
+            keep: None,
+        }
     });
 }
 
@@ -305,5 +321,5 @@ fn mount_fs(new: NewFs, (base, target): (Base, &str), keep: Option<Base>) -> Op 
 }
 
 fn bind_host(source: &str, (base, target): (Base, &str), attributes: u64, keep: Option<Base>) -> Op {
-    Op::BindHost { source: fixed(source), base, target: fixed(target), attributes, keep }
+    Op::BindHost { source: fixed(source), recursive: false, base, target: fixed(target), attributes, keep }
 }

@@ -49,6 +49,7 @@ impl fmt::Display for Op {
             Self::Wait => f.write_str("wait for the caller"),
             Self::DieWithParent => f.write_str("die with the caller"),
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
+            Self::CgroupNamespace => f.write_str("take the box's cgroup for the root of all"),
             Self::SlavePropagation => f.write_str("make / a slave, recursively"),
             Self::AttachRoot { attributes } => {
                 write!(f, "attach the root filesystem{}", Attributes(*attributes))
