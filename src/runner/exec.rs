@@ -58,7 +58,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         Cloned::Child => {
             facts.arguments.replace(c"exec");
             let report = channel.into_child();
-            let bounding = if own_userns { u64::MAX } else { facts.bounding };
+            let bounding = if own_userns { caps::FRESH } else { facts.bounding };
             let mut terminal = None;
             for step in 0..STEPS.len() {
                 let done = match step {

@@ -19,7 +19,7 @@ use super::running::Running;
 use super::spec::{IdMap, Ulimit, Userns};
 use super::sys::{self, Cloned};
 use super::user::User;
-use super::{command, device, init, join, net, tty};
+use super::{caps, command, device, init, join, net, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             if scout {
                 join::go_through(&doors, namespaces, report.as_fd());
             }
-            let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
+            let bounding = if plan.userns == Userns::Host { facts.bounding } else { caps::FRESH };
             let root = root.as_ref().map(AsFd::as_fd);
             let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
@@ -387,7 +387,7 @@ impl Facts {
             u64::from_str_radix(line.trim(), 16).ok()
         };
         Ok(Self {
-            bounding: field("CapBnd:").unwrap_or(u64::MAX),
+            bounding: field("CapBnd:").unwrap_or(u64::MAX >> 1),
             ignored: field("SigIgn:").unwrap_or(0),
             arguments: sys::Arguments::find(),
         })

@@ -8,7 +8,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::pty::Winsize;
@@ -612,11 +612,14 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], block: bool) ->
 pub(super) fn loopback_up() -> Result<()> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: all arguments are integers.
-    let socket = own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?);
-    interface_up(socket.as_fd(), "lo")
+    let socket = leave(own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?));
+    let mut request = interface("lo")?;
+    // Its other flags are the kernel's own: they need not be asked for.
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("IFF_UP is 1");
+    interface_ioctl(socket, libc::SIOCSIFFLAGS, &mut request)
 }
 
-/// *child*: brings an interface of the socket's network namespace up.
+/// Brings an interface of the socket's network namespace up.
 pub(super) fn interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
     let mut request = interface(name)?;
     // #define SIOCGIFFLAGS 0x8913, SIOCSIFFLAGS 0x8914  (linux/sockios.h); write and read ifr_flags
