@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -28,13 +29,15 @@ pub(crate) const HOST: &str = "203.0.113.2";
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The user that rootless tests are run as; exists in no account file, so has no range of ids.
-const USER: u32 = 64_123;
+/// The next user that a rootless test is run as: in no account file, so without a range of ids, and each test's own, because
+/// tests look for what is theirs.
+static NEXT_USER: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Lab {
     pub(crate) environment: Environment,
     pub(crate) world: OwnedFd,
     pub(crate) host: OwnedFd,
+    pub(crate) user: u32,
 }
 
 /// Runs a test in a lab of its own, or says why it cannot run here.
@@ -101,10 +104,11 @@ impl Lab {
             ip -n world link set lo up; ip -n world address add {WORLD}/24 dev eth0; ip -n world link set eth0 up"
         ));
         let world = File::open("/run/netns/world").unwrap().into();
+        let user = 70_000 + std::process::id() % 10_000 * 32 + NEXT_USER.fetch_add(1, Ordering::Relaxed);
         let environment = Environment::new();
         fs::create_dir_all(environment.path("root/etc")).unwrap();
         fs::write(environment.path("root/etc/resolv.conf"), "").unwrap();
-        environment.import_busybox().then_some(Self { environment, world, host: current_net() })
+        environment.import_busybox().then_some(Self { environment, world, host: current_net(), user })
     }
 
     /// Runs something in another network namespace.
@@ -185,7 +189,7 @@ impl Lab {
             Who::Root => self.environment.command(),
             Who::User => {
                 let mut command = Command::new("setpriv");
-                let id = USER.to_string();
+                let id = self.user.to_string();
                 command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "/run/user/rootling"]);
                 command.env("ROOTLING_ROOT", "/run/user/store").env("HOME", "/run/user").stdin(Stdio::null());
                 command.current_dir("/run/user");
@@ -216,7 +220,7 @@ impl Lab {
         fs::create_dir("/run/user").unwrap();
         fs::copy(BINARY, "/run/user/rootling").unwrap();
         fs::set_permissions("/run/user/rootling", PermissionsExt::from_mode(0o755)).unwrap();
-        chown("/run/user", Some(USER), Some(USER)).unwrap();
+        chown("/run/user", Some(self.user), Some(self.user)).unwrap();
         sh(
             "{ test -e /dev/net/tun && mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun; } || true",
         );
