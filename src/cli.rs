@@ -32,6 +32,7 @@ mod logs;
 mod ls;
 mod man;
 mod mount;
+mod net;
 mod prune;
 mod ps;
 mod rm;

@@ -29,6 +29,7 @@
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |
 //! | `seal` | the program itself, out of a box's reach |
 //! | `device` | devices of the host for a box |
+//! | [`net`] | private networks, by the programs of others |
 //! | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
@@ -49,6 +50,7 @@ mod init;
 mod join;
 mod landlock;
 pub mod log;
+pub mod net;
 mod plan;
 mod processes;
 mod report;

@@ -75,9 +75,11 @@ pub(super) fn request(
     let mut inherited =
         Inherited { workdir: command.cwd.clone(), user: Some(command.user.clone()), env: image.env };
     inherited.env.extend(command.env.iter().filter_map(|given| with_value(given)));
+    let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
         command,
-        namespaces: walls.namespaces(store)?,
+        namespaces: walls.namespaces(store, net)?,
+        dns,
         userns: chosen.userns.clone(),
         security: walls.security(flags.joinable)?,
         limits: walls.limits.limits()?,
@@ -176,6 +178,7 @@ fn run(
     spec: &Spec,
 ) -> Result<Outcome> {
     let plan = Plan::build(spec)?;
+    flags.walls.net.say_ports(context, &plan);
     let detached = context.detaches();
     let mut announced = Ok(());
     let started = |running: &Running| {

@@ -90,7 +90,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         }
         Cloned::Parent { pid, pidfd } => {
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             if limited {
                 limit(&guest, &target.limits, cgroup.as_ref(), within)?;
                 listener.go(None)?;

@@ -20,7 +20,7 @@ use super::running::Running;
 use super::spec::{IdMap, Ulimit, Userns};
 use super::sys::{self, Cloned};
 use super::user::User;
-use super::{caps, command, device, init, join, tty};
+use super::{caps, command, device, init, join, net, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
+    let network = net::Ready::new(plan.net.as_ref())?;
     // Before the guest, so that it is removed after the guest has ended.
     let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
@@ -95,13 +96,13 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
         Cloned::Parent { pid, pidfd } => {
             drop(root);
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             if scout {
                 guest = follow(guest, &listener, plan)?;
             }
             if plan.ops.first() == Some(&Op::Wait) {
                 limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
-                prepare(&guest, plan, &sources, &listener, given(theirs.as_ref()))?;
+                prepare(&mut guest, plan, &sources, network, &listener, given(theirs.as_ref()))?;
             }
             // Only the box may hold them now: their end is its end.
             drop((sources, theirs));
@@ -218,7 +219,7 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
     match here {
         Ok(pid) => {
             let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
-            Ok(Guest { pid, pidfd, ended: false })
+            Ok(Guest::new(pid, pidfd))
         }
         Err(Some(message)) if message.kind == Kind::Join as u32 => {
             let errno = Errno::from_raw(message.errno);
@@ -233,15 +234,17 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
 
 /// Does what only the caller can while the child waits, then lets it go on.
 fn prepare(
-    guest: &Guest,
+    guest: &mut Guest,
     plan: &Plan,
     sources: &[OwnedFd],
+    network: net::Ready<'_>,
     listener: &Listener,
     standard: [BorrowedFd<'_>; 3],
 ) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
     }
+    guest.network = network.connect(guest.pid)?;
     for limit in &plan.security.ulimits {
         raise_limit(guest.pid, limit)?;
     }
@@ -477,10 +480,16 @@ impl Drop for Signals {
 pub(super) struct Guest {
     pub(super) pid: libc::pid_t,
     pub(super) pidfd: OwnedFd,
-    pub(super) ended: bool,
+    ended: bool,
+    /// What connects it; goes after it, so that rules and addresses are given back when nobody uses them any more.
+    network: Option<net::Connected>,
 }
 
 impl Guest {
+    pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, ended: false, network: None }
+    }
+
     fn wait(&mut self) -> Result<u8> {
         let status = sys::wait_for(self.pid).context(|| format!("waitpid({})", self.pid))?;
         self.ended = true;

@@ -62,6 +62,7 @@ fn a_process_that_got_the_id_of_a_box_is_not_taken_for_it() {
         .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-euc", script])
         .env("R", BINARY)
         .env("D", boxes.path(""))
+        .env("ROOTLING_NET", "host")
         .env("ROOTLING_ROOT", boxes.store())
         .stdin(Stdio::null());
     let ran = ran(command.output().unwrap());
