@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn times_are_absolute_or_ago() {
         assert_eq!(since("2026-01-02T03:04:05Z").unwrap().to_string(), "2026-01-02T03:04:05Z");
-        let hour = Timestamp::now().duration_since(since("60m").unwrap()).as_secs();
+        let then = since("60m").unwrap();
+        let hour = Timestamp::now().duration_since(then).as_secs();
         assert!((3600..3660).contains(&hour), "{hour}");
         for bad in ["", "x", "10", "10y", "yesterday", "ä"] {
             assert!(since(bad).is_err(), "{bad:?}");

@@ -185,7 +185,7 @@ fn a_killed_caller_takes_back_what_it_asked_for() {
     let lock = fs::File::options().write(true).open(boxes.store().join("lock")).unwrap();
     lock.lock().unwrap();
     let mut caller =
-        Killed(boxes.command().args(["run", "-d", "base", "--", "sleep", "1000"]).spawn().unwrap());
+        Killed(boxes.command().args(["-q", "run", "-d", "base", "--", "sleep", "1000"]).spawn().unwrap());
     let child =
         || fs::read_to_string(format!("/proc/{0}/task/{0}/children", caller.0.id())).unwrap_or_default();
     wait_until("the supervisor", || !child().is_empty());
