@@ -146,7 +146,7 @@ enum Command {
     /// Show what trees occupy
     #[command(visible_alias = "df")]
     Du(du::Arguments),
-    /// Show a tree at a directory of the host
+    /// Show a tree at a directory of the host, without its set-user-id bits and devices
     Mount(mount::MountArguments),
     /// Undo a mount
     Umount(mount::UmountArguments),
