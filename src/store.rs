@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use rootling_backends::probe::{self, Abilities};
-use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree};
+use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
 mod boxes;
 mod check;
@@ -96,7 +96,7 @@ const DIRECTORIES: [&str; 4] = ["o", "n", "tmp", "trash"];
 impl Store {
     // ------------------------------------------------------------ opening
 
-    /// Makes a store at `root`, an empty or missing directory, and opens it.
+    /// Makes a store at `root`, an empty or missing directory, and opens it. Nobody but its owner can enter it.
     ///
     /// `backend` becomes its default; `None` chooses by what the file system can do. An existing store is an error of kind
     /// `AlreadyExists`. A crash leaves a directory without `format`, which a second call completes.
@@ -105,7 +105,7 @@ impl Store {
         if Format::exists(root) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{root:?} is a store already")));
         }
-        fs::create_dir_all(root).context(|| format!("mkdir({root:?})")).context(intent)?;
+        private::make_dirs(root).context(intent)?;
         let strange: Vec<String> = files::list(root)
             .context(intent)?
             .into_iter()
@@ -149,6 +149,10 @@ impl Store {
                 .hint(format!("make one: rootling init {}", root.display())));
         }
         let root = root.canonicalize().context(|| format!("realpath({root:?})"))?;
+        // Stores were made open to all once; the set-user-id programs of the trees are those of the host.
+        if let Err(error) = private::close_to_others(&root) {
+            log::warn!("other users can run what lies in the store: {error}");
+        }
         let format = Format::read(&root)?;
         Ok(Self { root, format, backends: Default::default() })
     }
