@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
+//! | `attack` | what was tried to get out of boxes, each beside the same without the wall |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `cli` | every command as a person would use it |
@@ -13,9 +14,13 @@
 //! Backends are tested by `conformance/`, crashes by `crash/`.
 
 #[cfg(test)]
+mod attack;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod environment;
+#[cfg(test)]
+mod guest;
 #[cfg(test)]
 mod layer;
 #[cfg(test)]
