@@ -186,6 +186,7 @@ struct Context {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    runner::begin_process();
     let arguments = Arguments::parse();
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();
@@ -209,15 +210,15 @@ pub fn main() -> i32 {
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
     let umask = store::prepare_process();
-    let box_name = match command {
-        Command::Enter(arguments) => Some(&arguments.name),
-        Command::Exec(arguments) => Some(&arguments.name),
-        _ => None,
+    // A box to be entered that does not run yet may join another that does.
+    let box_names = match command {
+        Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Run(arguments) => [arguments.walls.joined_box(), None],
+        _ => [None, None],
     };
-    let running = match box_name {
-        Some(name) if !runner::is_root() => store::running_box(root.as_deref(), name),
-        _ => None,
-    };
+    let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
+    let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
     let entered = match (entered_before(), &running, command) {
         (Some(entered), ..) => entered,
         (_, _, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,

@@ -55,5 +55,6 @@ pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,
     Ulimit, Userns,
 };
+pub use sys::begin as begin_process;
 pub use user::{Account, User, resolve};
 pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};

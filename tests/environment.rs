@@ -102,6 +102,32 @@ impl Environment {
         self.ok(["import", &format!("dir:{}", root.display()), "base"]);
     }
 
+    /// Makes `root/`, a tree of busybox with users root and me, and imports it as `base`; false where that cannot be run here.
+    pub(crate) fn import_busybox(&self) -> bool {
+        let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+        let Some(busybox) = found else {
+            skip("busybox-static is not installed");
+            return false;
+        };
+        if !is_root() {
+            return false;
+        }
+        let root = self.path("root");
+        for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
+            fs::create_dir_all(root.join(directory)).expect("mkdir");
+        }
+        fs::copy(busybox, root.join("bin/busybox")).expect("copy");
+        let applets = ran(Command::new(busybox).arg("--list").output().expect("busybox runs")).stdout;
+        for applet in applets.lines().filter(|applet| *applet != "busybox") {
+            symlink("busybox", root.join("bin").join(applet)).expect("symlink");
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/:/bin/sh\n")
+            .expect("write");
+        fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").expect("write");
+        self.ok(["import", &format!("dir:{}", root.display()), "base"]);
+        true
+    }
+
     /// Nothing but what has a name is in the store, and fsck agrees.
     pub(crate) fn assert_tidy(&self, names: &[&str]) {
         let list = |directory: &str| -> Vec<String> {

@@ -248,3 +248,40 @@ fn guest_with_fuse() -> Option<Guest> {
     }
     Some(guest)
 }
+
+#[test]
+fn keep_id_gives_the_user_their_own_number_and_their_files() {
+    let Some(with_range) = guest(Ids::Range) else { return };
+    let stdout = with_range.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
+        $R -q run --userns keep-id base -- sh -c 'id -u; id -g; stat -c %u /etc/motd'
+        $R -q run --userns keep-id -u root base -- sh -c 'id -u; chown me /etc/motd; stat -c %U /etc/motd'");
+    let id = with_range.id;
+    assert_eq!(stdout, format!("{id}\n{id}\n{id}\n0\nme\n"));
+    let Some(alone) = guest(Ids::None) else { return };
+    alone.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null");
+    let stderr = alone.fails("$R -q run --userns keep-id base -- id");
+    assert!(stderr.contains("keep-id needs a range of ids") && stderr.contains("usermod"), "{stderr}");
+}
+
+#[test]
+fn unshare_is_a_shell_where_the_user_owns_what_is_in_their_trees() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    let stdout = guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
+        $R -q exec dev -- sh -c 'echo x > /mine; chown me /mine; chmod 600 /mine'
+        ! cat $ROOTLING_ROOT/o/*/fs/mine 2> /dev/null
+        umask 027; $R unshare sh -c 'cat $ROOTLING_ROOT/o/*/fs/mine; id -u; umask'; $R unshare sh -c 'exit 7' || echo $?");
+    assert_eq!(stdout, "x\n0\n0027\n7\n");
+    let ran = guest.script("$R unshare /nonesuch");
+    assert!(ran.code == 127 && ran.stderr.contains("/nonesuch"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_users_own_program_is_out_of_the_boxs_reach() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    // Process 1 is the program; its file belongs to whoever is root inside.
+    let stdout = guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
+        before=$(sha256sum < $D/rootling)
+        $R -q run --privileged base -- sh -c 'echo spoiled > /proc/1/exe' 2>&1 | grep -o 'Read-only file system'
+        test \"$before\" = \"$(sha256sum < $D/rootling)\" && echo same");
+    assert_eq!(stdout, "Read-only file system\nsame\n");
+}

@@ -7,6 +7,7 @@
 //! | `attack` | what was tried to get out of boxes, each beside the same without the wall |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
+//! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `readme` | the console blocks of README.md |
@@ -25,6 +26,8 @@ mod guest;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod namespaces;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -250,8 +250,8 @@ impl Overlay {
         set(c"xino", c"auto")?;
         set_lowers(context, lowers)?;
         if let Some(upper) = upper {
-            set(c"upperdir", &proc_path(&upper.dir))?;
-            set(c"workdir", &proc_path(&upper.work))?;
+            set(c"upperdir", &upper.dir)?;
+            set(c"workdir", &upper.work)?;
             if self.volatile {
                 flag(c"volatile")?;
             }
@@ -264,17 +264,17 @@ fn create(context: &OwnedFd) -> Result<()> {
     sys::fsconfig_create(context.as_fd()).context(|| "fsconfig(overlay, FSCONFIG_CMD_CREATE)")
 }
 
-/// The two directories of an upper layer, open on one mount.
+/// The two directories of an upper layer, on one mount: paths that are good as long as the files are open.
 struct OpenUpper {
-    dir: OwnedFd,
-    work: OwnedFd,
-    /// Kept open: closing a detached mount takes it apart.
-    _mount: Option<OwnedFd>,
+    dir: CString,
+    work: CString,
+    _files: Vec<OwnedFd>,
 }
 
 impl Upper {
     fn open(&self) -> Result<OpenUpper> {
-        Ok(OpenUpper { dir: open_layer(&self.dir)?, work: open_layer(&self.work)?, _mount: None })
+        let (dir, work) = (open_layer(&self.dir)?, open_layer(&self.work)?);
+        Ok(OpenUpper { dir: proc_path(&dir), work: proc_path(&work), _files: vec![dir, work] })
     }
 
     /// One clone of a mount carries both, because the kernel wants them on one.
@@ -285,12 +285,13 @@ impl Upper {
             Error::new(ErrorKind::Unsupported, message)
         })?;
         let mount = owner.map(open_bind(both)?, both)?;
-        let open = |path: &Path| {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            nix::fcntl::openat(&mount, path.file_name().unwrap_or_default(), flags, Mode::empty())
-                .context(|| format!("openat({both:?}, {:?})", path.file_name()))
+        let below = |path: &Path| {
+            let mut text = proc_path(&mount).into_bytes();
+            text.push(b'/');
+            text.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
+            CString::new(text).expect("a path has no NUL")
         };
-        Ok(OpenUpper { dir: open(&self.dir)?, work: open(&self.work)?, _mount: Some(mount) })
+        Ok(OpenUpper { dir: below(&self.dir), work: below(&self.work), _files: vec![mount] })
     }
 }
 

@@ -106,7 +106,9 @@ impl Backend for OverlayFs {
         let start = Instant::now();
         let dir = Dir::open(slot)?;
         // Shown read-only, the fork is one more lower layer.
-        if parent.layers().len() + 1 > layer_limit() {
+        let layers = parent.layers().len() + 1;
+        // The kernel is asked only where its answer matters.
+        if layers > Overlay::SHORT_LIMIT && layers > layer_limit() {
             return self
                 .fork_flat(parent, &dir, options)
                 .context(|| format!("flatten {:?} into {slot:?}", parent.slot));

@@ -24,10 +24,18 @@ pub fn read(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// As [`read`], of a file of /proc, which is text.
-pub fn read_proc(path: impl AsRef<Path>) -> Result<String> {
-    // Nothing read here grows with more than the number of mounts or locks of the machine.
-    let bytes = read(path, 64 << 20)?;
+/// Returns a file of /proc that is one record, as `status` and `stat` are: the kernel gives all of it to one read (seq_file.rst).
+///
+/// A record of more than 8 KiB is an error of kind `Corrupt`; there is none among those read here.
+pub fn read_record(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let mut file = File::open(path).context(|| format!("open({path:?})"))?;
+    let mut bytes = vec![0; AT_ONCE];
+    let length = file.read(&mut bytes).context(|| format!("read({path:?})"))?;
+    if length == bytes.len() {
+        return Err(Error::new(ErrorKind::Corrupt, format!("{path:?} is longer than a record")));
+    }
+    bytes.truncate(length);
     Ok(String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
@@ -43,6 +51,7 @@ mod tests {
         assert_eq!(read(file.path(), 20_000).unwrap(), vec![7; 20_000]);
         assert_eq!(read(file.path(), 19_999).unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(read("/nowhere", 1).unwrap_err().kind(), ErrorKind::NotFound);
-        assert!(read_proc("/proc/self/status").unwrap().contains("Pid:"));
+        assert!(read_record("/proc/self/status").unwrap().contains("nonvoluntary_ctxt_switches:"));
+        assert_eq!(read_record(file.path()).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

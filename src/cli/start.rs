@@ -35,7 +35,7 @@ pub(super) fn request(
     label: &str,
 ) -> Result<Wanted> {
     let walls = flags.walls;
-    let chosen = users::choose(context, store, &walls.userns)?;
+    let chosen = users::choose(context, store, walls)?;
     let request = Request {
         command: command(context, flags, args, label)?,
         namespaces: walls.namespaces(store)?,

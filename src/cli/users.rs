@@ -3,7 +3,7 @@
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::Context;
-use super::walls::{Users, running};
+use super::walls::{Users, Walls, running};
 use crate::runner::{Entered, IdBlock, IdMap, Join, Userns};
 use crate::store::Store;
 
@@ -23,15 +23,22 @@ impl Chosen {
 }
 
 /// Chooses. An ordinary user has a user namespace of their own around all that this program does, which is what `auto`
-/// and `host` mean to them.
-pub(super) fn choose(context: &Context, store: &Store, wanted: &Users) -> Result<Chosen> {
+/// and `host` mean to them. Whoever joins a namespace of a box has that box's users, without whom they could do nothing in it.
+pub(super) fn choose(context: &Context, store: &Store, walls: &Walls) -> Result<Chosen> {
+    let wanted = &walls.userns;
+    if let (Users::Auto | Users::Box(_), Some(name)) = (wanted, walls.joined_box()) {
+        let running = running(store, name)?;
+        return Ok(Chosen::given(match running.userns {
+            Userns::Host => Userns::Host,
+            _ => Userns::Join(Join::Box(Box::new(running))),
+        }));
+    }
     match (wanted, &context.entered) {
-        (Users::Box(name), _) => Ok(Chosen::given(Userns::Join(Join::Box(Box::new(running(store, name)?))))),
         (Users::Auto, Entered::Root) => {
             let block = IdBlock::take()?;
             Ok(Chosen { userns: block.userns(), optional: true, _block: Some(block) })
         }
-        (Users::Auto | Users::Host, _) => Ok(Chosen::given(Userns::Host)),
+        (Users::Auto | Users::Host | Users::Box(_), _) => Ok(Chosen::given(Userns::Host)),
         (Users::KeepId, entered) => keep_id(entered).map(Chosen::given),
     }
 }

@@ -190,6 +190,18 @@ impl Walls {
         given.into_iter().find_map(|(given, flag)| given.then_some(flag))
     }
 
+    /// Returns the box whose namespaces are joined, if one is; its users come with them.
+    pub(super) fn joined_box(&self) -> Option<&str> {
+        if let Users::Box(name) = &self.userns {
+            return Some(name);
+        }
+        let places = [&self.pid, &self.net, &self.ipc, &self.uts, &self.cgroupns, &self.time];
+        places.into_iter().find_map(|place| match place {
+            Place::Box(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns the namespaces; those of boxes are looked up in the store.
     pub(super) fn namespaces(&self, store: &Store) -> Result<Namespaces> {
         let find = |place: &Place| {

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
-use super::plan::{Base, NewFs, Op, sys_flags};
+use super::plan::{Base, NewFs, Op};
 use super::report::{self, Kind};
 use super::{caps, sys};
 
@@ -49,6 +49,8 @@ struct Held {
     sys: Option<Fd>,
     dev: Option<Fd>,
     null: Option<Fd>,
+    /// A clone of `null` that covers nothing yet.
+    cover: Option<Fd>,
     empty: Option<Fd>,
     files: Option<Fd>,
 }
@@ -121,7 +123,6 @@ impl<'a> Child<'a> {
             Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
             Op::Mask { base, path } => self.mask(*base, path),
-            Op::Clocks { offsets } => self.clocks(offsets),
             Op::Loopback => sys::loopback_up(),
             Op::Pivot => self.pivot(),
             Op::Hostname { name } => nix::unistd::sethostname(lossless(name)),
@@ -151,7 +152,7 @@ impl<'a> Child<'a> {
 
     // ------------------------------------------------------------ places
 
-    fn base(&self, base: Base) -> Result<BorrowedFd<'_>> {
+    fn base(&self, base: Base) -> Result<BorrowedFd<'a>> {
         let held = match base {
             Base::Root => return self.root(),
             Base::Proc => &self.held.proc,
@@ -165,7 +166,7 @@ impl<'a> Child<'a> {
         self.root.ok_or(Errno::EBADF)
     }
 
-    fn dev(&self) -> Result<BorrowedFd<'_>> {
+    fn dev(&self) -> Result<BorrowedFd<'a>> {
         self.base(Base::Dev)
     }
 
@@ -213,15 +214,6 @@ impl<'a> Child<'a> {
         }
     }
 
-    /// Opens what may be missing.
-    fn open_if_exists(&self, base: Base, path: &CStr) -> Result<Option<Fd>> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match nix::fcntl::openat(self.base(base)?, path, flags, Mode::empty()) {
-            Err(Errno::ENOENT) => Ok(None),
-            other => other.map(|file| Some(sys::leave(file))),
-        }
-    }
-
     // ------------------------------------------------------------ mounts
 
     /// Attaches over `/`: the one directory that is there on every host. Absolute paths still start at the
@@ -229,20 +221,33 @@ impl<'a> Child<'a> {
     fn attach_root(&self, attributes: u64) -> Result<()> {
         let private = libc::MS_PRIVATE;
         kernel::mount_setattr(self.root()?, attributes, private, true)?;
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let slash = sys::leave(nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())?);
-        kernel::move_mount(self.root()?, slash.as_fd())
+        kernel::move_mount_to(self.root()?, AT_FDCWD, c"/")
     }
 
     fn mount(&self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<Fd> {
-        let target = if resolve {
-            self.resolve(target, OFlag::O_DIRECTORY)?
-        } else {
-            self.directory(base, target, make)?
-        };
         let mount = new_mount(new)?;
-        kernel::move_mount(mount.as_fd(), target.as_fd())?;
+        if resolve {
+            kernel::move_mount(mount, self.resolve(target, OFlag::O_DIRECTORY)?)?;
+        } else {
+            self.attach(mount, base, target, make)?;
+        }
         Ok(mount)
+    }
+
+    /// Attaches at a directory whose last name is not followed, making it where asked. A link, or a file, is `EINVAL`.
+    fn attach(&self, mount: Fd, base: Base, path: &CStr, make: bool) -> Result<()> {
+        let at = self.base(base)?;
+        if make && base == Base::Dev {
+            // Our own file system, where nothing is yet; what is asked for twice is there the second time.
+            ignore(nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755)), Errno::EEXIST)?;
+        }
+        match kernel::move_mount_to(mount, at, path) {
+            Err(Errno::ENOENT) if make => {
+                nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
+                kernel::move_mount_to(mount, at, path)
+            }
+            other => other,
+        }
     }
 
     fn bind_host(&self, source: &CStr, base: Base, target: &CStr, attributes: u64) -> Result<Fd> {
@@ -253,8 +258,7 @@ impl<'a> Child<'a> {
         };
         let clone = sys::leave(clone);
         kernel::mount_setattr(clone.as_fd(), attributes, libc::MS_PRIVATE, true)?;
-        let target = self.directory(base, target, true)?;
-        kernel::move_mount(clone.as_fd(), target.as_fd())?;
+        self.attach(clone, base, target, true)?;
         Ok(clone)
     }
 
@@ -289,12 +293,6 @@ impl<'a> Child<'a> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let sysctls = sys::leave(nix::fcntl::openat(self.base(Base::Proc)?, c"sys", flags, Mode::empty())?);
         write_once(sysctls, path, value)
-    }
-
-    /// time_namespaces(7): the offsets can be set until somebody is in the namespace, which the command will be first.
-    fn clocks(&self, offsets: &CStr) -> Result<()> {
-        sys::unshare(sys_flags::NEWTIME.bits())?;
-        write_once(self.base(Base::Proc)?, c"self/timens_offsets", offsets)
     }
 
     /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).
@@ -341,26 +339,43 @@ impl<'a> Child<'a> {
         kernel::move_mount_to(clone.as_fd(), base, path)
     }
 
-    /// The null device is the host's, checked: one inside could have been swapped for a link.
+    /// The null device is the host's, checked: one inside could have been swapped for a link. Which of the two covers fits is found
+    /// by trying: a file covers no directory and the other way round. By name: as in `read_only`.
     fn mask(&mut self, base: Base, path: &CStr) -> Result<()> {
-        let Some(target) = self.open_if_exists(base, path)? else { return Ok(()) };
-        if fstat(target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
-            let null = self.held.null.ok_or(Errno::EBADF)?;
-            let clone = sys::leave(kernel::open_tree_clone(null.as_fd(), c"", false)?);
-            return kernel::move_mount(clone.as_fd(), target.as_fd());
+        let at = self.base(base)?;
+        let null = match self.held.cover.take() {
+            Some(cover) => cover,
+            None => sys::leave(kernel::open_tree_clone(self.held.null.ok_or(Errno::EBADF)?, c"", false)?),
+        };
+        match kernel::move_mount_to(null, at, path) {
+            Ok(()) => Ok(()),
+            Err(Errno::ENOENT) => {
+                // Nothing to hide: the cover is for the next one.
+                self.held.cover = Some(null);
+                Ok(())
+            }
+            // do_move_mount (fs/namespace.c): a file on a directory.
+            Err(Errno::EINVAL | Errno::ENOTDIR) => {
+                self.held.cover = Some(null);
+                let empty = self.empty()?;
+                kernel::move_mount_to(empty, self.base(base)?, path)
+            }
+            Err(errno) => Err(errno),
         }
+    }
+
+    /// Returns a mount of an empty directory: one file system for all, because taking many down is slow.
+    fn empty(&mut self) -> Result<Fd> {
         if let Some(empty) = self.held.empty {
-            let clone = sys::leave(kernel::open_tree_clone(empty.as_fd(), c"", false)?);
-            return kernel::move_mount(clone.as_fd(), target.as_fd());
+            return kernel::open_tree_clone(empty, c"", false).map(sys::leave);
         }
         let context = sys::leave(kernel::fsopen(c"tmpfs")?);
         kernel::fsconfig_string(context.as_fd(), c"nr_inodes", c"1")?;
         kernel::fsconfig_create(context.as_fd())?;
         let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         let mount = sys::leave(kernel::fsmount(context.as_fd(), attributes)?);
-        kernel::move_mount(mount.as_fd(), target.as_fd())?;
         self.held.empty = Some(mount);
-        Ok(())
+        Ok(mount)
     }
 
     fn pivot(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 //! *child* code like [`child`](super::child).
 
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
@@ -86,10 +86,13 @@ fn take(terminal: BorrowedFd<'_>) -> Result<()> {
 
 /// A directory behind `/proc/self/fd` could be the host's, as long as one of ours is open (CVE-2024-21626).
 fn change_dir(path: &CStr) -> Result<()> {
+    if path == c"/" {
+        return nix::unistd::chdir(path);
+    }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let directory = nix::fcntl::openat2(AT_FDCWD, path, how)?;
-    nix::unistd::fchdir(&directory)?;
+    let directory = sys::leave(nix::fcntl::openat2(AT_FDCWD, path, how)?);
+    nix::unistd::fchdir(directory)?;
     let mut name = [0; 4096];
     // getcwd(2): a directory outside the root starts with "(unreachable)".
     match (sys::current_dir(&mut name), name[0]) {
@@ -126,19 +129,17 @@ fn execute(command: &Command) -> Errno {
 /// Refuses `/proc/self/exe` and scripts that name it as their interpreter: until `execve` that link is the
 /// host's own program, and running it inside would hand it to the box (CVE-2019-5736).
 fn refuse_own_program(path: &CStr) -> Result<()> {
-    drop(open_no_magic(path, OFlag::O_PATH)?);
     let mut name = [0; LINE];
-    let mut script = read_interpreter(path, &mut name);
+    let mut script = read_interpreter(path, &mut name)?;
     // As deep as the kernel goes with interpreters of interpreters.
     for _ in 0..5 {
         let Some(interpreter) = script else { return Ok(()) };
-        match open_no_magic(interpreter, OFlag::O_PATH) {
+        let mut next = [0; LINE];
+        match read_interpreter(interpreter, &mut next) {
             Err(Errno::ELOOP) => return Err(Errno::ELOOP),
             Err(_) => return Ok(()),
             Ok(_) => {}
         }
-        let mut next = [0; LINE];
-        read_interpreter(interpreter, &mut next);
         name = next;
         script = terminated(&name);
     }
@@ -148,22 +149,28 @@ fn refuse_own_program(path: &CStr) -> Result<()> {
 /// What the kernel reads of a script (BINPRM_BUF_SIZE), and a NUL.
 const LINE: usize = 257;
 
-/// Reads the interpreter of a script into `name`; `None` for what is no script or cannot be read.
-fn read_interpreter<'a>(path: &CStr, name: &'a mut [u8; LINE]) -> Option<&'a CStr> {
+/// Reads the interpreter of a script into `name`; `None` for what is no script, or may be executed and not read.
+fn read_interpreter<'a>(path: &CStr, name: &'a mut [u8; LINE]) -> Result<Option<&'a CStr>> {
     let mut head = [0; LINE];
-    let file = open_no_magic(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).ok()?;
-    let read = nix::unistd::read(&file, &mut head[..LINE - 1]).ok()?;
-    let line = head[..read].strip_prefix(b"#!")?.trim_ascii_start();
+    let file = match open_no_magic(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
+        Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => return Err(errno),
+        Err(_) => return open_no_magic(path, OFlag::O_PATH).map(|_| None),
+        Ok(file) => file,
+    };
+    let Ok(read) = nix::unistd::read(file, &mut head[..LINE - 1]) else { return Ok(None) };
+    let Some(line) = head[..read].strip_prefix(b"#!") else { return Ok(None) };
+    let line = line.trim_ascii_start();
     let length = line.iter().position(|byte| b" \t\n\0".contains(byte)).unwrap_or(line.len());
     name[..length].copy_from_slice(&line[..length]);
-    terminated(name)
+    Ok(terminated(name))
 }
 
 fn terminated(name: &[u8; LINE]) -> Option<&CStr> {
     CStr::from_bytes_until_nul(name).ok().filter(|name| !name.is_empty())
 }
 
-fn open_no_magic(path: &CStr, flags: OFlag) -> Result<OwnedFd> {
+/// What is opened here goes with `execve`.
+fn open_no_magic(path: &CStr, flags: OFlag) -> Result<BorrowedFd<'static>> {
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    nix::fcntl::openat2(AT_FDCWD, path, how)
+    nix::fcntl::openat2(AT_FDCWD, path, how).map(sys::leave)
 }

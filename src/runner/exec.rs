@@ -47,6 +47,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let channel = Channel::new()?;
     match sys::clone3(0).context(|| "clone3()")? {
         Cloned::Child => {
+            facts.arguments.replace(c"exec");
             let report = channel.into_child();
             let bounding = if own_userns { u64::MAX } else { facts.bounding };
             let mut terminal = None;

@@ -30,6 +30,8 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// Namespaces that exist and are joined before the clone.
     pub joins: Vec<Joined>,
+    /// Offsets of the box's own clocks, as `timens_offsets` takes them.
+    pub clocks: Option<String>,
     /// `CLONE_NEW*`.
     #[serde(serialize_with = "flag_names")]
     pub namespaces: CloneFlags,
@@ -82,6 +84,7 @@ impl Plan {
             read_only: spec.read_only,
             sources,
             joins: joins(spec),
+            clocks: clocks(&spec.namespaces.time),
             namespaces: namespaces(spec),
             userns: spec.userns.clone(),
             security: spec.security.clone(),
@@ -139,6 +142,17 @@ fn joins(spec: &Spec) -> Vec<Joined> {
         Join::Path(_) => 2,
     });
     joins
+}
+
+fn clocks(time: &Time) -> Option<String> {
+    let Time::Private { monotonic_ns, boottime_ns } = time else { return None };
+    Some(format!("monotonic {}\nboottime {}\n", seconds(*monotonic_ns), seconds(*boottime_ns)))
+}
+
+/// Seconds and nanoseconds as `timens_offsets` takes them: the second number is never negative.
+fn seconds(ns: i64) -> String {
+    const SECOND: i64 = 1_000_000_000;
+    format!("{} {}", ns.div_euclid(SECOND), ns.rem_euclid(SECOND))
 }
 
 /// Flags that the libraries lack.

@@ -58,7 +58,7 @@ impl Running {
 /// Field 22 of proc_pid_stat(5); the second is a name in parentheses that may hold anything. A zombie has ended.
 fn start_time(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
-    let text = small_file::read_proc(&path)?;
+    let text = small_file::read_record(&path)?;
     let mut fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
     let state = fields.next().unwrap_or("Z");
     let time = fields.nth(18).and_then(|field| field.parse().ok());
@@ -69,5 +69,5 @@ fn start_time(pid: i32) -> Result<u64> {
 }
 
 fn boot_id() -> Result<String> {
-    small_file::read_proc("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+    small_file::read_record("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }

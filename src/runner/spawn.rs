@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
 use super::child::Child;
-use super::plan::{Command, Op, Plan, Source};
+use super::plan::{Command, Op, Plan, Source, sys_flags};
 use super::report::{Channel, Kind, Listener, Reports};
 use super::running::Running;
 use super::spec::{IdMap, Join, Ulimit, Userns};
@@ -48,8 +48,12 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
+    if let Some(offsets) = &plan.clocks {
+        shift_clocks(offsets)?;
+    }
     match sys::clone3(if scout { 0 } else { namespaces }).map_err(|errno| cannot_clone(plan, errno))? {
         Cloned::Child => {
+            facts.arguments.replace(c"init");
             let report = channel.into_child();
             if scout {
                 join::go_through(&doors, namespaces, report.as_fd());
@@ -82,6 +86,19 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             })
         }
     }
+}
+
+/// Lets children of this process have clocks of their own. That is for the caller to do: the offsets are written to a file of a
+/// process, and the files of a child in its own user namespace belong to nobody there (time_namespaces(7)).
+fn shift_clocks(offsets: &str) -> Result<()> {
+    let path = "/proc/self/timens_offsets";
+    sys::unshare(sys_flags::NEWTIME.bits()).context(|| "unshare(CLONE_NEWTIME)")?;
+    fs::write(path, offsets).context(|| format!("write({path}, {offsets:?})")).map_err(|error| {
+        match error.errno() {
+            Some(Errno::ERANGE) => error.hint("a clock may not be set before 0 or centuries ahead"),
+            _ => error,
+        }
+    })
 }
 
 /// A new user namespace is refused in a chroot (`EPERM`), by a limit (`ENOSPC`) and by kernels without them (`EINVAL`): those are
@@ -252,7 +269,7 @@ fn notes(reports: &Reports, step_name: &dyn Fn(u32) -> String) -> Vec<String> {
 fn explain(error: Error, errno: Errno) -> Error {
     match errno {
         Errno::EROFS => error.hint("run it writable once, or make the directory in the tree"),
-        Errno::ENOTDIR | Errno::ELOOP => {
+        Errno::EINVAL | Errno::ENOTDIR | Errno::ELOOP => {
             error.hint("make it a directory in the tree: links are not followed")
         }
         _ => error,
@@ -294,17 +311,23 @@ pub(super) struct Facts {
     pub(super) bounding: u64,
     /// Signals that are ignored, by bit number signal-1.
     pub(super) ignored: u64,
+    /// Where the arguments are.
+    pub(super) arguments: sys::Arguments,
 }
 
 impl Facts {
     pub(super) fn read() -> Result<Self> {
         let path = "/proc/self/status";
-        let status = small_file::read_proc(path)?;
+        let status = small_file::read_record(path)?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             u64::from_str_radix(line.trim(), 16).ok()
         };
-        Ok(Self { bounding: field("CapBnd:").unwrap_or(u64::MAX), ignored: field("SigIgn:").unwrap_or(0) })
+        Ok(Self {
+            bounding: field("CapBnd:").unwrap_or(u64::MAX),
+            ignored: field("SigIgn:").unwrap_or(0),
+            arguments: sys::Arguments::find(),
+        })
     }
 }
 

@@ -33,6 +33,31 @@ fn pid(raw: libc::c_long) -> libc::pid_t {
     libc::pid_t::try_from(raw).expect("the kernel returns process ids as int")
 }
 
+// ---------------------------------------------------------------- this program
+
+/// Does what Rust's runtime would have done before `main` and a program cannot do without.
+///
+/// Descriptors 0 to 2 that are closed become `/dev/null`: the next file opened would be taken for one of them. A broken pipe is an
+/// error of `write` and no signal. The heap grows in larger steps than the C library's.
+pub fn begin() {
+    let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the three structs outlive the call.
+    let polled = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
+    for file in standard.iter().filter(|file| polled > 0 && file.revents & libc::POLLNVAL != 0) {
+        // SAFETY: the path is a C string. The lowest free number is this one, as the numbers below were seen to.
+        let opened = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        assert_eq!(opened, file.fd, "a standard descriptor is closed and cannot be replaced");
+    }
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    #[cfg(target_env = "gnu")]
+    {
+        const MEBIBYTE: c_int = 1 << 20;
+        // SAFETY: changes a number that malloc reads; no other thread is there yet.
+        unsafe { libc::mallopt(libc::M_TOP_PAD, MEBIBYTE) };
+    }
+}
+
 // ---------------------------------------------------------------- processes
 
 /// struct clone_args (linux/sched.h), with `set_tid` of Linux 5.5 and `cgroup` of 5.7.
@@ -194,6 +219,39 @@ pub(super) fn shell_status(status: c_int) -> u8 {
 pub(super) fn prctl(option: c_int, value: c_ulong) -> Result<()> {
     // SAFETY: the options used here take integers, no pointers.
     check(unsafe { libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0) }).map(drop)
+}
+
+/// Where the arguments of this process lie in its memory, as `ps` shows them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arguments {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Arguments {
+    /// Finds them: the kernel puts all arguments behind the first, each with its NUL (execve(2), proc_pid_cmdline(5)).
+    pub(super) fn find() -> Self {
+        unsafe extern "C" {
+            static program_invocation_name: *mut c_char;
+        }
+        // SAFETY: the C library set it before `main`, and nobody changes it.
+        let start = unsafe { program_invocation_name }.cast();
+        let length = std::env::args_os().map(|text| text.len() + 1).sum();
+        Self { start, length }
+    }
+
+    /// *child*: replaces them by `name`, so that nobody inside reads how the box was started.
+    pub(super) fn replace(self, name: &CStr) {
+        let name = name.to_bytes();
+        if self.start.is_null() || self.length <= name.len() {
+            return;
+        }
+        // SAFETY: the child's own copy of the strings that it was started with: writable, of this length, and read by nobody
+        // between here and `execve`.
+        let text = unsafe { std::slice::from_raw_parts_mut(self.start, self.length) };
+        text.fill(0);
+        text[..name.len()].copy_from_slice(name);
+    }
 }
 
 /// *child*: joins the namespace behind a descriptor, or those of a process behind a handle.

@@ -4,7 +4,7 @@
 //! machine. What a kernel does not have is skipped.
 
 /// Shown as empty.
-pub(super) const MASKED: [&str; 15] = [
+pub(super) const MASKED: [&str; 14] = [
     // Firmware tables, batteries and their thresholds.
     "/proc/acpi",
     "/proc/asound",
@@ -25,7 +25,6 @@ pub(super) const MASKED: [&str; 15] = [
     "/sys/fs/selinux",
     // Power readings, from which secrets of other processes were told (PLATYPUS).
     "/sys/devices/virtual/powercap",
-    "/sys/kernel/debug",
 ];
 
 /// Shown, and not written.

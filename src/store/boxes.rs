@@ -117,7 +117,7 @@ impl Store {
         }
         .context(intent)?;
         // The record says what the draft stands on: the sweep keeps that while the draft's lock is held.
-        record.write(&draft.slot, Durability::Lazy).context(intent)?;
+        record.write_first(&draft.slot).context(intent)?;
         let tree = if record.form == Form::Full {
             Tree::full(&draft.slot)
         } else {

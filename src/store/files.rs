@@ -39,6 +39,13 @@ pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Re
     if durability == Durability::Synced { sync_parent(path) } else { Ok(()) }
 }
 
+/// Writes a file that is not there yet, in a place that nobody else looks at yet.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    let mut file = file.context(|| format!("open({path:?}, O_EXCL)"))?;
+    file.write_all(content).context(|| format!("write({path:?})"))
+}
+
 /// Makes the entries of the directory that holds `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().expect("paths below a store have a parent");

@@ -1,10 +1,8 @@
 //! The name of an object on disk: short, random, never reused.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 /// Crockford's base32 in lower case: no `i`, `l`, `o`, `u`, so that ids survive being read aloud.
@@ -23,8 +21,9 @@ impl ObjectId {
     /// Returns a new random id.
     pub fn random() -> Result<Self> {
         let mut bits = [0_u8; Self::LENGTH];
-        let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bits));
-        read.context(|| "read(\"/dev/urandom\")")?;
+        getrandom::fill(&mut bits).map_err(|error| {
+            Error::new(ErrorKind::Io, format!("getrandom({} bytes): {error}", Self::LENGTH))
+        })?;
         Ok(Self(bits.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()))
     }
 

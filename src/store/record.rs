@@ -90,11 +90,21 @@ impl Record {
 
     /// Replaces the record of the object in `slot` in one step.
     pub(crate) fn write(&self, slot: &Path, durability: Durability) -> Result<()> {
+        let path = Self::path(slot);
+        files::replace(&path, &self.text(), durability).context(|| format!("write record {path:?}"))
+    }
+
+    /// Writes the first record of a draft: one that is half written is of a draft that nobody has locked any more.
+    pub(crate) fn write_first(&self, slot: &Path) -> Result<()> {
+        let path = Self::path(slot);
+        files::write_new(&path, &self.text()).context(|| format!("write record {path:?}"))
+    }
+
+    fn text(&self) -> Vec<u8> {
         let mut text =
             serde_json::to_vec_pretty(self).expect("a record has no map with keys that are not text");
         text.push(b'\n');
-        let path = Self::path(slot);
-        files::replace(&path, &text, durability).context(|| format!("write record {path:?}"))
+        text
     }
 }
 

@@ -179,12 +179,6 @@ pub enum Op {
         #[serde(serialize_with = "text")]
         path: CString,
     },
-    /// Let the command have clocks of its own.
-    Clocks {
-        /// What is written to `timens_offsets`.
-        #[serde(serialize_with = "text")]
-        offsets: CString,
-    },
     /// Bring the loopback interface up.
     Loopback,
     /// Make the root filesystem `/` and let go of the host's.

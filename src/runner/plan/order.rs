@@ -10,7 +10,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
 use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
-use crate::runner::spec::{Namespace, Spec, Time, Userns};
+use crate::runner::spec::{Namespace, Spec, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
@@ -60,10 +60,6 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     if has_own_net(spec) {
         ops.push(Op::Loopback);
     }
-    if let Time::Private { monotonic_ns, boottime_ns } = spec.namespaces.time {
-        let offsets = format!("monotonic {}\nboottime {}\n", seconds(monotonic_ns), seconds(boottime_ns));
-        ops.push(Op::Clocks { offsets: fixed(&offsets) });
-    }
     ops.push(Op::Pivot);
     if spec.namespaces.uts == Namespace::Private {
         ops.push(Op::Hostname { name: c_string(spec.hostname.as_ref())? });
@@ -84,12 +80,6 @@ fn needs_caller(spec: &Spec) -> bool {
     matches!(spec.userns, Userns::Private { .. })
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
-}
-
-/// Seconds and nanoseconds as `timens_offsets` takes them: the second number is never negative.
-fn seconds(ns: i64) -> String {
-    const SECOND: i64 = 1_000_000_000;
-    format!("{} {}", ns.div_euclid(SECOND), ns.rem_euclid(SECOND))
 }
 
 fn proc_ops(spec: &Spec, ops: &mut Vec<Op>) {
@@ -144,7 +134,7 @@ fn dev_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<
         ops.push(Op::ShowDevice { source: sources.len(), target: c_string(target.as_os_str())? });
         sources.push(Source::Device { path: device.source.clone() });
     }
-    let mut pts = new_fs("devpts", &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")], no_exec);
+    let mut pts = new_fs("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], no_exec);
     // Group 5 is tty; a user namespace need not have it.
     pts.wishes.push((fixed("gid"), fixed("5")));
     ops.push(mount_fs(pts, (Base::Dev, "pts"), None));

@@ -82,13 +82,6 @@ impl fmt::Display for Op {
             Self::Sysctl { path, value } => write!(f, "set {} to {}", Shown(path), Shown(value)),
             Self::ReadOnly { base, path } => write!(f, "make {base}{} read-only", Shown(path)),
             Self::Mask { base, path } => write!(f, "mask {base}{}", Shown(path)),
-            Self::Clocks { offsets } => {
-                write!(
-                    f,
-                    "set the clocks of the command off by {}",
-                    offsets.to_string_lossy().trim().replace('\n', ", ")
-                )
-            }
             Self::Loopback => f.write_str("bring lo up"),
             Self::Pivot => f.write_str("pivot into the root filesystem and detach the host's"),
             Self::Hostname { name } => write!(f, "set the host name to {}", Shown(name)),
@@ -172,6 +165,9 @@ impl fmt::Display for Plan {
             writeln!(f, "open source {index}: {source}")?;
         }
         self.joins.iter().try_for_each(|joined| writeln!(f, "{joined}"))?;
+        if let Some(offsets) = &self.clocks {
+            writeln!(f, "set the clocks of the box off by {}", offsets.trim().replace('\n', ", "))?;
+        }
         writeln!(f, "clone3 {}", names(self.namespaces).join(" "))?;
         self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))?;
         let Command { user, cwd, candidates, args, .. } = &self.command;
