@@ -246,7 +246,10 @@ fn scan(directory: &Path, top: bool) {
             let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
             // What is masked is the null device.
             let open = OpenOptions::new().write(true).custom_flags(flags).open(&path);
-            if open.and_then(|file| file.metadata()).is_ok_and(|stat| stat.is_file() && stat.mode() & 0o222 != 0) {
+            if open
+                .and_then(|file| file.metadata())
+                .is_ok_and(|stat| stat.is_file() && stat.mode() & 0o222 != 0)
+            {
                 println!("{}", path.display());
             }
         }
