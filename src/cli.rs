@@ -222,9 +222,11 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     let entered = match (entered_before(), &running, command) {
         (Some(entered), ..) => entered,
         (_, _, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
-        (_, Some(running), _) => {
-            runner::join_userns(running).context(|| "join the user namespace of the box")?
-        }
+        (_, Some(running), _) => match runner::join_userns(running) {
+            // The box has ended since it was found: as if it had never run.
+            Err(error) if error.kind() == ErrorKind::NotFound => runner::enter_userns(),
+            joined => joined.context(|| "join the user namespace of the box"),
+        }?,
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };

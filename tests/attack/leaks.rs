@@ -9,7 +9,7 @@ const WATCH: &str = "
     processes() { for process in /proc/[0-9]*; do
         case \"$(cat $process/stat 2>/dev/null)\" in *') Z '*|*') X '*) ;; *) readlink $process/exe || true;; esac
         done | grep -E 'rootling|busybox|prober|pasta|slirp|fuse' || true; }
-    settle() { i=0; while test -n \"$(processes)\"; do sleep 0.02; i=$((i+1)); test $i -lt 250 || break; done; }
+    settle() { i=0; while test -n \"$(processes)\"; do sleep 0.02; i=$((i+1)); test $i -lt 100 || break; done; }
     state() { settle
         echo processes $(processes)
         echo mounts; cat /proc/self/mountinfo
@@ -107,5 +107,29 @@ fn a_runner_killed_at_any_moment_leaves_nothing_that_prune_does_not_remove() {
             wait; $R -q prune > /dev/null; compare joined",
         );
         assert_eq!(output, "killed: nothing is left\njoined: nothing is left\n");
+    }
+}
+
+/// The other tests of this file mean nothing if what is left is not seen.
+#[test]
+fn what_is_left_is_seen() {
+    for camp in camps() {
+        camp.store("auto");
+        let output = camp.watched(
+            "left() { state > after; diff before after | grep -c '^>' || true; }
+            left
+            unshare --net $MAPPED root/bin/busybox sleep 1000 & sleep 0.1; left; kill $!; wait $! || true
+            mkdir store/tmp/left; left; rmdir store/tmp/left
+            if test $U = 0; then
+                mount --bind root m 2>/dev/null || { mkdir m; mount --bind root m; }; left; umount m
+                mkdir /run/rootling/left; left; rmdir /run/rootling/left
+                for group in $GROUPS_OF_MINE; do mkdir $group/left; left; rmdir $group/left; done
+            fi; compare all",
+        );
+        let lines: Vec<&str> = output.lines().collect();
+        let [first, seen @ .., last] = lines.as_slice() else { panic!("{output}") };
+        assert_eq!((*first, *last), ("0", "all: nothing is left"));
+        assert!(seen.len() >= 2 && seen.iter().all(|count| *count != "0"), "{output}");
+        assert!(!camp.is_root() || seen.len() >= 5, "no cgroup was watched: {output}");
     }
 }
