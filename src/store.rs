@@ -143,17 +143,16 @@ impl Store {
     /// No store there is an error of kind `NotFound`; one of a version or with features unknown to this program is
     /// refused with kind `Unsupported`. Costs one small read.
     pub fn open(root: &Path) -> Result<Self> {
-        if !Format::exists(root) {
-            let message = format!("there is no store at {root:?}");
-            return Err(Error::new(ErrorKind::NotFound, message)
-                .hint(format!("make one: rootling init {}", root.display())));
-        }
+        let format = Format::read(root).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("there is no store at {root:?}"))
+                .hint(format!("make one: rootling init {}", root.display())),
+            _ => error,
+        })?;
         let root = root.canonicalize().context(|| format!("realpath({root:?})"))?;
         // Stores were made open to all once; the set-user-id programs of the trees are those of the host.
         if let Err(error) = private::close_to_others(&root) {
             log::warn!("other users can run what lies in the store: {error}");
         }
-        let format = Format::read(&root)?;
         Ok(Self { root, format, backends: Default::default() })
     }
 

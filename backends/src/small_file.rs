@@ -24,6 +24,23 @@ pub fn read(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// As [`read`], of a file on a disk: a read that returns less than asked for has reached its end.
+pub fn read_regular(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let mut bytes = vec![0; AT_ONCE];
+    let file = File::open(path).context(|| format!("open({path:?})"))?;
+    let length = (&file).read(&mut bytes).context(|| format!("read({path:?})"))?;
+    if length == bytes.len() {
+        return read(path, limit);
+    }
+    bytes.truncate(length);
+    if length as u64 > limit {
+        let message = format!("{path:?} has more than the {limit} bytes it may have");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(bytes)
+}
+
 /// Returns a file of /proc that is one record, as `status` and `stat` are: the kernel gives all of it to one read (seq_file.rst).
 ///
 /// A record of more than 8 KiB is an error of kind `Corrupt`; there is none among those read here.
@@ -50,8 +67,14 @@ mod tests {
         std::fs::write(file.path(), vec![7; 20_000]).unwrap();
         assert_eq!(read(file.path(), 20_000).unwrap(), vec![7; 20_000]);
         assert_eq!(read(file.path(), 19_999).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(read_regular(file.path(), 20_000).unwrap(), vec![7; 20_000]);
+        assert_eq!(read_regular(file.path(), 100).unwrap_err().kind(), ErrorKind::Corrupt);
+        std::fs::write(file.path(), "short").unwrap();
+        assert_eq!(read_regular(file.path(), 5).unwrap(), b"short");
+        assert_eq!(read_regular(file.path(), 4).unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(read("/nowhere", 1).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(read_record("/proc/self/status").unwrap().contains("nonvoluntary_ctxt_switches:"));
+        std::fs::write(file.path(), vec![7; 20_000]).unwrap();
         assert_eq!(read_record(file.path()).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

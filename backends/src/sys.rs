@@ -91,6 +91,15 @@ pub fn copy_file_range(
     Ok(usize::try_from(copied).expect("success is not negative"))
 }
 
+/// Fills `bytes`, 256 at the most, with random bits (getrandom(2)); waits only right after boot.
+pub fn random(bytes: &mut [u8]) -> Result<()> {
+    // SAFETY: the kernel writes at most `len` bytes into a buffer that outlives the call.
+    let filled = retry(|| {
+        check_long(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })
+    })?;
+    if usize::try_from(filled) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::EIO) }
+}
+
 /// Returns a clock's time: seconds and nanoseconds.
 pub fn clock(id: libc::clockid_t) -> Result<(i64, i64)> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -40,14 +40,14 @@ pub(super) struct Child<'a> {
     pub(super) size: Option<Winsize>,
     /// The command's end of the terminal.
     pub(super) terminal: Option<Fd>,
-    held: Held,
+    held: Held<'a>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Held<'a> {
     proc: Option<Fd>,
     sys: Option<Fd>,
-    dev: Option<Fd>,
+    dev: Option<BorrowedFd<'a>>,
     null: Option<Fd>,
     /// A clone of `null` that covers nothing yet.
     cover: Option<Fd>,
@@ -104,11 +104,14 @@ impl<'a> Child<'a> {
                 Ok(())
             }
             Op::Device { source, target, device } => self.device(source, target, *device),
-            Op::DevDirectory { path } => {
-                let made =
-                    nix::sys::stat::mkdirat(self.dev()?, path.as_c_str(), Mode::from_bits_truncate(0o755));
-                ignore(made, Errno::EEXIST)
+            Op::AttachDev { source } => {
+                let dev = self.source(*source)?;
+                self.attach(dev, Base::Root, c"dev", true)?;
+                self.held.dev = Some(dev);
+                self.held.null = Some(sys::leave(kernel::open_tree_clone(dev, c"null", false)?));
+                Ok(())
             }
+            Op::DevDirectory { path, mode } => self.dev_directory(path, Mode::from_bits_truncate(*mode)),
             Op::ShowDevice { source, target } => {
                 let device = self.source(*source)?;
                 self.show_in_dev(device, target)
@@ -235,7 +238,7 @@ impl<'a> Child<'a> {
     }
 
     /// Attaches at a directory whose last name is not followed, making it where asked. A link, or a file, is `EINVAL`.
-    fn attach(&self, mount: Fd, base: Base, path: &CStr, make: bool) -> Result<()> {
+    fn attach(&self, mount: BorrowedFd<'_>, base: Base, path: &CStr, make: bool) -> Result<()> {
         let at = self.base(base)?;
         if make && base == Base::Dev {
             // Our own file system, where nothing is yet; what is asked for twice is there the second time.
@@ -272,6 +275,16 @@ impl<'a> Child<'a> {
         self.show_in_dev(clone, target)?;
         if device == (1, 3) {
             self.held.null = Some(clone);
+        }
+        Ok(())
+    }
+
+    fn dev_directory(&self, path: &CStr, mode: Mode) -> Result<()> {
+        let dev = self.dev()?;
+        ignore(nix::sys::stat::mkdirat(dev, path, mode), Errno::EEXIST)?;
+        if mode.contains(Mode::S_ISVTX) {
+            // The umask took some of it.
+            nix::sys::stat::fchmodat(dev, path, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
         }
         Ok(())
     }

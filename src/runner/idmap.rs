@@ -35,8 +35,9 @@ pub struct IdBlock {
 impl IdBlock {
     /// Takes a free block. Costs two system calls as long as there are fewer boxes than blocks by far.
     pub fn take() -> Result<Self> {
-        // Neighbours start at different places, so that they seldom meet.
-        let start = std::process::id().wrapping_mul(2_654_435_761) % BLOCKS;
+        // They start at different places, so that they seldom meet.
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos());
+        let start = now % BLOCKS;
         for number in (start..BLOCKS).chain(0..start) {
             if let Some(lock) = try_lock(&Path::new(DIRECTORY).join(number.to_string()))? {
                 return Ok(Self { first: FIRST + number * COUNT, _lock: lock });

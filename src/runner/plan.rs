@@ -8,7 +8,7 @@ use nix::sched::CloneFlags;
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::spec::{Join, Namespace, Namespaces, Net, Security, Spec, Time, Userns};
+use super::spec::{Device, Join, Namespace, Namespaces, Net, Security, Spec, Time, Userns};
 use print::flag_names;
 
 mod command;
@@ -18,6 +18,7 @@ mod print;
 
 pub use command::{Command, DEFAULT_PATH};
 pub use op::{Base, NewFs, Op};
+pub(super) use order::{DEV_OPTIONS, DEVICES};
 
 /// Everything a box needs, ready for a child that may not allocate.
 #[derive(Debug, Serialize)]
@@ -58,6 +59,11 @@ pub enum Source {
     Device {
         /// The host's path; symbolic links are followed.
         path: PathBuf,
+    },
+    /// A whole `/dev` of nodes: the usual ones, and more.
+    Dev {
+        /// The further ones.
+        devices: Vec<Device>,
     },
 }
 

@@ -12,10 +12,10 @@ use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
 use super::child::Child;
-use super::plan::{Command, Op, Plan, Source, sys_flags};
+use super::plan::{Command, DEV_OPTIONS, Op, Plan, Source, sys_flags};
 use super::report::{Channel, Kind, Listener, Reports};
 use super::running::Running;
-use super::spec::{IdMap, Join, Ulimit, Userns};
+use super::spec::{IdMap, Ulimit, Userns};
 use super::sys::{self, Cloned};
 use super::user::User;
 use super::{command, device, init, join, tty};
@@ -38,8 +38,7 @@ pub struct Outcome {
 /// ran and that nothing is left: no process, mount, directory or namespace. If this process is killed, so is
 /// everything in the box.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
-    let mapped = mapped_tree(plan);
-    let root = if mapped { None } else { Some(plan.root.open(access(plan))?) };
+    let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
     let facts = Facts::read()?;
@@ -68,15 +67,16 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             fork_command(&plan.command, &report, terminal, facts.ignored)
         }
         Cloned::Parent { pid, pidfd } => {
-            drop((root, sources));
+            drop(root);
             let listener = channel.into_parent();
             let mut guest = Guest { pid, pidfd, ended: false };
             if scout {
                 guest = follow(guest, &listener, plan)?;
             }
             if plan.ops.first() == Some(&Op::Wait) {
-                prepare(&guest, plan, &listener)?;
+                prepare(&guest, plan, &sources, &listener)?;
             }
+            drop(sources);
             let step_name = |index: u32| step_name(plan, index);
             finish(&mut guest, &listener, &signals, &step_name, &plan.command, |process| {
                 // The command may have ended already; then there is nothing to tell about.
@@ -116,17 +116,7 @@ fn access(plan: &Plan) -> Access {
     if plan.read_only { Access::ReadOnly } else { Access::ReadWrite }
 }
 
-/// Is the tree made only once the box's user namespace is there?
-fn mapped_tree(plan: &Plan) -> bool {
-    let mut userns = &plan.userns;
-    while let Userns::Join(Join::Box(running)) = userns {
-        userns = &running.userns;
-    }
-    matches!(userns, Userns::Private { idmapped_tree: true, .. })
-}
-
 fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
-    let owner = plan.userns.outside(0, 0).filter(|_| mapped_tree(plan));
     let open = |source: &Source| match source {
         Source::Path { path } => {
             let file = nix::fcntl::openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
@@ -134,7 +124,8 @@ fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
             rootling_backends::sys::open_tree_clone(file.as_fd(), c"", true)
                 .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))
         }
-        Source::Device { path } => device::open(path, owner),
+        Source::Device { path } => device::open(path),
+        Source::Dev { devices } => device::make(devices, &DEV_OPTIONS),
     };
     plan.sources.iter().map(open).collect()
 }
@@ -160,23 +151,29 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
 }
 
 /// Does what only the caller can while the child waits, then lets it go on.
-fn prepare(guest: &Guest, plan: &Plan, listener: &Listener) -> Result<()> {
+fn prepare(guest: &Guest, plan: &Plan, sources: &[OwnedFd], listener: &Listener) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
     }
     for limit in &plan.security.ulimits {
         raise_limit(guest.pid, limit)?;
     }
-    let tree = if mapped_tree(plan) {
-        let path = format!("/proc/{}/ns/user", guest.pid);
-        let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
-        let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
-        share_pipes(&plan.userns, &plan.command.user)?;
-        Some(plan.root.open_mapped(access(plan), &MappedOwner { userns: userns.as_fd(), uid, gid })?)
-    } else {
-        None
-    };
+    let tree = if plan.userns.maps_tree() { Some(map_owners(guest, plan, sources)?) } else { None };
     listener.go(tree.as_ref().map(AsFd::as_fd))
+}
+
+/// Makes the tree, and what else was opened for the box, show the owners that the box's users know; returns the tree.
+fn map_owners(guest: &Guest, plan: &Plan, sources: &[OwnedFd]) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/ns/user", guest.pid);
+    let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
+    let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
+    share_pipes(&plan.userns, &plan.command.user)?;
+    for (source, mount) in plan.sources.iter().zip(sources) {
+        if let Source::Dev { devices } = source {
+            device::give(mount.as_fd(), userns.as_fd(), (uid, gid), devices)?;
+        }
+    }
+    plan.root.open_mapped(access(plan), &MappedOwner { userns: userns.as_fd(), uid, gid })
 }
 
 /// A hard limit that the child, root of nothing but its own namespace, could not raise. What is lowered is lowered last.

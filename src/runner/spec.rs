@@ -179,6 +179,15 @@ pub enum Userns {
 }
 
 impl Userns {
+    /// Is the tree shown through the maps, so that it can be mounted only once they are there?
+    pub(super) fn maps_tree(&self) -> bool {
+        match self {
+            Self::Private { idmapped_tree, .. } => *idmapped_tree,
+            Self::Join(Join::Box(running)) => running.userns.maps_tree(),
+            Self::Host | Self::Join(Join::Path(_)) => false,
+        }
+    }
+
     /// Returns what a user and a group inside are outside; `None` where there are no maps, or none for them.
     pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
         match self {

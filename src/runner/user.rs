@@ -163,10 +163,15 @@ fn read(root: &Dir, path: &str) -> Result<String> {
     if SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT) != SFlag::S_IFREG {
         return Err(Error::new(ErrorKind::InvalidInput, format!("/{path} of {root} is not a regular file")));
     }
-    // Room for all of it at once: two system calls instead of seven.
+    // Room for all of it and a byte: one call, unless it grows meanwhile.
     let expected = u64::try_from(stat.st_size).unwrap_or(0).min(LIMIT_BYTES);
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
-    file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).context(|| format!("read({root}, {path:?})"))?;
+    let mut bytes = vec![0; usize::try_from(expected).unwrap_or(0) + 1];
+    let read = (&file).read(&mut bytes).context(|| format!("read({root}, {path:?})"))?;
+    if read == bytes.len() {
+        file.take(LIMIT_BYTES).read_to_end(&mut bytes).context(|| format!("read({root}, {path:?})"))?;
+    } else {
+        bytes.truncate(read);
+    }
     if bytes.len() as u64 > LIMIT_BYTES {
         return Err(Error::new(ErrorKind::InvalidInput, format!("/{path} of {root} is larger than 1 MiB")));
     }

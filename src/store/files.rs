@@ -123,5 +123,5 @@ pub(crate) fn is_leftover(name: &str) -> bool {
 
 /// Reads a whole small file, at most `limit` bytes; a longer one is an error of kind `Corrupt`.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    small_file::read(path, limit)
+    small_file::read_regular(path, limit)
 }

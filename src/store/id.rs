@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::{Context, Error, ErrorKind, Result, sys};
 use serde::{Deserialize, Serialize};
 
 /// Crockford's base32 in lower case: no `i`, `l`, `o`, `u`, so that ids survive being read aloud.
@@ -21,9 +21,7 @@ impl ObjectId {
     /// Returns a new random id.
     pub fn random() -> Result<Self> {
         let mut bits = [0_u8; Self::LENGTH];
-        getrandom::fill(&mut bits).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("getrandom({} bytes): {error}", Self::LENGTH))
-        })?;
+        sys::random(&mut bits).context(|| format!("getrandom({} bytes)", Self::LENGTH))?;
         Ok(Self(bits.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()))
     }
 

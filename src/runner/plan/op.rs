@@ -94,6 +94,11 @@ pub enum Op {
         /// Remember its descriptor as this base.
         keep: Option<Base>,
     },
+    /// Attach the `/dev` that the caller made, on `dev`: not followed, made where it is missing.
+    AttachDev {
+        /// Which of [`Plan::sources`](super::Plan).
+        source: usize,
+    },
     /// Show a device of the host after checking that it is that device.
     Device {
         /// Name in the host's and the box's `/dev`.
@@ -110,6 +115,8 @@ pub enum Op {
         /// Path in `/dev`.
         #[serde(serialize_with = "text")]
         path: CString,
+        /// Its permission bits.
+        mode: u32,
     },
     /// Show a device that the caller opened.
     ShowDevice {

@@ -1,6 +1,6 @@
 //! The order of SEQUENCE.md: from what is wanted to steps.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
@@ -10,13 +10,17 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
 use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
+use crate::runner::device;
 use crate::runner::spec::{Namespace, Spec, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-/// The host's devices that every box gets.
-const DEVICES: [(&str, u32, u32); 6] =
+/// The devices that every box gets: name, major and minor number (kernel documentation, admin-guide/devices.txt).
+pub(in crate::runner) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Of the file system on `/dev`, with room for `/dev/shm`, which is a directory of it.
+pub(in crate::runner) const DEV_OPTIONS: [(&CStr, &CStr); 2] = [(c"mode", c"0755"), (c"size", c"64m")];
 
 const DEV_LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
@@ -115,25 +119,25 @@ fn sys_ops(spec: &Spec, ops: &mut Vec<Op>) {
 
 fn dev_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<()> {
     let no_exec = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
-    let options = [("mode", "0755"), ("size", "64k")];
-    // Devices are mounts of their own: a node made here is dead.
-    ops.push(mount("tmpfs", &options, NO_SUID_DEV_EXEC, (Base::Root, "dev"), Some(Base::Dev)));
-    ops.extend(DEVICES.map(|(name, major, minor)| Op::Device {
-        source: fixed(&format!("/dev/{name}")),
-        target: fixed(name),
-        device: (major, minor),
-    }));
-    ops.extend(DEV_LINKS.map(|(name, target)| Op::DevLink { name: fixed(name), target: fixed(target) }));
     for device in &spec.devices {
-        let target = below_dev(&device.target)?;
-        let mut parents: Vec<_> = target.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
-        parents.reverse();
-        for parent in parents {
-            ops.push(Op::DevDirectory { path: c_string(parent.as_os_str())? });
-        }
-        ops.push(Op::ShowDevice { source: sources.len(), target: c_string(target.as_os_str())? });
-        sources.push(Source::Device { path: device.source.clone() });
+        below_dev(&device.target)?;
     }
+    if spec.userns.maps_tree() {
+        ops.push(Op::AttachDev { source: sources.len() });
+        sources.push(Source::Dev { devices: spec.devices.clone() });
+    } else {
+        let options = DEV_OPTIONS.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let new = NewFs {
+            fs: fixed("tmpfs"),
+            options: options.to_vec(),
+            wishes: Vec::new(),
+            attributes: NO_SUID_DEV_EXEC,
+        };
+        // Devices are mounts of their own: a node made here is dead.
+        ops.push(mount_fs(new, (Base::Root, "dev"), Some(Base::Dev)));
+        hosts_devices(spec, ops, sources)?;
+    }
+    ops.extend(DEV_LINKS.map(|(name, target)| Op::DevLink { name: fixed(name), target: fixed(target) }));
     let mut pts = new_fs("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], no_exec);
     // Group 5 is tty; a user namespace need not have it.
     pts.wishes.push((fixed("gid"), fixed("5")));
@@ -148,6 +152,24 @@ fn dev_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<
         optional: spec.namespaces.ipc != Namespace::Private,
         keep: None,
     });
+    Ok(())
+}
+
+/// Shows devices of the host one by one.
+fn hosts_devices(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<()> {
+    ops.extend(DEVICES.map(|(name, major, minor)| Op::Device {
+        source: fixed(&format!("/dev/{name}")),
+        target: fixed(name),
+        device: (major, minor),
+    }));
+    for device in &spec.devices {
+        let target = below_dev(&device.target)?;
+        for parent in device::parents(target) {
+            ops.push(Op::DevDirectory { path: c_string(parent.as_os_str())?, mode: 0o755 });
+        }
+        ops.push(Op::ShowDevice { source: sources.len(), target: c_string(target.as_os_str())? });
+        sources.push(Source::Device { path: device.source.clone() });
+    }
     Ok(())
 }
 
@@ -201,8 +223,7 @@ fn user_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result
 }
 
 fn shm_ops(spec: &Spec, ops: &mut Vec<Op>) {
-    let options = [("mode", "1777"), ("size", "64m")];
-    let own = mount("tmpfs", &options, NO_SUID_DEV_EXEC, (Base::Dev, "shm"), None);
+    let own = Op::DevDirectory { path: fixed("shm"), mode: 0o1777 };
     ops.push(if spec.namespaces.ipc == Namespace::Host {
         // Whoever shares semaphores shares memory.
         either(bind_host("/dev/shm", (Base::Dev, "shm"), NO_SUID_DEV_EXEC, None), own)

@@ -66,7 +66,10 @@ impl fmt::Display for Op {
             Self::Device { source, target, .. } => {
                 write!(f, "show {} as /dev/{}", Shown(source), Shown(target))
             }
-            Self::DevDirectory { path } => write!(f, "make directory /dev/{}", Shown(path)),
+            Self::AttachDev { source } => write!(f, "attach source {source} on /dev"),
+            Self::DevDirectory { path, mode } => {
+                write!(f, "make directory /dev/{} mode {mode:o}", Shown(path))
+            }
             Self::ShowDevice { source, target } => {
                 write!(f, "show device {source} as /dev/{}", Shown(target))
             }
@@ -133,6 +136,10 @@ impl fmt::Display for Source {
         match self {
             Self::Path { path } => write!(f, "{path:?}"),
             Self::Device { path } => write!(f, "device {path:?}"),
+            Self::Dev { devices } => {
+                f.write_str("a new file system with the usual devices")?;
+                devices.iter().try_for_each(|device| write!(f, " and {:?}", device.target))
+            }
         }
     }
 }
