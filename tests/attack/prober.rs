@@ -21,7 +21,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["hunt", seconds, victim] => hunt(Duration::from_secs_f64(seconds.parse().expect("seconds")), victim),
+        ["hunt", victim] => hunt(victim),
         ["naive-exec", pid, command @ ..] => naive_exec(pid, command),
         ["exe"] => println!("{}", identity(Path::new("/proc/self/exe"))),
         ["swap", first, second, seconds] => {
@@ -73,13 +73,14 @@ fn identity(path: &Path) -> String {
 /// Looks at each process it can see, over and over: looks for a file `canary` through its descriptors and directories; if its
 /// program is the victim, attaches to it and takes hold of the program, to write it once it has ended.
 ///
-/// Nothing but the victim, a device and inode, is ever opened for writing.
-fn hunt(duration: Duration, victim: &str) {
-    let start = Instant::now();
+/// Nothing but the victim, a device and inode, is ever opened for writing. Ends when there is a file `/tmp/stop`.
+fn hunt(victim: &str) {
+    let (start, stop) = (Instant::now(), Path::new("/tmp/stop"));
+    drop(fs::remove_file(stop));
     let (mut seen, mut held, mut canary, mut traced) = (BTreeSet::new(), None, 0, 0);
     let (mut programs, mut written, mut why) = (0, 0, String::from("-"));
     println!("hunting");
-    while start.elapsed() < duration {
+    while start.elapsed() < Duration::from_secs(90) && !stop.exists() {
         for pid in pids() {
             seen.insert(pid);
             if let Some(program) = open_program(pid, victim) {
@@ -91,7 +92,7 @@ fn hunt(duration: Duration, victim: &str) {
         }
         if let Some(program) = &held {
             match overwrite(program) {
-                Ok(()) => written += 1,
+                Ok(()) => (written, held) = (written + 1, None),
                 Err(error) => why = name(&error),
             }
         }

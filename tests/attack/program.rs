@@ -7,20 +7,22 @@ use std::fs;
 use super::{Camp, camps};
 use crate::environment::skip;
 
-/// Starts `$@`, which hunts what comes into its box, and brings in processes by `visit` until the hunt is over.
+/// Starts `$@`, which hunts what comes into its box; brings in processes by `visit`, then ends the hunt by `stop`.
 const HUNT: &str = "
-    visits=0
-    over() { grep -q '^traced' out; }
-    hunt() { \"$@\" > out & until grep -q hunting out; do sleep 0.01; done; until over; do
-        if visit; then visits=$((visits+1)); fi; done; wait; cat out; echo visits $visits; }";
+    hunt() { visits=0; \"$@\" > out & until grep -q hunting out; do sleep 0.01; done
+        for i in $(seq 15); do if visit; then visits=$((visits+1)); fi; done; stop; wait; cat out; echo visits $visits; }
+    stop() { $R -q exec box -- touch /tmp/stop; }
+    visit() { $R -q exec box -- true; }";
 
 /// Brings careless processes into a careless box; the program is `victim`.
 const NAIVELY: &str = "
     hunter() { for p in /proc/[0-9]*; do
         case \"$(tr '\\0' ' ' < $p/cmdline 2>&1)\" in '/bin/prober hunt'*) echo ${p#/proc/};; esac; done; }
     cp prober victim; exec 9<.
-    visit() { ./victim naive-exec $(hunter) /bin/true; sleep 0.05; }
-    hunt naive /bin/prober hunt 2 $(stat -c %d:%i victim)";
+    visit() { cat prober > victim; ./victim naive-exec $(hunter) /bin/true; sleep 0.05
+        ! grep -q ^overwritten victim || touch beaten; }
+    stop() { touch root/tmp/stop; }
+    hunt naive /bin/prober hunt $(stat -c %d:%i victim)";
 
 fn digest(camp: &Camp) -> String {
     use sha2::{Digest, Sha256};
@@ -37,7 +39,7 @@ struct Hunted {
 }
 
 /// Fewer are no hunt.
-const VISITS: u32 = 3;
+const VISITS: u32 = 10;
 
 fn hunted(output: &str) -> Hunted {
     let words = |name: &str| {
@@ -59,8 +61,7 @@ fn hunted(output: &str) -> Hunted {
 fn show_that_it_works(camp: &Camp) {
     let naive = hunted(&camp.run(&format!("{HUNT}{NAIVELY}")));
     assert!(naive.overwritten > 0 && naive.canary && naive.traced, "void: {naive:?}");
-    assert_eq!(fs::read(camp.path("victim")).unwrap(), b"overwritten\n");
-    fs::remove_file(camp.path("victim")).unwrap();
+    assert!(camp.path("beaten").exists(), "void");
 }
 
 #[test]
@@ -74,8 +75,7 @@ fn cve_2019_5736_and_2016_9962_what_joins_a_box_is_not_written_looked_at_or_trac
             let output = camp.run(&format!(
                 "{HUNT}
                 exec 9<.
-                visit() {{ $R -q exec box -- true; }}
-                hunt $R -q exec {walls} box -- prober hunt 1 $(stat -c %d:%i rootling)"
+                hunt $R -q exec {walls} box -- prober hunt $(stat -c %d:%i rootling)"
             ));
             let hunted = hunted(&output);
             let nothing =
@@ -98,8 +98,7 @@ fn cve_2019_5736_a_sealed_program_is_not_written_even_with_every_capability() {
         camp.store("auto");
         let output = camp.run(&format!(
             "{HUNT}
-            visit() {{ $R -q exec box -- true; }}
-            hunt $R -q exec {walls} box -- prober hunt 1 $(stat -c %d:%i rootling)"
+            hunt $R -q exec {walls} box -- prober hunt $(stat -c %d:%i rootling)"
         ));
         let hunted = hunted(&output);
         assert!(hunted.programs > 0, "void: the program was never seen: {hunted:?}");
@@ -145,9 +144,10 @@ fn cve_2019_5736_an_interpreter_swapped_in_a_race_gains_nothing() {
             let output = camp.run(&format!(
                 "{HUNT}
                 won=0 refused=0
-                visit() {{ $R -q exec box -- /script > /dev/null 2>&1 && code=0 || code=$?
-                    case $code in 0) lost=1;; 126) refused=1;; *) won=1;; esac; }}
-                hunt                 $R -q exec {walls} box -- sh -c 'prober swap /true /other 4 > /dev/null & exec prober hunt 3 '$(stat -c %d:%i rootling)
+                visit() {{ for i in $(seq 20); do test $won$refused != 11 || break
+                    $R -q exec box -- /script > /dev/null 2>&1 && code=0 || code=$?
+                    case $code in 0) ;; 126) refused=1;; *) won=1;; esac; done; }}
+                hunt $R -q exec {walls} box -- sh -c 'prober swap /true /other 60 > /dev/null & exec prober hunt '$(stat -c %d:%i rootling)
                 echo won $won refused $refused"
             ));
             let hunted = hunted(&output);
