@@ -38,6 +38,11 @@ const TOOLS: [&str; 12] =
 const NAIVE: &str = "naive() { unshare $MAPPED --mount --pid --fork --propagation private sh -euc '
     mount -t proc proc $D/root/proc; exec chroot $D/root \"$@\"' naive \"$@\"; }";
 
+/// Starts `box` with the flags `$WALLS` and a shell script in it, and waits until that runs.
+const START: &str = "start() {
+    $R -q exec ${WALLS-} box -- sh -c \"echo up; $1\" > up & starter=$!
+    until grep -q up up; do sleep 0.01; kill -0 $starter; done; }";
+
 /// Returns a camp, or `None` after the reason was said.
 fn camp(ids: Ids) -> Option<Camp> {
     let camp = Camp(guest(ids)?);
@@ -117,7 +122,7 @@ impl Camp {
         let mapped = if self.is_root() { "" } else { "--map-root-user" };
         // Numbers of processes outside are none of processes inside.
         let root = format!("cd $D; echo 5000 > /proc/sys/kernel/ns_last_pid; export MAPPED={mapped}\n{root}");
-        self.0.contained(&root, &format!("cd $D; {NAIVE}\n{script}"))
+        self.0.contained(&root, &format!("cd $D; {NAIVE}\n{START}\n{script}"))
     }
 
     /// Nobody has written outside.

@@ -212,6 +212,7 @@ pub(super) fn fork_command(
     terminal: Option<BorrowedFd<'_>>,
     ignored: u64,
 ) -> ! {
+    init::take_in_orphans();
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
         Ok(process) => init::look_after(process),

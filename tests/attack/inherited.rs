@@ -4,7 +4,7 @@ use super::{Camp, camps};
 
 /// `$@` as the command of a new box, and as one that joins a box.
 const BOTH: &str = "
-    $R -q exec box -- sleep 100 & until $R -q exec box -- true; do sleep 0.05; done
+    start 'sleep 100'
     both() { $R -q run base -- \"$@\"; $R -q exec box -- \"$@\"; }";
 
 #[test]

@@ -6,14 +6,14 @@ use super::{Camp, camps};
 
 /// `state` prints what there is; `settle` waits until all that a killed runner started has ended, as the kernel does at once.
 const WATCH: &str = "
-    processes() { for process in /proc/[0-9]*; do
-        case \"$(cat $process/stat 2>/dev/null)\" in *') Z '*|*') X '*) ;; *) readlink $process/exe || true;; esac
-        done | grep -E 'rootling|busybox|prober|pasta|slirp|fuse' || true; }
+    alive() { for process in /proc/[0-9]*; do
+        case \"$(cat $process/stat 2>/dev/null)\" in ''|*') Z '*|*') X '*) ;; *) echo $process;; esac; done; }
+    processes() { for process in $(alive); do readlink $process/exe || true; done | grep -E 'rootling|busybox|prober|pasta|slirp|fuse' || true; }
     settle() { i=0; while test -n \"$(processes)\"; do sleep 0.02; i=$((i+1)); test $i -lt 100 || break; done; }
     state() { settle
         echo processes $(processes)
         echo mounts; cat /proc/self/mountinfo
-        echo namespaces; readlink /proc/[0-9]*/ns/* 2>/dev/null | sort -u
+        echo namespaces; for process in $(alive); do readlink $process/ns/* 2>/dev/null || true; done | sort -u
         echo cgroups; find ${GROUPS_OF_MINE:-/nowhere} -mindepth 1 -type d 2>/dev/null
         echo links; ls /sys/class/net /run/netns 2>/dev/null || true
         echo run; find /run/rootling -mindepth 1 -not -path '*/ids*' 2>/dev/null || true
@@ -56,7 +56,7 @@ fn runs_that_succeed_leave_nothing() {
         let output = camp.watched(
             "for i in $(seq 10); do $R -q run base -- true; $R -q exec box -- sh -c 'exit 3' || test $? = 3
                 $R -q run --net none base -- true; $R -q exec -t box -- true < /dev/null; done; compare all
-            $R -q exec box -- sh -c 'sleep 1000 & exec sleep 1.5' & until $R -q exec box -- true; do sleep 0.02; done
+            start 'sleep 1000 & exec sleep 1.5'
             for i in $(seq 10); do $R -q exec box -- sh -c '(sleep 1000 &)' || true; done; wait; compare joined",
         );
         assert_eq!(output, "all: nothing is left\njoined: nothing is left\n");
@@ -101,7 +101,7 @@ fn a_runner_killed_at_any_moment_leaves_nothing_that_prune_does_not_remove() {
             for moment in $(moments 0.007); do
                 $R -q exec box -- sleep 1000 & sleep $moment; kill -9 $! || true; wait $! || true; done
             settle; $R -q prune > /dev/null; compare killed
-            $R -q exec box -- sleep 3 & first=$!; until $R -q exec box -- true; do sleep 0.02; done
+            start 'sleep 3'
             for moment in $(moments 0.007); do
                 $R -q exec box -- sleep 1000 & sleep $moment; kill -9 $! || true; wait $! || true; done
             wait; $R -q prune > /dev/null; compare joined",
@@ -131,5 +131,36 @@ fn what_is_left_is_seen() {
         assert_eq!((*first, *last), ("0", "all: nothing is left"));
         assert!(seen.len() >= 2 && seen.iter().all(|count| *count != "0"), "{output}");
         assert!(!camp.is_root() || seen.len() >= 5, "no cgroup was watched: {output}");
+    }
+}
+
+/// No pid namespace ends with such a box, and the ids that its processes have are lent to others afterwards.
+#[test]
+fn without_a_pid_namespace_of_its_own_a_box_ends_whole() {
+    const LEAVE: &str = "sh -c 'sleep 1000 & (sleep 1000 & (sleep 1000 &) &) ; exit 3'";
+    for camp in camps() {
+        camp.store("auto");
+        std::fs::write(camp.path("root/dev/null"), "").unwrap();
+        let naive = camp.run(&format!(
+            "{WATCH}\nunshare $MAPPED --mount chroot root {LEAVE} || true
+            for i in $(seq 50); do test $(processes | wc -l) != 3 || break; sleep 0.02; done; processes | wc -l"
+        ));
+        assert_eq!(naive, "3\n", "void: {:?}", camp.0.ids);
+        let output = camp.watched(&format!(
+            "$R -q run --pid host base -- {LEAVE} || test $? = 3; compare ended
+            $R -q run --pid host base -- sh -c 'sleep 1000 & (sleep 1000 &); sleep 1000' & runner=$!
+            until test $(processes | grep -c busybox) -ge 3; do sleep 0.01; done
+            kill -9 $runner; wait $runner || true; settle; $R -q prune > /dev/null; compare killed
+            WALLS='--pid host' start 'while test ! -e /tmp/end; do sleep 0.02; done'
+            $R -q exec box -- {LEAVE} || test $? = 3; processes | grep -c busybox
+            $R -q exec box -- sleep 1000 & joined=$!; until test $(processes | grep -c busybox) -ge 3; do sleep 0.01; done
+            kill -9 $joined; wait $joined || true
+            $R -q exec box -- touch /tmp/end; wait; compare joined"
+        ));
+        let lines: Vec<&str> = output.lines().collect();
+        let [ended, killed, left, joined] = lines.as_slice() else { panic!("{output}") };
+        assert_eq!((*ended, *killed), ("ended: nothing is left", "killed: nothing is left"));
+        assert!(["1", "2"].contains(left), "{output}");
+        assert_eq!(*joined, "joined: nothing is left");
     }
 }
