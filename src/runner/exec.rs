@@ -17,7 +17,7 @@ use super::child::{become_root, die_with_parent, no_new_privileges, open_termina
 use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
-use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command, share_pipes};
+use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command, refuse_directories, share_pipes};
 use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, tty};
@@ -38,6 +38,7 @@ const STEPS: [&str; 7] = [
 pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let command = Command::build(process, &target.security)?;
     let handle = target.open()?;
+    refuse_directories()?;
     share_pipes(&target.userns, &process.user)?;
     let namespaces = foreign_namespaces(target.pid)?;
     let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
@@ -38,6 +38,7 @@ pub struct Outcome {
 /// ran and that nothing is left: no process, mount, directory or namespace. If this process is killed, so is
 /// everything in the box.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    refuse_directories()?;
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
@@ -188,6 +189,19 @@ fn raise_limit(pid: libc::pid_t, limit: &Ulimit) -> Result<()> {
         let error = error.context(format!("raise a limit from {now} to {hard}"));
         error.hint("that takes CAP_SYS_RESOURCE: ask for no more than the hard limit that `ulimit -H` shows")
     })
+}
+
+/// Refuses to pass on a directory: from it a path leads to all of the host, as with any that is left open (CVE-2024-21626).
+pub(super) fn refuse_directories() -> Result<()> {
+    for (file, name) in sys::standard_files().into_iter().zip(["input", "output", "error"]) {
+        // A closed descriptor is none.
+        if fstat(file).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+            let message =
+                format!("standard {name} is a directory, from which the box could reach all others");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("redirect it, as with </dev/null"));
+        }
+    }
+    Ok(())
 }
 
 /// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.

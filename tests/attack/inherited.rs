@@ -95,3 +95,25 @@ fn cve_2022_24769_27649_29162_no_capability_is_inheritable() {
         assert_eq!(output, "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n".repeat(6));
     }
 }
+
+/// What is not passed on by accident is passed on by name: a directory as standard input, a closed one as whatever is opened next.
+#[test]
+fn cve_2024_21626_a_standard_stream_is_no_directory() {
+    for camp in camps() {
+        let naive = camp.run("naive /bin/sh -c 'cd /proc/self/fd/0; cat canary' < .");
+        assert_eq!(naive, "intact\n", "void");
+        camp.store("auto");
+        let output = camp.run(&format!(
+            "{BOTH}
+            for verb in 'run base' 'exec box'; do
+                $R -q $verb -- cat /proc/self/fd/0/canary < . 2> error && echo 0 || echo $?; head -1 error
+                $R -q $verb -- cat /proc/self/fd/2/canary 2< . && echo 0 || echo $?
+                $R -q $verb -- sh -c 'readlink /proc/self/fd/0; readlink /proc/self/fd/2' <&- 2>&-
+            done"
+        ));
+        let once =
+            "125\nrootling: standard input is a directory, from which the box could reach all others\n125\n";
+        let nulls = "/dev/null\n/dev/null\n";
+        assert_eq!(output, format!("{once}{nulls}").repeat(2));
+    }
+}
