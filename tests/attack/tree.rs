@@ -191,3 +191,21 @@ fn cve_2024_9676_an_account_file_that_is_a_pipe_a_device_or_endless_is_refused_a
         }
     }
 }
+
+/// The same, done by the box while it runs, to whoever joins it.
+#[test]
+fn cve_2024_9676_accounts_that_a_box_replaces_do_not_hold_up_who_joins_it() {
+    for camp in camps() {
+        camp.store("auto");
+        let output = camp.run(
+            "start 'rm /etc/passwd /etc/group; busybox mkfifo /etc/passwd; ln -s /dev/zero /etc/group; echo ready; exec sleep 100'
+            until grep -q ready up; do sleep 0.01; done
+            timeout 1 cat /proc/$(for p in /proc/[0-9]*; do
+                case $(tr '\\0' ' ' < $p/cmdline) in 'sleep 100 ') echo ${p#/proc/};; esac; done)/root/etc/passwd || echo void $?
+            for user in me root 0:audio 5:6; do
+                timeout 10 $R -q exec -u $user box -- id -u 2> error && code=0 || code=$?; echo $code
+            done",
+        );
+        assert_eq!(output, "void 124\n125\n125\n125\n125\n");
+    }
+}
