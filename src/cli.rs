@@ -22,6 +22,7 @@ mod enter;
 mod fsck;
 mod import;
 mod init;
+mod limits;
 mod ls;
 mod mount;
 mod prune;
@@ -29,6 +30,7 @@ mod rm;
 mod run;
 mod show;
 mod start;
+mod stats;
 mod surroundings;
 mod unshare;
 mod users;
@@ -152,6 +154,8 @@ enum Command {
     Umount(mount::UmountArguments),
     /// Run a command as root of your own user namespace, where your trees are
     Unshare(unshare::Arguments),
+    /// Show what running boxes use
+    Stats(stats::Arguments),
     /// Check the store
     Fsck(fsck::Arguments),
     /// Remove what nothing needs any more
@@ -219,7 +223,13 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     };
     let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
     let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
-    let entered = match (entered_before(), &running, command) {
+    let before = entered_before();
+    let joins_cgroup = running.as_ref().is_some_and(|running| running.cgroup.is_some());
+    if before.is_none() && !runner::is_root() && (joins_cgroup || command.limits_box()) {
+        // Now, because the user's bus takes us for somebody else in a user namespace.
+        runner::cgroup::delegate().context(|| "limits need a cgroup of your own")?;
+    }
+    let entered = match (before, &running, command) {
         (Some(entered), ..) => entered,
         (_, _, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
         (_, Some(running), _) => match runner::join_userns(running) {
@@ -275,15 +285,26 @@ impl Command {
         matches!(self, Self::Run(_) | Self::Enter(_) | Self::Exec(_))
     }
 
+    /// What is settled when the box starts that this command may start.
+    fn walls(&self) -> Option<&walls::Walls> {
+        match self {
+            Self::Run(arguments) => Some(&arguments.walls),
+            Self::Enter(arguments) => Some(&arguments.walls),
+            Self::Exec(arguments) => Some(&arguments.walls),
+            _ => None,
+        }
+    }
+
     /// Is the box asked for one with the caller's users?
     fn shares_users(&self) -> bool {
-        let walls = match self {
-            Self::Run(arguments) => &arguments.walls,
-            Self::Enter(arguments) => &arguments.walls,
-            Self::Exec(arguments) => &arguments.walls,
-            _ => return false,
-        };
-        walls.userns == walls::Users::Host
+        self.walls().is_some_and(|walls| walls.userns == walls::Users::Host)
+    }
+
+    /// Is a box asked for that needs a cgroup?
+    fn limits_box(&self) -> bool {
+        // What is wrong with the limits is said when the box starts.
+        let limits = self.walls().and_then(|walls| walls.limits.limits().ok());
+        limits.is_some_and(|limits| limits.need_cgroup())
     }
 }
 
@@ -305,6 +326,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),
         Command::Unshare(arguments) => return unshare::run(context, &arguments),
+        Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Fsck(arguments) => return fsck::run(context, &arguments),
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),

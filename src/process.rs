@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
+use crate::runner::cgroup::Limits;
 use crate::runner::{
     self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Net, Process, Security, Spec, Tmpfs, Tty, Userns,
 };
@@ -37,6 +38,8 @@ pub struct Request {
     pub userns: Userns,
     /// What the box may not do.
     pub security: Security,
+    /// What the box may use at most.
+    pub limits: Limits,
     /// Devices of the host shown inside.
     pub devices: Vec<Device>,
     /// Kernel parameters.
@@ -115,6 +118,7 @@ impl Request {
             namespaces: self.namespaces.clone(),
             userns: self.userns.clone(),
             security: self.security.clone(),
+            limits: self.limits.clone(),
             devices: self.devices.clone(),
             sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),
@@ -122,6 +126,14 @@ impl Request {
             files,
         })
     }
+}
+
+/// Are all programs of the tree for i386, with a C library that makes sockets through `socketcall`?
+///
+/// The loader of the other C library of that architecture, and of 64-bit programs, have other names.
+pub fn makes_i386_sockets(root: &Dir) -> bool {
+    let there = |path: &str| root.open_in_root(path, nix::fcntl::OFlag::O_PATH).is_ok();
+    cfg!(target_arch = "x86_64") && there("/lib/ld-linux.so.2") && !there("/lib64/ld-linux-x86-64.so.2")
 }
 
 fn hosts(hostname: &str) -> String {

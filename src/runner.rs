@@ -15,6 +15,8 @@
 //! | `userns` | root of one's own user namespace, for users who are not root |
 //! | `report` | what the child tells the parent |
 //! | `caps` | which capabilities stay |
+//! | [`cgroup`] | limits, and what was used |
+//! | `landlock` | files outside the box stay shut, whatever leads there |
 //! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
 //! | `join` | namespaces that exist already |
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |
@@ -25,6 +27,7 @@
 #![doc = include_str!("runner/SEQUENCE.md")]
 
 mod caps;
+pub mod cgroup;
 mod child;
 mod command;
 mod device;
@@ -32,10 +35,12 @@ mod exec;
 mod idmap;
 mod init;
 mod join;
+mod landlock;
 mod plan;
 mod report;
 mod running;
 mod seal;
+mod seccomp;
 mod spawn;
 mod spec;
 mod sys;
@@ -45,11 +50,13 @@ mod userns;
 mod walls;
 
 pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
+pub use cgroup::{Cgroup, Limits};
 pub use exec::exec;
 pub use idmap::IdBlock;
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};
 pub use running::Running;
 pub use seal::{is_sealed, seal};
+pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
 pub use spawn::{Outcome, run};
 pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,

@@ -148,7 +148,7 @@ impl Store {
                 .hint(format!("make one: rootling init {}", root.display())),
             _ => error,
         })?;
-        let root = root.canonicalize().context(|| format!("realpath({root:?})"))?;
+        let root = std::path::absolute(root).context(|| format!("getcwd(), for {root:?}"))?;
         // Stores were made open to all once; the set-user-id programs of the trees are those of the host.
         if let Err(error) = private::close_to_others(&root) {
             log::warn!("other users can run what lies in the store: {error}");
@@ -171,6 +171,11 @@ impl Store {
     /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns the store's directory without symbolic links, to compare it with paths of the machine.
+    pub(crate) fn real_root(&self) -> Result<PathBuf> {
+        self.root.canonicalize().context(|| format!("realpath({:?})", self.root))
     }
 
     /// Returns the format file as read.

@@ -11,6 +11,8 @@
 //! | `kernel` | knobs, devices, mounts, processes of the machine |
 //! | `tree` | the making of a box, by a hostile tree |
 //! | `identity` | who one is inside, and what one leaves outside |
+//! | `seccomp` | the filter of system calls; `calls` is its machine code and numbers |
+//! | `cgroup` | cgroups and what hangs on them |
 //! | `leaks` | what boxes leave behind |
 
 use std::fs;
@@ -21,11 +23,16 @@ use std::process::Command;
 use crate::environment::{Ran, ran};
 use crate::guest::{Guest, Ids, guest};
 
+#[cfg(target_arch = "x86_64")]
+mod calls;
+mod cgroup;
 mod identity;
 mod inherited;
 mod kernel;
 mod leaks;
 mod program;
+#[cfg(target_arch = "x86_64")]
+mod seccomp;
 mod tree;
 
 /// A user with a store, in which `base` is a tree of busybox and the prober, and `box` a box of it. Outside: a canary.

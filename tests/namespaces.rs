@@ -16,7 +16,7 @@ fn environment() -> Option<Environment> {
 
 impl Environment {
     /// Runs a script in a fork of `base` with flags.
-    fn inside(&self, flags: &[&str], script: &str) -> Ran {
+    pub(crate) fn inside(&self, flags: &[&str], script: &str) -> Ran {
         self.run([&["-q", "run"], flags, &["base", "--", "sh", "-c", script]].concat())
     }
 
@@ -35,7 +35,7 @@ impl Environment {
         let links: Vec<&str> = links.lines().collect();
         assert_eq!(links.len(), KINDS.len(), "{links:?}");
         let differs = |kind: &str, link: &str| {
-            fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().as_os_str() != link
+            fs::read_link(format!("/proc/self/ns/{kind}")).expect("every kind is there").as_os_str() != link
         };
         KINDS
             .into_iter()
@@ -46,7 +46,7 @@ impl Environment {
     }
 
     /// Makes a box `dev` in which something runs.
-    fn start_dev(&self, flags: &[&str]) -> Sleeper {
+    pub(crate) fn start_dev(&self, flags: &[&str]) -> Sleeper {
         self.ok(["create", "base", "dev"]);
         let script = "mkdir /ready; exec sleep 1000";
         let mut command = self.command();
@@ -61,7 +61,7 @@ impl Environment {
 }
 
 /// A box that ends with its test.
-struct Sleeper(Child);
+pub(crate) struct Sleeper(Child);
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
@@ -287,5 +287,32 @@ fn pipes_can_be_opened_again_by_whoever_runs_inside() {
     for user in ["root", "me"] {
         let ran = environment.inside(&["-u", user], "echo out > /dev/stdout; echo err > /dev/stderr");
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str(), ran.code), ("out\n", "err\n", 0), "{user}");
+    }
+}
+
+#[test]
+fn what_leads_outside_is_shut_by_landlock_where_no_other_wall_is_left() {
+    let Some(environment) = environment() else { return };
+    let canary = environment.path("canary");
+    fs::write(&canary, "of the host\n").unwrap();
+    // With the host's processes and users, and a capability too many, /proc leads to the host's root.
+    let flags = ["--pid", "host", "--userns", "host", "--cap-add", "sys_ptrace"];
+    let pid = std::process::id();
+    let script = format!("cat /proc/{pid}/root{}", canary.display());
+    let open = environment.inside(&[&flags[..], &["--security-opt", "landlock=off"]].concat(), &script);
+    assert_eq!(open.stdout, "of the host\n", "the control is void: {}", open.stderr);
+    let shut = environment.inside(&[&flags[..], &["--security-opt", "landlock=on"]].concat(), &script);
+    assert_ne!(shut.code, 0);
+    assert_eq!(shut.stdout, "");
+}
+
+#[test]
+fn landlock_is_not_noticed_by_those_inside() {
+    let Some(environment) = environment() else { return };
+    let script = "mkdir /a /b; echo x > /a/f; mv /a/f /b/g; ln /b/g /a/h; cat /a/h; echo out > /dev/stdout; : > /dev/null
+        (sleep 9 & kill $!; wait $!; echo $?); cat /proc/1/status | grep -c Pid:; echo y > /dev/shm/y && cat /dev/shm/y";
+    for landlock in ["on", "off"] {
+        let output = environment.inside_ok(&["--security-opt", &format!("landlock={landlock}")], script);
+        assert_eq!(output, "x\nout\n143\n3\ny\n", "{landlock}");
     }
 }

@@ -77,6 +77,43 @@ fn a_second_command_joins_the_box_that_runs() {
     }
 }
 
+/// The guest has no login session, so that nobody hands them a cgroup; `limits` has those who get one.
+#[test]
+fn a_user_without_a_cgroup_is_told_why_limits_cannot_be_kept() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null");
+    let refused = guest.script("unset XDG_RUNTIME_DIR; $R -q run --memory 64m base -- touch /ran");
+    assert_eq!(refused.code, 125, "{}{}", refused.stdout, refused.stderr);
+    let said = |text: &str| refused.stderr.contains(text);
+    assert!(
+        said("--memory needs a cgroup") || said("limits need a cgroup of your own"),
+        "{}",
+        refused.stderr
+    );
+    assert!(said("hint: run it as root") || said("hint: log in through systemd"), "{}", refused.stderr);
+    // What needs no cgroup needs no rights.
+    let score = guest.ok("$R -q run --oom-score-adj 900 base -- cat /proc/self/oom_score_adj");
+    assert_eq!(score, "900\n");
+}
+
+#[test]
+fn a_users_stats_are_summed_up_without_a_cgroup() {
+    for ids in [Ids::Range, Ids::None] {
+        let Some(guest) = guest(ids) else { return };
+        let stdout = guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
+            $R -q create base dev > /dev/null
+            $R -q exec dev -- sh -c 'touch /tmp/up; while [ ! -e /tmp/seen ]; do sleep 0.01; done' &
+            until $R diff dev | grep -q /tmp/up; do sleep 0.01; done
+            $R --format json stats dev; $R stats; $R -q exec dev -- touch /tmp/seen; wait");
+        let (json, table) = stdout.split_once("NAME").unwrap();
+        let rows: serde_json::Value = serde_json::from_str(json).unwrap();
+        // The first process, the shell, and perhaps its sleep.
+        assert!(rows[0]["pids"].as_u64().is_some_and(|pids| (2..=3).contains(&pids)), "{ids:?}: {rows}");
+        assert_eq!((&rows[0]["name"], &rows[0]["cgroup"]), (&"dev".into(), &false.into()), "{rows}");
+        assert!(table.contains("\ndev"), "{table}");
+    }
+}
+
 #[test]
 fn what_only_root_can_do_is_refused_with_what_to_do_instead() {
     let Some(guest) = guest(Ids::Range) else { return };

@@ -58,6 +58,7 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
         hostname: "inside".into(),
         namespaces: Namespaces::PRIVATE,
         userns: Userns::Host,
+        limits: rootling::runner::cgroup::Limits::default(),
         security: Security::default(),
         devices: vec![],
         sysctls: vec![],
@@ -83,7 +84,7 @@ fn process(command: &[&str]) -> Process {
     }
 }
 
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join("examples/box");
     assert!(path.exists(), "{path:?} is missing: run `cargo build --example box`");

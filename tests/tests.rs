@@ -7,6 +7,9 @@
 //! | `attack` | what was tried to get out of boxes, each beside the same without the wall |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
+//! | `limited` | limits as a person asks for them |
+//! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -27,6 +30,11 @@ mod layer;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod limited;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod machine;
 mod namespaces;
 #[cfg(test)]
 mod readme;

@@ -11,7 +11,7 @@
 //! | overlay option `userxattr` | 5.11 | OverlayFS in a user namespace | fuse-overlayfs ([`Mount::FuseOverlay`]) |
 //! | overlay option `lowerdir+` | 6.8 | up to 500 layers | `lowerdir` in one 255-byte string: [`Overlay::SHORT_LIMIT`] layers |
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -188,7 +188,7 @@ impl Overlay {
     fn open(&self) -> Result<OwnedFd> {
         let lowers = self.lowers.iter().map(|path| open_layer(path)).collect::<Result<Vec<_>>>()?;
         let upper = self.upper.as_ref().map(Upper::open).transpose()?;
-        self.assemble(&lowers, upper.as_ref(), create)
+        self.assemble(self.shown().as_deref().unwrap_or(c"rootling"), &lowers, upper.as_ref(), create)
     }
 
     /// The mount acts with the rights of whoever makes it: as the mapped owner, or what it writes would have none.
@@ -199,7 +199,8 @@ impl Overlay {
             .map(|path| open_lower(path).and_then(|mount| owner.map(mount, path)))
             .collect();
         let upper = self.upper.as_ref().map(|upper| upper.open_mapped(owner)).transpose()?;
-        self.assemble(&lowers?, upper.as_ref(), |context| {
+        // Named for those who look at the mount table from inside: the host's paths are not theirs to know.
+        self.assemble(c"rootling", &lowers?, upper.as_ref(), |context| {
             sys::with_fs_ids(owner.uid, owner.gid, || create(context)).context(|| "capset(effective)")?
         })
     }
@@ -207,6 +208,7 @@ impl Overlay {
     /// Makes the mount of open layers; `create` is the moment that decides with whose rights it acts.
     fn assemble(
         &self,
+        source: &CStr,
         lowers: &[OwnedFd],
         upper: Option<&OpenUpper>,
         create: impl FnOnce(&OwnedFd) -> Result<()>,
@@ -221,7 +223,14 @@ impl Overlay {
                 _ => error,
             }
         })?;
-        self.configure(&context, lowers, upper).and_then(|()| create(&context)).map_err(|error| {
+        let set_source = || {
+            sys::fsconfig_string(context.as_fd(), c"source", source)
+                .context(|| format!("fsconfig(overlay, \"source\", {source:?})"))
+        };
+        set_source()
+            .and_then(|()| self.configure(&context, lowers, upper))
+            .and_then(|()| create(&context))
+            .map_err(|error| {
             // The kernel's own words, from the context's log, belong into the message.
             let log = sys::fs_context_log(context.as_fd());
             if log.is_empty() { error } else { error.context(format!("overlay: {log}")) }
@@ -230,14 +239,13 @@ impl Overlay {
     }
 
     fn configure(&self, context: &OwnedFd, lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> Result<()> {
-        let set = |key: &std::ffi::CStr, value: &std::ffi::CStr| {
+        let set = |key: &CStr, value: &CStr| {
             sys::fsconfig_string(context.as_fd(), key, value)
                 .context(|| format!("fsconfig(overlay, {key:?}, {value:?})"))
         };
-        let flag = |key: &std::ffi::CStr| {
+        let flag = |key: &CStr| {
             sys::fsconfig_flag(context.as_fd(), key).context(|| format!("fsconfig(overlay, {key:?})"))
         };
-        set(c"source", self.shown().as_deref().unwrap_or(c"rootling"))?;
         // Explicit, because the kernel's defaults are a build option and these three make an upper directory
         // unreadable without the mount that wrote it (kernel documentation, filesystems/overlayfs.rst).
         if self.userxattr {

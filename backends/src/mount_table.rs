@@ -16,6 +16,10 @@ pub struct Mounted {
     pub place: PathBuf,
     /// What the file system was made of, in its own words: field 10 or 11.
     pub source: PathBuf,
+    /// The kind of file system: the first field after the dash.
+    pub kind: String,
+    /// The options of the file system itself, separated by commas: the last field.
+    pub options: String,
 }
 
 /// Returns all mounts, oldest first.
@@ -31,14 +35,23 @@ pub fn below(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// `36 35 98:0 /root /place rw,noatime master:1 - ext3 /dev/root rw`: any number of fields before the dash.
-fn parse(table: &[u8]) -> Vec<Mounted> {
+///
+/// Lines that do not look like it are left out.
+pub fn parse(table: &[u8]) -> Vec<Mounted> {
     let lines = table.split(|byte| *byte == b'\n');
     lines
         .filter_map(|line| {
             let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
             let dash = fields.iter().position(|field| *field == b"-")?;
             let field = |index: usize| fields.get(index).map(|field| unescape(field));
-            Some(Mounted { root: field(3)?, place: field(4)?, source: field(dash + 2)? })
+            let text = |index: usize| fields.get(index).map(|f| String::from_utf8_lossy(f).into_owned());
+            Some(Mounted {
+                root: field(3)?,
+                place: field(4)?,
+                source: field(dash + 2)?,
+                kind: text(dash + 1)?,
+                options: text(dash + 3).unwrap_or_default(),
+            })
         })
         .collect()
 }
@@ -72,7 +85,13 @@ mod tests {
     #[test]
     fn lines_with_blanks_and_optional_fields_are_read() {
         let table = b"36 35 98:0 /a /mnt/b\\040c rw shared:1 master:2 - overlay /up\\134per rw\nrubbish\n";
-        let mounted = Mounted { root: "/a".into(), place: "/mnt/b c".into(), source: "/up\\per".into() };
+        let mounted = Mounted {
+            root: "/a".into(),
+            place: "/mnt/b c".into(),
+            source: "/up\\per".into(),
+            kind: "overlay".into(),
+            options: "rw".into(),
+        };
         assert_eq!(parse(table), [mounted]);
         assert_eq!(unescape(b"/plain\\9"), PathBuf::from("/plain\\9"));
     }

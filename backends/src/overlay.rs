@@ -304,15 +304,23 @@ fn is_transient_mark(name: &OsStr) -> bool {
 
 /// An upper directory's root is the mount's root: it must look like the parent's from the start.
 fn copy_root_attributes(source: &Dir, target: &Dir) -> Result<()> {
-    let stat = source.stat_self()?;
-    target.set_owner(".", stat.st_uid, stat.st_gid)?;
+    let (stat, new) = (source.stat_self()?, target.stat_self()?);
+    // What is right already is left alone: most roots are root's, mode 0755.
+    let mut right = new.st_mode == stat.st_mode;
+    if (stat.st_uid, stat.st_gid) != (new.st_uid, new.st_gid) {
+        target.set_owner(".", stat.st_uid, stat.st_gid)?;
+        right = false;
+    }
     for (name, value) in source.xattrs(".")? {
         if !is_overlay_mark(&name) {
             target.set_xattr(".", &name, &value)?;
+            right = false;
         }
     }
-    // After the owner, which clears bits; before nothing: an access ACL was set above and the mode agrees with it.
-    target.set_mode_following_symlinks(".", stat.st_mode & 0o7777)?;
+    if !right {
+        // After the owner, which clears bits; before nothing: an access ACL was set above and the mode agrees with it.
+        target.set_mode_following_symlinks(".", stat.st_mode & 0o7777)?;
+    }
     target.set_times(".", Times::of(&stat))
 }
 

@@ -87,10 +87,12 @@ impl Reaper {
     }
 
     fn run(self, slot: &OsStr) -> Result<Reaped> {
+        if self.untouched(Path::new(slot)) {
+            return Ok(Reaped { entries: self.entries.into_inner(), ..Reaped::default() });
+        }
         match self.root.stat_if_exists(slot)?.map(|stat| EntryType::of_mode(stat.st_mode)) {
             None => return Ok(Reaped::default()),
             Some(EntryType::Directory) => {
-                self.untouched(Path::new(slot));
                 walk::for_each(vec![Task::Directory(slot.into())], |task, more| self.step(task, more))?;
                 self.directories()?;
                 self.remove(&self.root, slot, true)?;
@@ -106,7 +108,8 @@ impl Reaper {
 
     /// Removes what an overlay leaves that nobody wrote to: an empty upper directory, and in the scratch directory OverlayFS's own, with the
     /// mark of a volatile mount. Most slots are of throw-away forks, and have just that: one call for each instead of ten.
-    fn untouched(&self, slot: &Path) {
+    /// True if nothing is left.
+    fn untouched(&self, slot: &Path) -> bool {
         let gone = |removed: Result<()>| {
             self.entries.fetch_add(u64::from(removed.is_ok()), Ordering::Relaxed);
             removed.is_ok()
@@ -118,7 +121,7 @@ impl Reaper {
         // Best effort: what is not as expected is found by the walk that follows.
         let _marked = gone(self.root.unlink(volatile.join("dirty"))) && rmdir(&volatile) && rmdir(&incompat);
         let _scratch = rmdir(&inner) && rmdir(&work);
-        rmdir(&slot.join(crate::FS));
+        rmdir(&slot.join(crate::FS)) && rmdir(slot)
     }
 
     fn step(&self, task: Task, more: &mut Vec<Task>) -> Result<usize> {

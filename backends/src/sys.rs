@@ -93,9 +93,10 @@ pub fn copy_file_range(
 
 /// Fills `bytes`, 256 at the most, with random bits (getrandom(2)); waits only right after boot.
 pub fn random(bytes: &mut [u8]) -> Result<()> {
-    // SAFETY: the kernel writes at most `len` bytes into a buffer that outlives the call.
     let filled = retry(|| {
-        check_long(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })
+        let (buffer, length) = (bytes.as_mut_ptr(), bytes.len());
+        // SAFETY: the kernel writes at most `length` bytes into a buffer that outlives the call.
+        check_long(unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, 0) })
     })?;
     if usize::try_from(filled) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::EIO) }
 }

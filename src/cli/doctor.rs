@@ -56,6 +56,7 @@ pub(super) fn run(context: &Context, _: &Arguments) -> Result<i32> {
         finding("overlay by fuse-overlayfs", false, &abilities.fuse_overlay),
     ];
     findings.push(ids(&context.entered));
+    findings.push(limits());
     findings.extend(host_findings(&context.entered));
     let report = Report {
         store: path,
@@ -135,6 +136,15 @@ fn host_findings(entered: &Entered) -> Vec<Finding> {
 fn kernel_at_least(release: &str, wanted: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
+}
+
+/// What boxes can be limited in.
+fn limits() -> Finding {
+    let ability = runner::cgroup::ability();
+    let fix = ability.as_ref().err().and_then(|error| error.first_hint().map(str::to_owned));
+    let works = ability.is_ok();
+    let reason = ability.unwrap_or_else(|error| error.to_string());
+    Finding { what: "limits for boxes", works, required: false, reason: Some(reason), fix }
 }
 
 /// Whose ids exist in the trees that this user makes.

@@ -48,12 +48,12 @@ pub(super) struct ExecArguments {
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings };
+    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
     run_in_box(context, &arguments.name, flags, arguments.command)
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings };
+    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
     run_in_box(context, &arguments.name, flags, arguments.command)
 }
 
@@ -129,7 +129,7 @@ enum Claim {
     /// Nobody: we do, as long as this file is open.
     Ours(File),
     /// Somebody else does.
-    Runs(Running),
+    Runs(Box<Running>),
 }
 
 /// Finds out who runs the box. The note is flocked by the process that does.
@@ -149,7 +149,7 @@ fn claim(note: &Path) -> Result<Claim> {
         if let Ok(running) = serde_json::from_slice::<Running>(&text)
             && running.is_alive()
         {
-            return Ok(Claim::Runs(running));
+            return Ok(Claim::Runs(Box::new(running)));
         }
         // It is just starting, or just ending.
         if start.elapsed() > Duration::from_secs(10) {

@@ -51,6 +51,17 @@ impl Output {
         write_out(bytes);
     }
 
+    /// Does somebody watch a table that could be drawn anew?
+    pub(crate) fn is_watched(self) -> bool {
+        self.format == Format::Table && !self.quiet && io::stdout().is_terminal()
+    }
+
+    /// Clears the terminal and prints a table.
+    pub(crate) fn redraw(self, table: &str) {
+        // ECMA-48: cursor to the upper left corner, then erase to the end (console_codes(4)).
+        write_out(format!("\x1b[H\x1b[J{table}").as_bytes());
+    }
+
     /// Says something to the person, unless asked to be quiet.
     pub(crate) fn say(self, text: impl AsRef<str>) {
         if !self.quiet {

@@ -51,6 +51,10 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
         return Err(Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
             .hint("choose another name"));
     }
+    // Nothing is forked for flags that are wrong.
+    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: false };
+    let label = label(&reference, node.as_ref());
+    let wanted = start::request(context, &store, flags, arguments.command, &label)?;
     workers_take_no_signals(&store);
     let progress = context.output.progress(format!("forking {reference}"));
     let base = node.as_ref().map_or(Base::Host, Base::Node);
@@ -58,9 +62,6 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     drop(progress);
     let fork = fork?;
     context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings };
-    let label = label(&reference, node.as_ref());
-    let wanted = start::request(context, &store, flags, arguments.command, &label)?;
     let mount = fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?;
     let Some(code) = start::start(context, &wanted, flags, mount, &fork.open_parent(&store)?, |_| {})? else {
         return Ok(0);

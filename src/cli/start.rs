@@ -9,7 +9,7 @@ use super::surroundings::Surroundings;
 use super::users::{self, Chosen};
 use super::walls::Walls;
 use crate::process::{self, Request};
-use crate::runner::{self, Entered, Outcome, Plan, Process, Running, Spec, User, Userns};
+use crate::runner::{self, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
 use crate::store::Store;
 
 /// The flags that these commands share.
@@ -17,6 +17,8 @@ use crate::store::Store;
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
+    /// May further commands join?
+    pub(super) joinable: bool,
 }
 
 /// What was asked for, with the ids lent for it.
@@ -40,7 +42,8 @@ pub(super) fn request(
         command: command(context, flags, args, label)?,
         namespaces: walls.namespaces(store)?,
         userns: chosen.userns.clone(),
-        security: walls.security()?,
+        security: walls.security(flags.joinable)?,
+        limits: walls.limits.limits()?,
         devices: walls.devices()?,
         sysctls: walls.sysctls()?,
         read_only: walls.read_only,
@@ -69,7 +72,7 @@ fn command(
     args: Vec<OsString>,
     label: &str,
 ) -> Result<process::Command> {
-    let Flags { walls, surroundings } = flags;
+    let Flags { walls, surroundings, .. } = flags;
     Ok(process::Command {
         args,
         env: surroundings.env()?,
@@ -91,6 +94,11 @@ pub(super) fn start(
 ) -> Result<Option<i32>> {
     let spec = wanted.request.spec(mount, root)?;
     require_mapped(context, &spec.process)?;
+    if spec.security.seccomp == Seccomp::Default && process::makes_i386_sockets(root) {
+        log::warn!(
+            "the programs of this tree are for i386 and cannot open sockets: --security-opt seccomp=i386 lets them"
+        );
+    }
     let plan = Plan::build(&spec)?;
     if flags.walls.dry_run {
         context.output.data(&plan, || plan.to_string());

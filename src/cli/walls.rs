@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::{Context as _, Error, ErrorKind, Result, small_file};
 
+use super::limits::LimitFlags;
 use super::store;
-use crate::runner::{self, Device, Join, Namespace, Namespaces, Net, Running, Security, Time, Ulimit};
+use crate::runner::{
+    self, Device, Join, Namespace, Namespaces, Net, Running, Seccomp, Security, Time, Ulimit,
+};
 use crate::store::Store;
 
 /// What is settled when a box starts, and not for each command in it.
@@ -68,7 +71,7 @@ pub(super) struct Walls {
     #[arg(long, value_name = "DEVICE[:PATH]")]
     device: Vec<String>,
 
-    /// Limit of each process: nofile=SOFT[:HARD]
+    /// Limit of each process, as nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
 
@@ -76,13 +79,16 @@ pub(super) struct Walls {
     #[arg(long, value_name = "NAME=VALUE")]
     sysctl: Vec<String>,
 
-    /// no-new-privileges=false, mask=PATH, unmask=PATH or unmask=all
+    /// seccomp=FILE, seccomp=unconfined, seccomp=i386, landlock=on or off, no-new-privileges=false, mask=PATH, unmask=PATH, unmask=all
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
 
     /// Print what would be done, and do not do it
     #[arg(long)]
     pub(super) dry_run: bool,
+
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
 }
 
 /// Whose namespace is wanted, as written.
@@ -187,7 +193,7 @@ impl Walls {
             (!self.sysctl.is_empty(), "--sysctl"),
             (!self.security_opt.is_empty(), "--security-opt"),
         ];
-        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.limits.given())
     }
 
     /// Returns the box whose namespaces are joined, if one is; its users come with them.
@@ -233,14 +239,29 @@ impl Walls {
     }
 
     /// Returns what the box may not do.
-    pub(super) fn security(&self) -> Result<Security> {
+    ///
+    /// Landlock is for a box that nothing joins, and that could not mount anyway.
+    pub(super) fn security(&self, joinable: bool) -> Result<Security> {
         let mut security = if self.privileged { Security::privileged() } else { Security::default() };
         security.capabilities = capabilities(security.capabilities, &self.cap_add, &self.cap_drop)?;
+        let plain = security.capabilities & !runner::DEFAULT_CAPABILITIES == 0;
+        let alone = !joinable && self.joined_box().is_none();
+        security.landlock = alone && plain && !self.given_no_new_privileges();
         for option in &self.security_opt {
             apply(option, &mut security)?;
         }
+        if matches!(security.seccomp, Seccomp::Profile { .. }) {
+            // Nothing is forked for a profile that is not understood.
+            runner::SeccompFilter::build(&security.seccomp, security.capabilities)?;
+        }
         security.ulimits = self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?;
         Ok(security)
+    }
+
+    fn given_no_new_privileges(&self) -> bool {
+        self.security_opt
+            .iter()
+            .any(|option| option.starts_with("no-new-privileges") && option.ends_with("false"))
     }
 
     /// Returns the devices asked for.
@@ -305,6 +326,12 @@ fn apply(option: &str, security: &mut Security) -> Result<()> {
     match (name, value) {
         ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
         ("no-new-privileges", "false") => security.no_new_privileges = false,
+        ("landlock", "" | "on") => security.landlock = true,
+        ("landlock", "off") => security.landlock = false,
+        ("seccomp", "default") => security.seccomp = Seccomp::Default,
+        ("seccomp", "i386") => security.seccomp = Seccomp::I386,
+        ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
+        ("seccomp", path) if !path.is_empty() => security.seccomp = seccomp_profile(path)?,
         ("mask", path) if !path.is_empty() => security.masked.extend(path.split(':').map(PathBuf::from)),
         ("unmask", "all" | "ALL") => {
             security.masked.clear();
@@ -319,11 +346,23 @@ fn apply(option: &str, security: &mut Security) -> Result<()> {
         _ => {
             return Err(invalid(
                 format!("unknown security option {option:?}"),
-                "there are no-new-privileges=false, mask=PATH, unmask=PATH and unmask=all",
+                "there are seccomp=FILE, seccomp=unconfined, seccomp=i386, landlock=on, no-new-privileges=false, mask=PATH, unmask=PATH and unmask=all",
             ));
         }
     }
     Ok(())
+}
+
+/// Reads a profile; what it says is understood when the plan is made.
+fn seccomp_profile(path: &str) -> Result<Seccomp> {
+    // One byte more than is understood, so that what is too long is refused where the reason is known.
+    let bytes = small_file::read(path, Seccomp::MAX_BYTES + 1);
+    let bytes = bytes.map_err(|error| error.with_kind(ErrorKind::InvalidInput));
+    let bytes = bytes.context(|| format!("seccomp profile {path:?}"))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        invalid(format!("seccomp profile {path:?} is not text"), "name a file in docker's JSON format")
+    })?;
+    Ok(Seccomp::Profile { name: path.to_owned(), text })
 }
 
 fn device(text: &str) -> Result<Device> {

@@ -3,7 +3,7 @@
 //! Nothing here allocates, takes a lock, prints or panics, because the process is a copy of one that may have
 //! had other threads (as under a test harness): their locks are held for ever. A failure is sent as a number.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -14,9 +14,9 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
-use super::plan::{Base, NewFs, Op};
+use super::plan::{Base, Command, NewFs, Op};
 use super::report::{self, Kind};
-use super::{caps, sys};
+use super::{caps, command, landlock, sys};
 
 type Result<T> = nix::Result<T>;
 
@@ -34,8 +34,8 @@ pub(super) struct Child<'a> {
     pub(super) sources: &'a [OwnedFd],
     /// Our bounding set before anything is dropped.
     pub(super) bounding: u64,
-    /// Who owns the terminal.
-    pub(super) uid: u32,
+    /// What becomes of us; its user owns the terminal.
+    pub(super) command: &'a Command,
     /// The terminal's first size.
     pub(super) size: Option<Winsize>,
     /// The command's end of the terminal.
@@ -57,8 +57,22 @@ struct Held<'a> {
 
 impl<'a> Child<'a> {
     /// Starts with nothing opened.
-    pub(super) fn new(report: BorrowedFd<'a>, root: Option<BorrowedFd<'a>>, bounding: u64, uid: u32) -> Self {
-        Self { report, root, sources: &[], bounding, uid, size: None, terminal: None, held: Held::default() }
+    pub(super) fn new(
+        report: BorrowedFd<'a>,
+        root: Option<BorrowedFd<'a>>,
+        bounding: u64,
+        command: &'a Command,
+    ) -> Self {
+        Self {
+            report,
+            root,
+            sources: &[],
+            bounding,
+            command,
+            size: None,
+            terminal: None,
+            held: Held::default(),
+        }
     }
 
     /// Runs the plan's steps in order; the first failure is reported and ends the process.
@@ -82,6 +96,7 @@ impl<'a> Child<'a> {
             Op::Wait => self.wait(),
             Op::DieWithParent => die_with_parent(self.report),
             Op::BecomeRoot => become_root(),
+            Op::CgroupNamespace => sys::unshare(libc::CLONE_NEWCGROUP),
             Op::SlavePropagation => {
                 let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
                 nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)
@@ -98,8 +113,8 @@ impl<'a> Child<'a> {
                 }
                 Ok(())
             }
-            Op::BindHost { source, base, target, attributes, keep } => {
-                let mount = self.bind_host(source, *base, target, *attributes)?;
+            Op::BindHost { source, recursive, base, target, attributes, keep } => {
+                let mount = self.bind_host((source, *recursive), *base, target, *attributes)?;
                 self.keep(*keep, mount);
                 Ok(())
             }
@@ -136,8 +151,10 @@ impl<'a> Child<'a> {
                 nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
                 Ok(())
             }
+            Op::Seccomp => command::install_seccomp(self.command),
             Op::DropCapabilities { keep } => caps::drop_all_but(*keep, self.bounding),
             Op::NoNewPrivileges => no_new_privileges(),
+            Op::Landlock => landlock::shut_out(self.root()?),
         }
     }
 
@@ -253,8 +270,14 @@ impl<'a> Child<'a> {
         }
     }
 
-    fn bind_host(&self, source: &CStr, base: Base, target: &CStr, attributes: u64) -> Result<Fd> {
-        let clone = match kernel::open_tree_clone(AT_FDCWD, source, false) {
+    fn bind_host(
+        &self,
+        (source, recursive): (&CStr, bool),
+        base: Base,
+        target: &CStr,
+        attributes: u64,
+    ) -> Result<Fd> {
+        let clone = match kernel::open_tree_clone(AT_FDCWD, source, recursive) {
             // In a user namespace the mounts below are locked to it: only together.
             Err(Errno::EINVAL) => kernel::open_tree_clone(AT_FDCWD, source, true)?,
             other => other?,
@@ -400,7 +423,7 @@ impl<'a> Child<'a> {
     }
 
     fn open_terminal(&mut self) -> Result<()> {
-        let peer = open_terminal(self.report, self.dev()?, self.uid, self.size.as_ref())?;
+        let peer = open_terminal(self.report, self.dev()?, self.command.user.uid, self.size.as_ref())?;
         let clone = sys::leave(kernel::open_tree_clone(peer.as_fd(), c"", false)?);
         self.show_in_dev(clone, c"console")?;
         self.terminal = Some(peer);
@@ -465,7 +488,15 @@ pub(super) fn no_new_privileges() -> Result<()> {
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
+/// Linux before 6.14 looks at the options of some file systems only when it makes them: then all wishes are left out.
 fn new_mount(new: &NewFs) -> Result<Fd> {
+    match new_mount_with(new, &new.wishes) {
+        Err(Errno::EINVAL) if !new.wishes.is_empty() => new_mount_with(new, &[]),
+        other => other,
+    }
+}
+
+fn new_mount_with(new: &NewFs, wishes: &[(CString, CString)]) -> Result<Fd> {
     let context = sys::leave(kernel::fsopen(&new.fs)?);
     let set = |key: &CStr, value: &CStr| {
         if value.is_empty() {
@@ -477,7 +508,7 @@ fn new_mount(new: &NewFs) -> Result<Fd> {
     for (key, value) in &new.options {
         set(key, value)?;
     }
-    for (key, value) in &new.wishes {
+    for (key, value) in wishes {
         // Best effort: the kernel refuses what this user namespace cannot express.
         set(key, value).ok();
     }

@@ -10,12 +10,13 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
 
 use super::plan::Command;
 use super::report::{self, Kind};
+use super::seccomp::Filter;
 use super::sys;
 
 type Result<T> = nix::Result<T>;
 
 /// What the failing step was doing, by number.
-pub(super) const STEPS: [&str; 8] = [
+pub(super) const STEPS: [&str; 9] = [
     "fork the command",
     "start a session",
     "take the terminal",
@@ -24,7 +25,11 @@ pub(super) const STEPS: [&str; 8] = [
     "close descriptors",
     "die with the caller",
     "set a limit",
+    INSTALL,
 ];
+
+/// The step that a kernel may lack.
+pub(super) const INSTALL: &str = "install the seccomp filter";
 
 /// *child*: reports a failed step of [`STEPS`] and ends.
 pub(super) fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> ! {
@@ -74,9 +79,27 @@ pub(super) fn start(
     }
     report::send(report, Kind::Ready, 0, 0, None);
     sys::set_signal_mask(0);
-    let errno = execute(command);
+    let errno = execute(command, report);
     report::send(report, Kind::Refused, 0, errno as i32, None);
     sys::exit(if errno == Errno::ENOENT { 127 } else { 126 })
+}
+
+/// *child*: has the kernel ask the command's filter from here on.
+pub(super) fn install_seccomp(command: &Command) -> Result<()> {
+    match &command.seccomp {
+        Some(filter) => sys::install_seccomp(filter.instructions(), filter.flags()),
+        None => Ok(()),
+    }
+}
+
+/// *child*: the same for process 1, where our own list is in force: whoever gets hold of it (`sys_ptrace` is one of the
+/// capabilities that can be added) gets no further than the command. A profile of the user's need not allow what
+/// process 1 does; where the filter came early, it is there already.
+pub(super) fn filter_init(command: &Command) {
+    if command.seccomp_last && command.seccomp.as_ref().is_some_and(Filter::is_ours) {
+        // Best effort: the command, which does the same, tells of a failure.
+        install_seccomp(command).ok();
+    }
 }
 
 fn take(terminal: BorrowedFd<'_>) -> Result<()> {
@@ -105,8 +128,12 @@ fn change_dir(path: &CStr) -> Result<()> {
 
 /// Tries each path as a shell does: the first that exists decides, unless it may not be executed.
 /// Returns `ENOENT` only where none exists.
-fn execute(command: &Command) -> Errno {
+///
+/// The filter is installed in front of the first `execve`, so that it need not allow anything else of ours. Only
+/// where that one is refused, and `PATH` goes on, are further paths looked at through the filter.
+fn execute(command: &Command, report: BorrowedFd<'_>) -> Errno {
     let mut found = Errno::ENOENT;
+    let mut unfiltered = command.seccomp_last;
     for path in &command.candidates {
         match refuse_own_program(path) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
@@ -116,6 +143,11 @@ fn execute(command: &Command) -> Errno {
             }
             Err(errno) => return errno,
             Ok(()) => {}
+        }
+        if std::mem::take(&mut unfiltered)
+            && let Err(errno) = install_seccomp(command)
+        {
+            fail(report, 8, errno);
         }
         match sys::execve(path, &command.args, &command.env) {
             // It was there a moment ago: its interpreter is what is missing.

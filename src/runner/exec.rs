@@ -13,23 +13,30 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use rootling_backends::{Context, Result};
 
+use super::cgroup::Cgroup;
 use super::child::{become_root, die_with_parent, no_new_privileges, open_terminal};
+use super::command::install_seccomp;
 use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
-use super::spawn::{Facts, Guest, Outcome, Signals, finish, fork_command, refuse_directories, share_pipes};
+use super::spawn::{
+    Facts, Guest, Outcome, Signals, clone_into, finish, fork_command, limit, refuse_directories, share_pipes,
+};
 use super::spec::Process;
 use super::sys::{self, Cloned};
-use super::{caps, tty};
+use super::{caps, landlock, tty};
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 10] = [
+    "wait for the caller",
     "die with the caller",
     "join the namespaces of the box",
     "become root of the box",
     "open a terminal in the box",
     "join a new session keyring",
+    "install the seccomp filter",
     "drop capabilities",
     "set no_new_privs",
+    "shut out all files but those of the box",
 ];
 
 /// Runs a command in a running box, to its end; `NotFound` where the box has ended.
@@ -45,8 +52,12 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let facts = Facts::read()?;
     let signals = Signals::block()?;
     let size = if command.tty { tty::size() } else { None };
+    // Opened here, where the host's cgroups can be seen.
+    let cgroup = target.cgroup.as_ref().map(Cgroup::open).transpose()?;
+    let limited = !target.limits.is_empty();
     let channel = Channel::new()?;
-    match sys::clone3(0).context(|| "clone3()")? {
+    let (cloned, within) = clone_into(0, cgroup.as_ref()).context(|| "clone3()")?;
+    match cloned {
         Cloned::Child => {
             facts.arguments.replace(c"exec");
             let report = channel.into_child();
@@ -54,17 +65,22 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
             let mut terminal = None;
             for step in 0..STEPS.len() {
                 let done = match step {
-                    0 => die_with_parent(report.as_fd()),
-                    1 => join(handle.as_fd(), namespaces),
-                    2 if own_userns => become_box_root(),
-                    3 if command.tty => open_dev()
+                    0 if limited => wait(report.as_fd()),
+                    1 => die_with_parent(report.as_fd()),
+                    2 => join(handle.as_fd(), namespaces),
+                    3 if own_userns => become_box_root(),
+                    4 if command.tty => open_dev()
                         .and_then(|dev| {
                             open_terminal(report.as_fd(), dev.as_fd(), command.user.uid, size.as_ref())
                         })
                         .map(|peer| terminal = Some(peer)),
-                    4 => keyring(),
-                    5 => caps::drop_all_but(target.security.capabilities, bounding),
-                    6 if target.security.no_new_privileges => no_new_privileges(),
+                    5 => keyring(),
+                    6 if !command.seccomp_last => install_seccomp(&command),
+                    7 => caps::drop_all_but(target.security.capabilities, bounding),
+                    8 if target.security.no_new_privileges => no_new_privileges(),
+                    9 if target.security.landlock => {
+                        open_root().and_then(|root| landlock::shut_out(root.as_fd()))
+                    }
                     _ => Ok(()),
                 };
                 if let Err(errno) = done {
@@ -78,6 +94,10 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         Cloned::Parent { pid, pidfd } => {
             let listener = channel.into_parent();
             let mut guest = Guest { pid, pidfd, ended: false };
+            if limited {
+                limit(&guest, &target.limits, cgroup.as_ref(), within)?;
+                listener.go(None)?;
+            }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
             finish(&mut guest, &listener, &signals, &name, &command, |_| {})
         }
@@ -110,6 +130,14 @@ fn foreign_namespaces(pid: i32) -> Result<CloneFlags> {
     Ok(foreign)
 }
 
+/// The end of the stream means that the caller has given up, and has its own reason.
+fn wait(report: BorrowedFd<'_>) -> nix::Result<()> {
+    match sys::receive(report, &mut [0], true)? {
+        0 => sys::exit(125),
+        _ => Ok(()),
+    }
+}
+
 fn join(handle: BorrowedFd<'_>, namespaces: CloneFlags) -> nix::Result<()> {
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
     sys::setns(handle, namespaces.bits())
@@ -125,6 +153,12 @@ fn become_box_root() -> nix::Result<()> {
 fn open_dev() -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     nix::fcntl::openat(AT_FDCWD, c"/dev", flags, Mode::empty())
+}
+
+/// Where joining its mount namespace has put this process.
+fn open_root() -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(AT_FDCWD, c"/", flags, Mode::empty())
 }
 
 fn keyring() -> nix::Result<()> {

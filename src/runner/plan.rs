@@ -8,6 +8,7 @@ use nix::sched::CloneFlags;
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
+use super::cgroup::Limits;
 use super::spec::{Device, Join, Namespace, Namespaces, Net, Security, Spec, Time, Userns};
 use print::flag_names;
 
@@ -40,6 +41,10 @@ pub struct Plan {
     pub userns: Userns,
     /// What holds for each command in the box.
     pub security: Security,
+    /// What the box may use at most; a cgroup is made for it before the clone.
+    pub limits: Limits,
+    /// How the name of that cgroup begins.
+    pub cgroup: String,
     /// What the first process of the box does, in order.
     pub ops: Vec<Op>,
     /// The command.
@@ -82,6 +87,8 @@ impl Plan {
     pub fn build(spec: &Spec) -> Result<Self> {
         check_hostname(&spec.hostname)?;
         check_maps(&spec.userns)?;
+        spec.limits.check()?;
+        check_landlock(&spec.security)?;
         let command = Command::build(&spec.process, &spec.security)?;
         let mut sources = Vec::new();
         let ops = order::ops(spec, command.tty, &mut sources)?;
@@ -94,6 +101,8 @@ impl Plan {
             namespaces: namespaces(spec),
             userns: spec.userns.clone(),
             security: spec.security.clone(),
+            limits: spec.limits.clone(),
+            cgroup: spec.hostname.clone(),
             ops,
             command,
         })
@@ -117,7 +126,16 @@ fn namespaces(spec: &Spec) -> CloneFlags {
         flags.set(flag, namespace == Namespace::Private);
     }
     flags.set(CloneFlags::CLONE_NEWUSER, matches!(spec.userns, Userns::Private { .. }));
+    if late_cgroup_namespace(spec) {
+        flags.remove(CloneFlags::CLONE_NEWCGROUP);
+    }
     flags
+}
+
+/// Is the cgroup namespace made by the child itself? Its root is the cgroup in which the process then is, and into
+/// those of version 1 the caller moves it only after the clone.
+fn late_cgroup_namespace(spec: &Spec) -> bool {
+    spec.namespaces.cgroup == Namespace::Private && spec.limits.need_cgroup()
 }
 
 /// Files first and user namespaces behind files last, because joining one gives up what the others may need; each
@@ -175,6 +193,14 @@ fn check_hostname(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 64 || !name.bytes().all(good) {
         let error = Error::new(ErrorKind::InvalidInput, format!("bad host name {name:?}"));
         return Err(error.hint("use up to 64 letters, digits, '-', '_' and '.'"));
+    }
+    Ok(())
+}
+
+fn check_landlock(security: &Security) -> Result<()> {
+    if security.landlock && !security.no_new_privileges {
+        let message = "Landlock needs no_new_privileges: it would hold for set-user-id programs too";
+        return Err(Error::new(ErrorKind::InvalidInput, message).hint("leave one of the two options out"));
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use rootling_backends::{Error, ErrorKind, Result, small_file};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::{Limits, Place};
+use super::plan::Plan;
 use super::spec::{Security, Userns};
 use super::sys;
 
@@ -21,13 +23,26 @@ pub struct Running {
     pub security: Security,
     /// The box's user namespace.
     pub userns: Userns,
+    /// What the box may use at most.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The box's cgroup, where its limits needed one.
+    #[serde(default)]
+    pub cgroup: Option<Place>,
 }
 
 impl Running {
-    /// Describes a process that runs now.
-    pub(super) fn of(pid: i32, security: &Security, userns: &Userns) -> Result<Self> {
-        let (security, userns) = (security.clone(), userns.clone());
-        Ok(Self { pid, start_time_ticks: start_time(pid)?, boot_id: boot_id()?, security, userns })
+    /// Describes a process that runs now, by the plan of its box.
+    pub(super) fn of(pid: i32, plan: &Plan, cgroup: Option<Place>) -> Result<Self> {
+        Ok(Self {
+            pid,
+            start_time_ticks: start_time(pid)?,
+            boot_id: boot_id()?,
+            security: plan.security.clone(),
+            userns: plan.userns.clone(),
+            limits: plan.limits.clone(),
+            cgroup,
+        })
     }
 
     /// Returns what a user and a group of the box are for the caller, where the box has ids of its own.

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
+use super::cgroup::{Cgroup, Limits};
 use super::child::Child;
 use super::plan::{Command, DEV_OPTIONS, Op, Plan, Source, sys_flags};
 use super::report::{Channel, Kind, Listener, Reports};
@@ -35,13 +36,15 @@ pub struct Outcome {
 ///
 /// Must be called with no other thread that takes signals: those sent to this process are passed on to the
 /// command. Costs one clone and, with the child, about 200 system calls. An error means that the command never
-/// ran and that nothing is left: no process, mount, directory or namespace. If this process is killed, so is
-/// everything in the box.
+/// ran and that nothing is left: no process, mount, directory, cgroup or namespace. If this process is killed, so is
+/// everything in the box; a cgroup that is left then is removed when the next one is made.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     refuse_directories()?;
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
+    // Before the guest, so that it is removed after the guest has ended.
+    let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
     let signals = Signals::block()?;
     let size = if plan.command.tty { tty::size() } else { None };
@@ -51,7 +54,9 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     if let Some(offsets) = &plan.clocks {
         shift_clocks(offsets)?;
     }
-    match sys::clone3(if scout { 0 } else { namespaces }).map_err(|errno| cannot_clone(plan, errno))? {
+    let cloned = clone_into(if scout { 0 } else { namespaces }, cgroup.as_ref());
+    let (cloned, within) = cloned.map_err(|errno| cannot_clone(plan, errno))?;
+    match cloned {
         Cloned::Child => {
             facts.arguments.replace(c"init");
             let report = channel.into_child();
@@ -60,7 +65,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             }
             let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
             let root = root.as_ref().map(AsFd::as_fd);
-            let mut child = Child::new(report.as_fd(), root, bounding, plan.command.user.uid);
+            let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
             child.sources = &sources;
             child.set_up(&plan.ops);
@@ -75,18 +80,60 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
                 guest = follow(guest, &listener, plan)?;
             }
             if plan.ops.first() == Some(&Op::Wait) {
+                limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
                 prepare(&guest, plan, &sources, &listener)?;
             }
             drop(sources);
             let step_name = |index: u32| step_name(plan, index);
+            let place = cgroup.as_ref().map(|cgroup| cgroup.place().clone());
             finish(&mut guest, &listener, &signals, &step_name, &plan.command, |process| {
                 // The command may have ended already; then there is nothing to tell about.
-                if let Ok(running) = Running::of(process, &plan.security, &plan.userns) {
+                if let Ok(running) = Running::of(process, plan, place) {
                     started(&running);
                 }
             })
         }
     }
+}
+
+/// Makes the cgroup, where limits need one.
+fn make_cgroup(plan: &Plan) -> Result<Option<Cgroup>> {
+    if !plan.limits.need_cgroup() {
+        return Ok(None);
+    }
+    Cgroup::make(&plan.cgroup, &plan.limits).map(Some).map_err(|error| match error.kind() {
+        // The same box with other users would be no help.
+        ErrorKind::Unsupported => error.with_kind(ErrorKind::FailedPrecondition),
+        _ => error,
+    })
+}
+
+/// Clones into a cgroup where the kernel does that (Linux 5.7, and rights on both ends); otherwise the child has to be
+/// added. Returns whether it is in.
+pub(super) fn clone_into(namespaces: u64, cgroup: Option<&Cgroup>) -> nix::Result<(Cloned, bool)> {
+    let directory = cgroup.and_then(Cgroup::directory_fd);
+    if directory.is_some()
+        && let Ok(cloned) = sys::clone3(namespaces, directory)
+    {
+        return Ok((cloned, true));
+    }
+    sys::clone3(namespaces, None).map(|cloned| (cloned, false))
+}
+
+/// Puts the waiting child where its limits hold.
+pub(super) fn limit(guest: &Guest, limits: &Limits, cgroup: Option<&Cgroup>, within: bool) -> Result<()> {
+    if let Some(cgroup) = cgroup {
+        cgroup.add(guest.pid, within)?;
+    }
+    let Some(score) = limits.oom_score_adj else { return Ok(()) };
+    let path = format!("/proc/{}/oom_score_adj", guest.pid);
+    let written = fs::write(&path, score.to_string()).context(|| format!("write({path}, {score})"));
+    written.context(|| "--oom-score-adj cannot be set").map_err(|error| match error.errno() {
+        Some(Errno::EACCES) => {
+            error.hint("to go below the caller's own takes CAP_SYS_RESOURCE: give a higher one")
+        }
+        _ => error,
+    })
 }
 
 /// Lets children of this process have clocks of their own. That is for the caller to do: the offsets are written to a file of a
@@ -229,7 +276,10 @@ pub(super) fn fork_command(
     init::take_in_orphans();
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
-        Ok(process) => init::look_after(process),
+        Ok(process) => {
+            command::filter_init(command);
+            init::look_after(process)
+        }
         Err(errno) => command::fail(report.as_fd(), 0, errno),
     }
 }
@@ -251,7 +301,15 @@ pub(super) fn finish(
     if let Some(message) = reports.first(Kind::Start) {
         let step = command::STEPS.get(message.index as usize).copied().unwrap_or("start the command");
         let what = format!("{step} ({:?}, user {})", command.cwd, command.user.uid);
-        return Err(Error::call(what, Errno::from_raw(message.errno)));
+        let errno = Errno::from_raw(message.errno);
+        let error = Error::call(what, errno);
+        return Err(match errno {
+            // seccomp(2): neither the call nor the operation are in a kernel without filters.
+            Errno::ENOSYS | Errno::EINVAL if step == command::INSTALL => {
+                error.hint("this kernel has no filters: --security-opt seccomp=unconfined does without")
+            }
+            _ => error,
+        });
     }
     let refused = reports.first(Kind::Refused).map(|message| refusal(command, message.errno));
     if refused.is_none() {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Limits;
 use super::running::Running;
+use super::seccomp::Choice as Seccomp;
 use super::user::User;
 
 /// A box: a root filesystem, what is mounted in it, its walls, and the command.
@@ -26,6 +28,9 @@ pub struct Spec {
     pub userns: Userns,
     /// What the box may not do, though its user could.
     pub security: Security,
+    /// What the box may use at most. Without limits it has no cgroup of its own.
+    #[serde(default)]
+    pub limits: Limits,
     /// Devices of the host shown inside besides the usual six.
     pub devices: Vec<Device>,
     /// Kernel parameters of the box's own namespaces, as sysctl(8) names them.
@@ -222,10 +227,15 @@ pub struct Security {
     pub device_nodes: bool,
     /// Limits of each process (getrlimit(2)).
     pub ulimits: Vec<Ulimit>,
+    /// Is Landlock used, where the kernel has it, to keep files outside the box shut? Needs `no_new_privileges`; what is
+    /// inside can then mount nothing, and commands that join cannot trace those that run.
+    pub landlock: bool,
+    /// Which system calls the kernel does.
+    pub seccomp: Seccomp,
 }
 
 impl Default for Security {
-    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md.
+    /// Docker's capabilities, no new privileges, the masks of SEQUENCE.md, the default filter.
     fn default() -> Self {
         Self {
             capabilities: super::caps::DEFAULT,
@@ -235,12 +245,15 @@ impl Default for Security {
             writable_sys: false,
             device_nodes: false,
             ulimits: Vec::new(),
+            landlock: false,
+            seccomp: Seccomp::Default,
         }
     }
 }
 
 impl Security {
-    /// No wall but the namespaces: every capability, nothing masked, `/sys` writable, device nodes work.
+    /// No wall but the namespaces: every capability and system call, nothing masked, `/sys` writable, device nodes
+    /// work.
     pub fn privileged() -> Self {
         Self {
             capabilities: u64::MAX,
@@ -250,6 +263,8 @@ impl Security {
             writable_sys: true,
             device_nodes: true,
             ulimits: Vec::new(),
+            landlock: false,
+            seccomp: Seccomp::Unconfined,
         }
     }
 }

@@ -94,12 +94,16 @@ pub(super) enum Cloned {
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child in new namespaces, `CLONE_NEW*` in `namespaces`, with default signal handlers.
-pub(super) fn clone3(namespaces: u64) -> Result<Cloned> {
+/// Makes a child in new namespaces, `CLONE_NEW*` in `namespaces`, with default signal handlers, in the cgroup of
+/// version 2 behind `cgroup` or in the caller's.
+pub(super) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     let mut pidfd: c_int = -1;
+    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let arguments = CloneArgs {
-        flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        flags: namespaces | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | into,
+        cgroup: cgroup.map_or(0, |cgroup| u64::from(cgroup.as_raw_fd().cast_unsigned())),
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: u64::try_from(libc::SIGCHLD).expect("signals are positive"),
         ..CloneArgs::default()
@@ -325,6 +329,66 @@ pub(super) fn standard_files() -> [BorrowedFd<'static>; 3] {
     [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
+// ---------------------------------------------------------------- Landlock
+
+/// struct landlock_ruleset_attr (linux/landlock.h).
+#[repr(C)]
+struct LandlockRuleset {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// struct landlock_path_beneath_attr (linux/landlock.h).
+#[repr(C, packed)]
+struct LandlockPathBeneath {
+    allowed_access: u64,
+    parent_fd: c_int,
+}
+
+/// *child*: the version of the interface.
+pub(super) fn landlock_abi() -> Result<u32> {
+    const LANDLOCK_CREATE_RULESET_VERSION: c_int = 1;
+    let none: *const c_void = std::ptr::null();
+    // SAFETY: with this flag the kernel reads no struct.
+    let abi = check(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    })?;
+    Ok(u32::try_from(abi).unwrap_or_default())
+}
+
+/// *child*: makes a ruleset that handles these accesses to files, and with scopes, which need version 6.
+pub(super) fn landlock_ruleset(access: u64, scoped: u64) -> Result<BorrowedFd<'static>> {
+    let ruleset = LandlockRuleset { handled_access_fs: access, handled_access_net: 0, scoped };
+    // Older versions have a shorter struct, and take a longer one only if the rest is zero.
+    let size = if scoped == 0 { size_of::<u64>() } else { size_of::<LandlockRuleset>() };
+    // SAFETY: the kernel reads `size` bytes of a struct that outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size, 0) })
+        .map(|raw| leave(own(raw)))
+}
+
+/// *child*: allows these accesses to everything below a directory.
+pub(super) fn landlock_allow_below(
+    ruleset: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    access: u64,
+) -> Result<()> {
+    const LANDLOCK_RULE_PATH_BENEATH: c_int = 1;
+    let rule = LandlockPathBeneath { allowed_access: access, parent_fd: directory.as_raw_fd() };
+    let kind = LANDLOCK_RULE_PATH_BENEATH;
+    // SAFETY: the kernel reads one struct that outlives the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), kind, &raw const rule, 0)
+    })
+    .map(drop)
+}
+
+/// *child*: puts this process and its children under a ruleset, for good.
+pub(super) fn landlock_restrict(ruleset: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: both arguments are integers.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) }).map(drop)
+}
+
 // ---------------------------------------------------------------- identities
 
 /// *child*: sets real, effective and saved user and group and the supplementary groups of this thread.
@@ -376,6 +440,16 @@ pub(super) fn set_capabilities(set: u64) -> Result<()> {
     let data = [half(set), half(set >> 32)];
     // SAFETY: version 3 reads two data structs; both outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// *child*: has the kernel ask `filter` before every system call from here on; nothing takes that back. Needs
+/// `no_new_privs` or `CAP_SYS_ADMIN` (seccomp(2)); `flags` are `SECCOMP_FILTER_FLAG_*`.
+pub(super) fn install_seccomp(filter: &[libc::sock_filter], flags: c_ulong) -> Result<()> {
+    let Ok(len) = libc::c_ushort::try_from(filter.len()) else { return Err(Errno::EINVAL) };
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    let operation = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel reads the struct and `len` instructions; both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const program) }).map(drop)
 }
 
 // ---------------------------------------------------------------- exec

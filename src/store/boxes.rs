@@ -64,7 +64,7 @@ impl Store {
     /// Copies the running machine's root file system; what stays out is blanked by a layer in `draft`.
     fn copy_host(&self, draft: &Draft, target: &Dir, clone: CloneMode) -> Result<Cost> {
         let blanks = draft.slot.join("blanks");
-        host::blank(&blanks, &self.root, self.userxattr())?;
+        host::blank(&blanks, &self.real_root()?, self.userxattr())?;
         flatten::flatten(&[blanks, host::root().to_owned()], target, self.userxattr(), clone)
     }
 
@@ -227,6 +227,10 @@ impl Store {
     /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
     fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
         let Base::Node(node) = base else { return Ok(None) };
+        if node.record.state == State::Committed {
+            // For ever; whether it is still there shows when it is held.
+            return Ok(Some(node.clone()));
+        }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
             self.freeze(node, None, None).map(Some)
@@ -287,7 +291,7 @@ impl Store {
         let record = self.record(draft, kind, State::Active);
         if backend.capabilities().fork_form == Form::Delta {
             let forked = backend.fork(&parent, &draft.slot, options)?;
-            host::blank(&draft.slot.join(FS), &self.root, self.userxattr())?;
+            host::blank(&draft.slot.join(FS), &self.real_root()?, self.userxattr())?;
             let outside = Some(host::root().to_owned());
             let (form, baseline, cost) = (forked.form, forked.baseline, forked.cost);
             return Ok((Record { form, outside, baseline, cost, ..record }, parent));
@@ -302,7 +306,7 @@ impl Store {
         let parent = self.host_parent(draft)?;
         let options = ForkOptions { outermost_only: true, ..options };
         let forked = self.backend(Kind::Btrfs)?.fork(&parent, &draft.slot, options)?;
-        host::empty(&draft.slot.join(FS), &self.root)?;
+        host::empty(&draft.slot.join(FS), &self.real_root()?)?;
         let record = Record {
             outside: Some(host::root().to_owned()),
             baseline: forked.baseline,

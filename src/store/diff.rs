@@ -17,22 +17,23 @@ impl Store {
         let backend = self.backend(node.record.backend).context(intent)?;
         let changes =
             backend.changes(&self.tree(node)?, &parent, &node.record.baseline, options).context(intent)?;
-        Ok(self.without_what_stays_out(&node.record, changes))
+        self.without_what_stays_out(&node.record, changes)
     }
 
     /// Returns what changed in a fork that will be thrown away.
     pub fn ephemeral_changes(&self, fork: &Ephemeral, options: DiffOptions) -> Result<Vec<Change>> {
         let backend = self.backend(fork.record.backend)?;
         let changes = backend.changes(&fork.tree, &fork.parent, &fork.record.baseline, options)?;
-        Ok(self.without_what_stays_out(&fork.record, changes))
+        self.without_what_stays_out(&fork.record, changes)
     }
 
     /// In a fork of the host, what was blanked is no change of it.
-    fn without_what_stays_out(&self, record: &Record, mut changes: Vec<Change>) -> Vec<Change> {
+    fn without_what_stays_out(&self, record: &Record, mut changes: Vec<Change>) -> Result<Vec<Change>> {
         if record.outside.is_some() {
-            changes.retain(|change| !host::stays_out(&change.path, self.root()));
+            let root = self.real_root()?;
+            changes.retain(|change| !host::stays_out(&change.path, &root));
         }
-        changes
+        Ok(changes)
     }
 
     /// Returns what turns `old` into `new`, whatever the two are.

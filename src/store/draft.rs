@@ -24,6 +24,8 @@ pub(crate) struct Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if self.lock.is_some() {
+            // By name, so that a fork that nobody wrote to is gone without a look inside. What is still there is found below.
+            drop(files::remove_if_exists(&Record::path(&self.slot)));
             // Best effort: a failure here would hide the one that brought us here, and the sweep tries again.
             if let Err(error) = reap::reap(&self.slot) {
                 log::debug!("draft {:?} is left to the sweep: {error:?}", self.slot);

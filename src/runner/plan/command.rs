@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::c_string;
 use super::print::{array, text, texts};
+use crate::runner::seccomp::Filter as SeccompFilter;
 use crate::runner::spec::{Process, Security, Tty, Ulimit};
 use crate::runner::sys::StringArray;
 use crate::runner::tty;
@@ -32,13 +33,18 @@ pub struct Command {
     pub tty: bool,
     /// Limits of the process, set last: ours come before them.
     pub ulimits: Vec<Ulimit>,
+    /// Which system calls the kernel does for it.
+    pub seccomp: Option<SeccompFilter>,
+    /// Is that settled in front of `execve`? Where `execve` may give privileges it takes a capability that the command
+    /// does not have by then, and is a step of the set-up instead.
+    pub seccomp_last: bool,
 }
 
 /// Used when the environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Command {
-    /// Makes every string of a command; `Tty::Auto` looks at our standard input and output.
+    /// Makes every string of a command and its filter; `Tty::Auto` looks at our standard input and output.
     pub fn build(process: &Process, security: &Security) -> Result<Self> {
         let program = process.args.first().filter(|program| !program.is_empty()).ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, "no command").hint("name a program after `--`")
@@ -59,6 +65,8 @@ impl Command {
                 Tty::Auto => tty::wanted(),
             },
             ulimits: security.ulimits.clone(),
+            seccomp: SeccompFilter::build(&security.seccomp, security.capabilities)?,
+            seccomp_last: security.no_new_privileges,
         })
     }
 }

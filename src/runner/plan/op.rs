@@ -46,6 +46,8 @@ pub enum Op {
     DieWithParent,
     /// Become user and group 0 of the new user namespace.
     BecomeRoot,
+    /// Take the cgroup that the caller has put us in for the root of all.
+    CgroupNamespace,
     /// Stop mounts made here from showing up on the host.
     SlavePropagation,
     /// Attach the root filesystem over `/`, still reachable by descriptor only.
@@ -78,12 +80,13 @@ pub enum Op {
         /// Remember its descriptor as this base.
         keep: Option<Base>,
     },
-    /// Show a directory of the host with all that is mounted in it, because a new file system of its kind would
-    /// need a namespace that is the box's own.
+    /// Show a directory of the host, because a new file system of its kind would need a namespace that is the box's own.
     BindHost {
         /// The host's path.
         #[serde(serialize_with = "text")]
         source: CString,
+        /// With all that is mounted in it. In a user namespace that is so in any case.
+        recursive: bool,
         /// Where the target starts.
         base: Base,
         /// The directory: not followed, made where it is missing.
@@ -202,6 +205,9 @@ pub enum Op {
     Keyring,
     /// Set the file mode creation mask to 022.
     Umask,
+    /// Install the command's filter of system calls, here because `execve` may give privileges: that takes
+    /// `CAP_SYS_ADMIN`, which goes next.
+    Seccomp,
     /// Drop every capability that is not kept, for good.
     DropCapabilities {
         /// Those that stay if we have them, as a bit set.
@@ -209,4 +215,6 @@ pub enum Op {
     },
     /// Refuse new privileges on exec, for good.
     NoNewPrivileges,
+    /// Keep files outside the box shut, for good, where the kernel has Landlock.
+    Landlock,
 }

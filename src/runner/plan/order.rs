@@ -9,8 +9,9 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
-use super::{Source, c_string, fixed, has_own_net, joins, namespaces};
+use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
 use crate::runner::device;
+use crate::runner::seccomp::Choice as Seccomp;
 use crate::runner::spec::{Namespace, Spec, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
@@ -39,6 +40,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     }
     if spec.userns != Userns::Host {
         ops.push(Op::BecomeRoot);
+    }
+    if late_cgroup_namespace(spec) {
+        ops.push(Op::CgroupNamespace);
     }
     let nodev = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
     // no_new_privs makes set-user-id do nothing; so does this, should a way around be found.
@@ -72,9 +76,15 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     if tty {
         ops.push(Op::Terminal);
     }
+    if !spec.security.no_new_privileges && spec.security.seccomp != Seccomp::Unconfined {
+        ops.push(Op::Seccomp);
+    }
     ops.push(Op::DropCapabilities { keep: spec.security.capabilities });
     if spec.security.no_new_privileges {
         ops.push(Op::NoNewPrivileges);
+    }
+    if spec.security.landlock {
+        ops.push(Op::Landlock);
     }
     Ok(ops)
 }
@@ -84,6 +94,7 @@ fn needs_caller(spec: &Spec) -> bool {
     matches!(spec.userns, Userns::Private { .. })
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
+        || !spec.limits.is_empty()
 }
 
 fn proc_ops(spec: &Spec, ops: &mut Vec<Op>) {
@@ -106,14 +117,26 @@ fn sys_ops(spec: &Spec, ops: &mut Vec<Op>) {
         // It may belong to another user namespace.
         Namespace::Join(_) => either(new, hosts),
     });
-    ops.push(Op::Mount {
-        new: new_fs("cgroup2", &[], NO_SUID_DEV_EXEC | MOUNT_ATTR_RDONLY),
-        base: Base::Sys,
-        target: fixed("fs/cgroup"),
-        resolve: false,
-        make: false,
-        optional: true,
-        keep: None,
+    ops.push(if spec.namespaces.cgroup == Namespace::Host {
+        // A new mount in the host's cgroup namespace would change the options of the host's (cgroup-v2.rst, "Mounting").
+        Op::BindHost {
+            source: fixed("/sys/fs/cgroup"),
+            recursive: true,
+            base: Base::Sys,
+            target: fixed("fs/cgroup"),
+            attributes,
+            keep: None,
+        }
+    } else {
+        Op::Mount {
+            new: new_fs("cgroup2", &[], attributes),
+            base: Base::Sys,
+            target: fixed("fs/cgroup"),
+            resolve: false,
+            make: false,
+            optional: true,
+            keep: None,
+        }
     });
 }
 
@@ -300,5 +323,5 @@ fn mount_fs(new: NewFs, (base, target): (Base, &str), keep: Option<Base>) -> Op 
 }
 
 fn bind_host(source: &str, (base, target): (Base, &str), attributes: u64, keep: Option<Base>) -> Op {
-    Op::BindHost { source: fixed(source), base, target: fixed(target), attributes, keep }
+    Op::BindHost { source: fixed(source), recursive: false, base, target: fixed(target), attributes, keep }
 }

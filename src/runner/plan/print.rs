@@ -48,6 +48,7 @@ impl fmt::Display for Op {
             Self::Wait => f.write_str("wait for the caller"),
             Self::DieWithParent => f.write_str("die with the caller"),
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
+            Self::CgroupNamespace => f.write_str("take the box's cgroup for the root of all"),
             Self::SlavePropagation => f.write_str("make / a slave, recursively"),
             Self::AttachRoot { attributes } => {
                 write!(f, "attach the root filesystem{}", Attributes(*attributes))
@@ -91,7 +92,9 @@ impl fmt::Display for Op {
             Self::Terminal => f.write_str("open a terminal in /dev/pts and show it as /dev/console"),
             Self::Keyring => f.write_str("join a new session keyring"),
             Self::Umask => f.write_str("set the umask to 022"),
+            Self::Seccomp => f.write_str("install the command's seccomp filter"),
             Self::DropCapabilities { keep } => write!(f, "drop all capabilities but {}", caps::Names(*keep)),
+            Self::Landlock => f.write_str("shut out all files but those of the box, by Landlock"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
         }
     }
@@ -180,6 +183,11 @@ impl fmt::Display for Plan {
         let Command { user, cwd, candidates, args, .. } = &self.command;
         writeln!(f, "become user {} group {} groups {:?}", user.uid, user.gid, user.groups)?;
         writeln!(f, "change directory to {}", Shown(cwd))?;
+        match &self.command.seccomp {
+            Some(filter) if self.command.seccomp_last => writeln!(f, "install {filter}")?,
+            Some(filter) => writeln!(f, "with {filter}, installed above")?,
+            None => writeln!(f, "without a seccomp filter")?,
+        }
         let tried: Vec<String> = candidates.iter().map(|path| Shown(path).to_string()).collect();
         writeln!(f, "execute the first of {}", tried.join(", "))?;
         write!(f, "with arguments {:?}", args.strings())
