@@ -45,6 +45,9 @@ const TOOLS: [&str; 12] =
 const NAIVE: &str = "naive() { unshare $MAPPED --mount --pid --fork --propagation private sh -euc '
     mount -t proc proc $D/root/proc; exec chroot $D/root \"$@\"' naive \"$@\"; }";
 
+/// Takes away what stands in front of the wall that is tested.
+const ALONE: &str = "--security-opt landlock=off --security-opt seccomp=unconfined";
+
 /// Starts `box` with the flags `$WALLS` and a shell script in it, and waits until that runs.
 const START: &str = "start() {
     $R -q exec ${WALLS-} box -- sh -c \"echo up; $1\" > up & starter=$!

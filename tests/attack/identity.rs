@@ -1,6 +1,6 @@
 //! Who one is inside, and what one leaves outside.
 
-use super::{Camp, camp, camps};
+use super::{ALONE, Camp, camp, camps};
 use crate::guest::Ids;
 
 /// The oldest way out: keep a directory open and move the root below it.
@@ -12,7 +12,7 @@ fn a_kept_descriptor_and_chroot_are_no_way_out() {
         camp.store("auto");
         let walls: &[&str] = if camp.is_root() { &["", "--userns host"] } else { &[""] };
         for walls in walls {
-            let output = camp.run(&format!("$R -q run {walls} base -- {escape}"));
+            let output = camp.run(&format!("$R -q run {ALONE} {walls} base -- {escape}"));
             assert_eq!(output, "chroot: done\nNo such file or directory (os error 2)\n", "{walls}");
         }
     }

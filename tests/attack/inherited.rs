@@ -1,6 +1,6 @@
 //! What a process brings along: open descriptors, its environment, its keys, its capabilities.
 
-use super::{Camp, camps};
+use super::{ALONE, Camp, camps};
 
 /// `$@` as the command of a new box, and as one that joins a box.
 const BOTH: &str = "
@@ -67,10 +67,11 @@ fn a_key_of_the_callers_session_is_not_read() {
         let output = camp.run(&format!(
             "{BOTH}
             {with_key} \"$R -q run base -- prober read-key \\$KEY rootling-test\"
+            {with_key} \"$R -q run {ALONE} base -- prober read-key \\$KEY rootling-test\"
             {with_key} \"$R -q exec box -- prober read-key \\$KEY rootling-test\""
         ));
         assert!(!output.contains("secret") && !output.contains("done"), "{output}");
-        assert_eq!(output.matches("read: ").count(), 2, "{output}");
+        assert_eq!(output.matches("read: ").count(), 3, "{output}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Camp, camps};
+use super::{ALONE, Camp, camps};
 
 /// Files through which root of the machine makes the kernel run programs or stop; opened for writing, never written.
 const KNOBS: &str = "/proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe /proc/sysrq-trigger /proc/sys/vm/drop_caches \
@@ -121,7 +121,7 @@ fn processes_outside_are_neither_signalled_nor_traced() {
             ));
             output.replace('\n', " ")
         };
-        let attempt = |walls: &str| attempt_by(&format!("$R -q run {walls} base -- prober"));
+        let attempt = |walls: &str| attempt_by(&format!("$R -q run {ALONE} {walls} base -- prober"));
         let reached = if camp.is_root() {
             attempt("--pid host --userns host --privileged")
         } else {
@@ -152,8 +152,9 @@ fn no_file_system_is_mounted_from_inside() {
         for kind in ["proc", "sysfs", "tmpfs"] {
             assert!(mounted.contains(&format!("mount {kind}: done\n")), "void: {mounted}");
         }
-        let walls: &[&str] = if camp.is_root() { &["", "--userns host"] } else { &[""] };
-        for walls in walls {
+        let users: &[&str] = if camp.is_root() { &["", "--userns host"] } else { &[""] };
+        for (users, walls) in users.iter().flat_map(|users| [(users, ""), (users, ALONE)]) {
+            let walls = &format!("{users} {walls}");
             let refused = attempt(walls);
             assert_eq!(
                 refused.matches(": EPERM").count(),

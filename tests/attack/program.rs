@@ -70,7 +70,11 @@ fn cve_2019_5736_and_2016_9962_what_joins_a_box_is_not_written_looked_at_or_trac
         show_that_it_works(&camp);
         let program = digest(&camp);
         camp.store("auto");
-        let walls: &[&str] = if camp.is_root() { &["", "--userns host", "--privileged"] } else { &[""] };
+        let walls: &[&str] = if camp.is_root() {
+            &["", "--userns host --security-opt seccomp=unconfined", "--privileged"]
+        } else {
+            &[""]
+        };
         for walls in walls {
             let output = camp.run(&format!(
                 "{HUNT}
