@@ -191,12 +191,8 @@ fn naive_exec(pid: &str, command: &[&str]) {
     for kind in ["user", "mnt", "pid"].into_iter().filter(|kind| !same(kind)).collect::<Vec<_>>() {
         let file = File::open(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
         // SAFETY: takes numbers.
-        assert_eq!(
-            unsafe { libc::setns(file.as_raw_fd(), 0) },
-            0,
-            "setns({kind}): {}",
-            Error::last_os_error()
-        );
+        let joined = unsafe { libc::setns(file.as_raw_fd(), 0) };
+        assert_eq!(joined, 0, "setns({kind}): {}", Error::last_os_error());
     }
     // SAFETY: takes a number.
     assert_eq!(unsafe { libc::fchdir(root.as_raw_fd()) }, 0, "fchdir: {}", Error::last_os_error());
