@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -130,7 +131,8 @@ impl Store {
             files::make_dir(&root.join(directory)).context(intent)?;
         }
         let lock = root.join("lock");
-        fs::File::create(&lock).context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
+        let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        made.context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
         files::sync_dir(root).context(intent)?;
         fault::point("init.directories");
         format.write(root).context(intent)?;

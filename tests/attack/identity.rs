@@ -118,3 +118,24 @@ fn cve_2024_9676_and_user_0_by_bad_numbers() {
         assert!(["", "4294967296", "0x0", " 0", "0;"].into_iter().all(|user| careless(user) == 0), "void");
     }
 }
+
+/// Directories made with the umask cleared were open to all once.
+#[test]
+fn a_store_is_closed_to_others_and_one_that_was_open_is_closed_when_it_is_used() {
+    for camp in camps() {
+        let modes = "stat -c '%a %n' deep deep/store";
+        let output = camp.run(&format!(
+            "umask 0; export ROOTLING_ROOT=$D/deep/store; $R -q init > /dev/null; {modes}
+            chmod 777 deep/store; $R -q ls; {modes}; find deep -perm /0022 -not -type l"
+        ));
+        assert_eq!(output, "700 deep\n700 deep/store\n".repeat(2));
+        if camp.is_root() {
+            camp.store("auto");
+            let output = camp.run_after(
+                "mount -t tmpfs tmpfs /run",
+                "umask 0; $R -q run base -- true; stat -c %a /run/rootling/ids; find /run/rootling -perm /0022",
+            );
+            assert_eq!(output, "700\n");
+        }
+    }
+}
