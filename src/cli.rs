@@ -24,7 +24,9 @@ mod import;
 mod init;
 mod limits;
 mod ls;
+mod man;
 mod mount;
+mod net;
 mod prune;
 mod rm;
 mod run;
@@ -163,9 +165,9 @@ enum Command {
     /// Say what this machine can do, and what to do where it cannot
     Doctor(doctor::Arguments),
     /// Print the completion script of a shell
-    Completion(completion::CompletionArguments),
+    Completion(completion::Arguments),
     /// Print the manual page
-    Man(completion::ManArguments),
+    Man(man::Arguments),
 }
 
 /// Makes a parser for clap of one of ours: clap shows one sentence, so the hint goes into it.
@@ -331,7 +333,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Completion(arguments) => completion::completion(context, &arguments),
-        Command::Man(arguments) => completion::man(context, &arguments),
+        Command::Man(arguments) => man::run(context, &arguments),
     };
     done.map(|()| 0)
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use crate::runner::cgroup::Limits;
+use crate::runner::net::{Dns, Resolv, resolv};
 use crate::runner::{
-    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Net, Process, Security, Spec, Tmpfs, Tty, Userns,
+    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Process, Security, Spec, Tmpfs, Tty, Userns,
 };
 
 /// What a person can ask for when running a command in a tree.
@@ -34,6 +35,8 @@ pub struct Request {
     pub command: Command,
     /// What of the kernel's state is the box's own.
     pub namespaces: Namespaces,
+    /// Name servers instead of the host's.
+    pub dns: Dns,
     /// The user namespace.
     pub userns: Userns,
     /// What the box may not do.
@@ -105,10 +108,11 @@ impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
         let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.command.hostname) }];
-        if self.namespaces.net == Net::Host
-            && let Ok(content) = std::fs::read_to_string("/etc/resolv.conf")
-        {
+        if let Some(Resolv { content, note }) = resolv(&self.namespaces.net, &self.dns) {
             files.push(FileAt { target: "/etc/resolv.conf".into(), content });
+            if let Some(note) = note {
+                log::warn!("{note}");
+            }
         }
         Ok(Spec {
             root: mount,

@@ -22,6 +22,7 @@
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |
 //! | `seal` | the program itself, out of a box's reach |
 //! | `device` | devices of the host for a box |
+//! | [`net`] | private networks, by the programs of others |
 //! | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
@@ -36,6 +37,7 @@ mod idmap;
 mod init;
 mod join;
 mod landlock;
+pub mod net;
 mod plan;
 mod report;
 mod running;

@@ -13,6 +13,7 @@
 //! | `identity` | who one is inside, and what one leaves outside |
 //! | `seccomp` | the filter of system calls; `calls` is its machine code and numbers |
 //! | `cgroup` | cgroups and what hangs on them |
+//! | `net` | the helpers of networks, and what listens outside |
 //! | `leaks` | what boxes leave behind |
 
 use std::fs;
@@ -30,6 +31,7 @@ mod identity;
 mod inherited;
 mod kernel;
 mod leaks;
+mod net;
 mod program;
 #[cfg(target_arch = "x86_64")]
 mod seccomp;

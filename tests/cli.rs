@@ -207,6 +207,7 @@ fn a_reader_that_goes_away_is_no_error() {
         .args(["-o", "pipefail", "-c", script])
         .env("R", crate::environment::BINARY)
         .env("ROOTLING_ROOT", environment.store())
+        .env("ROOTLING_NET", "host")
         .output();
     let ran = ran(command.unwrap());
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("ok\n", ""));

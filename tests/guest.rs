@@ -131,6 +131,7 @@ impl Guest {
             .env("D", self.dir.path())
             .env("HOME", self.dir.path())
             .env("ROOTLING_ROOT", self.dir.path().join("store"))
+            .env("ROOTLING_NET", "host")
             .stdin(Stdio::null());
         ran(command.output().expect("unshare and sh are there"))
     }

@@ -1,6 +1,7 @@
 //! The whole life as an ordinary user, with a range of ids and without, through the built binary.
 //!
 //! Run by root, who makes the user.
+
 use std::os::unix::fs::chown;
 
 use crate::environment::{skip, tar_of};

@@ -11,6 +11,8 @@
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
+//! | `net` | private networks, in network namespaces of their own (`lab`) |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `readme` | the console blocks of README.md |
@@ -26,6 +28,8 @@ mod environment;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod layer;
 #[cfg(test)]
 mod layering;
@@ -36,6 +40,8 @@ mod limits;
 #[cfg(test)]
 mod machine;
 mod namespaces;
+#[cfg(test)]
+mod net;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

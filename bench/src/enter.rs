@@ -112,7 +112,7 @@ fn ours(file_system: FileSystem, directory: &Path, archive: &Archive) -> Result<
         let program = program.clone();
         runners.push(Runner::new(format!("rootling {kind}"), move |inside| {
             let mut command = command(&program, ["--quiet", "--root"]);
-            command.arg(&store).args(["run", "base", "--"]).args(inside);
+            command.arg(&store).args(["run", "--net", "host", "base", "--"]).args(inside);
             command
         }));
     }

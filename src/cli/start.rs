@@ -38,9 +38,11 @@ pub(super) fn request(
 ) -> Result<Wanted> {
     let walls = flags.walls;
     let chosen = users::choose(context, store, walls)?;
+    let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
         command: command(context, flags, args, label)?,
-        namespaces: walls.namespaces(store)?,
+        namespaces: walls.namespaces(store, net)?,
+        dns,
         userns: chosen.userns.clone(),
         security: walls.security(flags.joinable)?,
         limits: walls.limits.limits()?,
@@ -104,6 +106,7 @@ pub(super) fn start(
         context.output.data(&plan, || plan.to_string());
         return Ok(None);
     }
+    flags.walls.net.say_ports(context, &plan);
     let mut started = Some(started);
     let mut tell = |running: &Running| {
         if let Some(started) = started.take() {

@@ -59,6 +59,9 @@ const ALL: u64 = (1 << NAMES.len()) - 1;
 /// servers that drop their own, nothing that reaches the machine.
 pub const DEFAULT: u64 = 0xa804_25fb;
 
+/// The bounding set of a process that has just come into a user namespace.
+pub(super) const FRESH: u64 = u64::MAX;
+
 /// Returns the bit of a capability, or all for `all`; case and the prefix `CAP_` are of no matter.
 pub fn parse(name: &str) -> Option<u64> {
     let name = name.to_ascii_lowercase();
@@ -92,7 +95,8 @@ impl fmt::Display for Names {
 
 /// *child*: keeps what is in `keep` and permitted now; bounding set first, because that needs setpcap.
 ///
-/// `bounding` is the bounding set before, so that only bits that are set cost a call.
+/// `bounding` is the bounding set before, so that only bits that are set cost a call; [`FRESH`] in a user namespace that
+/// this process is the first in, or has just joined: there everything is permitted and nothing ambient (user_namespaces(7)).
 pub(super) fn drop_all_but(keep: u64, bounding: u64) -> nix::Result<()> {
     for bit in (0..64).filter(|bit| bounding & !keep & (1 << bit) != 0) {
         match sys::prctl(libc::PR_CAPBSET_DROP, bit) {
@@ -100,6 +104,9 @@ pub(super) fn drop_all_but(keep: u64, bounding: u64) -> nix::Result<()> {
             Err(Errno::EINVAL) => break,
             other => other?,
         }
+    }
+    if bounding == FRESH {
+        return sys::set_capabilities(keep);
     }
     sys::set_capabilities(sys::permitted()? & keep)?;
     let clear_all = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).expect("a small constant");

@@ -61,7 +61,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         Cloned::Child => {
             facts.arguments.replace(c"exec");
             let report = channel.into_child();
-            let bounding = if own_userns { u64::MAX } else { facts.bounding };
+            let bounding = if own_userns { caps::FRESH } else { facts.bounding };
             let mut terminal = None;
             for step in 0..STEPS.len() {
                 let done = match step {
@@ -93,7 +93,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         }
         Cloned::Parent { pid, pidfd } => {
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             if limited {
                 limit(&guest, &target.limits, cgroup.as_ref(), within)?;
                 listener.go(None)?;

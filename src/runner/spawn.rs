@@ -19,7 +19,7 @@ use super::running::Running;
 use super::spec::{IdMap, Ulimit, Userns};
 use super::sys::{self, Cloned};
 use super::user::User;
-use super::{command, device, init, join, tty};
+use super::{caps, command, device, init, join, net, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
+    let network = net::Ready::new(plan.net.as_ref())?;
     // Before the guest, so that it is removed after the guest has ended.
     let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
@@ -63,7 +64,7 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             if scout {
                 join::go_through(&doors, namespaces, report.as_fd());
             }
-            let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
+            let bounding = if plan.userns == Userns::Host { facts.bounding } else { caps::FRESH };
             let root = root.as_ref().map(AsFd::as_fd);
             let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
@@ -75,13 +76,13 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
         Cloned::Parent { pid, pidfd } => {
             drop(root);
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             if scout {
                 guest = follow(guest, &listener, plan)?;
             }
             if plan.ops.first() == Some(&Op::Wait) {
                 limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
-                prepare(&guest, plan, &sources, &listener)?;
+                prepare(&mut guest, plan, &sources, network, &listener)?;
             }
             drop(sources);
             let step_name = |index: u32| step_name(plan, index);
@@ -185,7 +186,7 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
     match here {
         Ok(pid) => {
             let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
-            Ok(Guest { pid, pidfd, ended: false })
+            Ok(Guest::new(pid, pidfd))
         }
         Err(Some(message)) if message.kind == Kind::Join as u32 => {
             let errno = Errno::from_raw(message.errno);
@@ -199,10 +200,17 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
 }
 
 /// Does what only the caller can while the child waits, then lets it go on.
-fn prepare(guest: &Guest, plan: &Plan, sources: &[OwnedFd], listener: &Listener) -> Result<()> {
+fn prepare(
+    guest: &mut Guest,
+    plan: &Plan,
+    sources: &[OwnedFd],
+    network: net::Ready<'_>,
+    listener: &Listener,
+) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
     }
+    guest.network = network.connect(guest.pid)?;
     for limit in &plan.security.ulimits {
         raise_limit(guest.pid, limit)?;
     }
@@ -394,7 +402,7 @@ impl Facts {
             u64::from_str_radix(line.trim(), 16).ok()
         };
         Ok(Self {
-            bounding: field("CapBnd:").unwrap_or(u64::MAX),
+            bounding: field("CapBnd:").unwrap_or(u64::MAX >> 1),
             ignored: field("SigIgn:").unwrap_or(0),
             arguments: sys::Arguments::find(),
         })
@@ -437,10 +445,16 @@ impl Drop for Signals {
 pub(super) struct Guest {
     pub(super) pid: libc::pid_t,
     pub(super) pidfd: OwnedFd,
-    pub(super) ended: bool,
+    ended: bool,
+    /// What connects it; goes after it, so that rules and addresses are given back when nobody uses them any more.
+    network: Option<net::Connected>,
 }
 
 impl Guest {
+    pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, ended: false, network: None }
+    }
+
     fn wait(&mut self) -> Result<u8> {
         let status = sys::wait_for(self.pid).context(|| format!("waitpid({})", self.pid))?;
         self.ended = true;

@@ -7,6 +7,7 @@ use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Limits;
+use super::net::Private;
 use super::running::Running;
 use super::seccomp::Choice as Seccomp;
 use super::user::User;
@@ -131,6 +132,8 @@ pub enum Net {
     Host,
     /// None but loopback.
     None,
+    /// One of its own that is connected to the host's.
+    Private(Private),
     /// One that exists.
     Join(Join),
 }
@@ -140,7 +143,7 @@ impl Net {
     pub(super) fn namespace(&self) -> Namespace {
         match self {
             Self::Host => Namespace::Host,
-            Self::None => Namespace::Private,
+            Self::None | Self::Private(_) => Namespace::Private,
             Self::Join(join) => Namespace::Join(join.clone()),
         }
     }

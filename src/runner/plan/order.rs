@@ -12,7 +12,7 @@ use super::op::{Base, NewFs, Op};
 use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
 use crate::runner::device;
 use crate::runner::seccomp::Choice as Seccomp;
-use crate::runner::spec::{Namespace, Spec, Userns};
+use crate::runner::spec::{Namespace, Net, Spec, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
@@ -92,6 +92,7 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
 /// Must the caller do something while the child waits?
 fn needs_caller(spec: &Spec) -> bool {
     matches!(spec.userns, Userns::Private { .. })
+        || matches!(spec.namespaces.net, Net::Private(_))
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
         || !spec.limits.is_empty()

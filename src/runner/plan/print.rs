@@ -10,6 +10,7 @@ use serde::Serializer;
 use super::op::{Base, NewFs, Op};
 use super::{Command, Joined, Plan, Source};
 use crate::runner::caps;
+use crate::runner::net::Private;
 use crate::runner::spec::Join;
 use crate::runner::sys::StringArray;
 
@@ -179,6 +180,10 @@ impl fmt::Display for Plan {
             writeln!(f, "set the clocks of the box off by {}", offsets.trim().replace('\n', ", "))?;
         }
         writeln!(f, "clone3 {}", names(self.namespaces).join(" "))?;
+        if let Some(Private { way, publish }) = &self.net {
+            writeln!(f, "connect the network by {}", way.name())?;
+            publish.iter().try_for_each(|port| writeln!(f, "publish {port}"))?;
+        }
         self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))?;
         let Command { user, cwd, candidates, args, .. } = &self.command;
         writeln!(f, "become user {} group {} groups {:?}", user.uid, user.gid, user.groups)?;
