@@ -3,6 +3,8 @@
 use std::fmt;
 
 use nix::errno::Errno;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::sys;
 
@@ -84,6 +86,21 @@ impl Names {
     }
 }
 
+/// A set in JSON: the names, or `all`.
+pub(super) fn serialize<S: Serializer>(set: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    if set & ALL == ALL { ["all"].serialize(serializer) } else { Names(*set).list().serialize(serializer) }
+}
+
+/// The reverse of [`serialize`]; `all` is everything that the kernel may have.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().try_fold(0, |set, name| match parse(name) {
+        Some(ALL) => Ok(u64::MAX),
+        Some(bit) => Ok(set | bit),
+        None => Err(D::Error::custom(format!("there is no capability {name:?}"))),
+    })
+}
+
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 & ALL == ALL {
@@ -122,6 +139,17 @@ mod tests {
         let names = "audit_write chown dac_override fowner fsetid kill mknod net_bind_service net_raw setfcap setgid setpcap setuid sys_chroot";
         let set = names.split(' ').map(|name| parse(name).unwrap()).fold(0, |set, bit| set | bit);
         assert_eq!(DEFAULT, set);
+    }
+
+    #[test]
+    fn sets_are_names_in_json() {
+        #[derive(Serialize, Deserialize)]
+        struct Set(#[serde(with = "super")] u64);
+        for (set, json) in [(0b1_0001, r#"["chown","fsetid"]"#), (u64::MAX, r#"["all"]"#), (0, "[]")] {
+            assert_eq!(serde_json::to_string(&Set(set)).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Set>(json).unwrap().0, set);
+        }
+        assert!(serde_json::from_str::<Set>(r#"["sys_nothing"]"#).is_err());
     }
 
     #[test]

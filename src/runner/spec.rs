@@ -217,6 +217,7 @@ fn outside(map: &[IdMap], id: u32) -> Option<u32> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {
     /// Capabilities that stay where the caller has them: bounding, permitted and effective. None is inheritable or ambient.
+    #[serde(with = "super::caps")]
     pub capabilities: u64,
     /// Does `execve` never give privileges (no set-user-id, no file capabilities)?
     pub no_new_privileges: bool,

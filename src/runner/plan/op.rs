@@ -5,6 +5,7 @@ use std::ffi::CString;
 use serde::Serialize;
 
 use super::print::{pairs, text};
+use crate::runner::caps;
 
 /// Where a path starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -211,6 +212,7 @@ pub enum Op {
     /// Drop every capability that is not kept, for good.
     DropCapabilities {
         /// Those that stay if we have them, as a bit set.
+        #[serde(serialize_with = "caps::serialize")]
         keep: u64,
     },
     /// Refuse new privileges on exec, for good.
