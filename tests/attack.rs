@@ -4,6 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 mod calls;
 mod cgroup;
+mod mounts;
 mod net;
 #[cfg(target_arch = "x86_64")]
 mod seccomp;

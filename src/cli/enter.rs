@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result};
 
+use super::mounts::MountFlags;
 use super::start::{self, Flags};
 use super::surroundings::Surroundings;
 use super::walls::Walls;
@@ -26,6 +27,9 @@ pub(super) struct EnterArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command [default: the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -42,19 +46,24 @@ pub(super) struct ExecArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
-    run_in_box(context, &arguments.name, flags, arguments.command)
+    let EnterArguments { walls, surroundings, mounts, .. } = &arguments;
+    let flags = Flags { walls, surroundings, mounts, joinable: true };
+    run_in_box(context, &arguments.name, flags, arguments.command.clone())
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
-    run_in_box(context, &arguments.name, flags, arguments.command)
+    let ExecArguments { walls, surroundings, mounts, .. } = &arguments;
+    let flags = Flags { walls, surroundings, mounts, joinable: true };
+    run_in_box(context, &arguments.name, flags, arguments.command.clone())
 }
 
 fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, command: Vec<OsString>) -> Result<i32> {
@@ -70,6 +79,7 @@ fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, command: Vec<OsSt
     let wanted = start::request(context, &store, flags, command, node.label())?;
     let (mount, _) = store.mount(&node)?;
     let root = show_for_reading(&store, &node, &mount)?;
+    let wanted = wanted.mounted(flags, &store, &root)?;
     let code = start::start(context, &wanted, flags, mount, &root, |started| {
         // Best effort: without the note others cannot join, and say so.
         if let Err(error) = write_note(&mut running, started) {
@@ -89,7 +99,7 @@ fn join(
     flags: Flags<'_>,
     command: Vec<OsString>,
 ) -> Result<i32> {
-    if let Some(flag) = flags.walls.given() {
+    if let Some(flag) = flags.walls.given().or_else(|| flags.mounts.given()) {
         let message = format!("{} runs already: {flag} is settled when a box starts", node.label());
         return Err(Error::new(ErrorKind::FailedPrecondition, message)
             .hint("leave it out, or end what runs in the box first"));

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use nix::sys::signal::SigSet;
 use rootling_backends::{Access, Error, ErrorKind, Kind, Result};
 
+use super::mounts::MountFlags;
 use super::start::{self, Flags};
 use super::surroundings::Surroundings;
 use super::walls::Walls;
@@ -30,6 +31,9 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command [default: the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -52,9 +56,10 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
             .hint("choose another name"));
     }
     // Nothing is forked for flags that are wrong.
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: false };
+    let RunArguments { walls, surroundings, mounts, .. } = &arguments;
+    let flags = Flags { walls, surroundings, mounts, joinable: false };
     let label = label(&reference, node.as_ref());
-    let wanted = start::request(context, &store, flags, arguments.command, &label)?;
+    let wanted = start::request(context, &store, flags, arguments.command.clone(), &label)?;
     workers_take_no_signals(&store);
     let progress = context.output.progress(format!("forking {reference}"));
     let base = node.as_ref().map_or(Base::Host, Base::Node);
@@ -62,8 +67,10 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     drop(progress);
     let fork = fork?;
     context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
+    let root = fork.open_parent(&store)?;
+    let wanted = wanted.mounted(flags, &store, &root)?;
     let mount = fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?;
-    let Some(code) = start::start(context, &wanted, flags, mount, &fork.open_parent(&store)?, |_| {})? else {
+    let Some(code) = start::start(context, &wanted, flags, mount, &root, |_| {})? else {
         return Ok(0);
     };
     if let Some(name) = &arguments.keep {
@@ -86,11 +93,16 @@ fn label(reference: &Reference, node: Option<&Node>) -> String {
 /// Started here only where a fork will walk one: starting them costs 0.3 ms.
 fn workers_take_no_signals(store: &Store) {
     if matches!(store.ephemeral_backend(), Kind::Reflink | Kind::Copy) {
-        let quiet = rayon::ThreadPoolBuilder::new().start_handler(|_| {
-            // A thread that may not block signals still walks trees.
-            SigSet::all().thread_block().unwrap_or_default();
-        });
-        // There is a pool already: then somebody else configured it.
-        drop(quiet.build_global());
+        start_quiet_workers();
     }
+}
+
+/// Starts the threads that walk trees, where they do not run yet.
+pub(super) fn start_quiet_workers() {
+    let quiet = rayon::ThreadPoolBuilder::new().start_handler(|_| {
+        // A thread that may not block signals still walks trees.
+        SigSet::all().thread_block().unwrap_or_default();
+    });
+    // There is a pool already: then somebody else configured it.
+    drop(quiet.build_global());
 }

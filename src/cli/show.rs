@@ -146,7 +146,7 @@ fn render(shown: &Shown) -> String {
 }
 
 /// Returns how long ago something was, for people.
-fn age(then: Timestamp, now: Timestamp) -> String {
+pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);
     match seconds {
         0..60 => format!("{seconds}s"),

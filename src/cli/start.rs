@@ -1,10 +1,12 @@
 //! What `run`, `enter` and `exec` have in common: from flags to a process, and how it ended.
 
 use std::ffi::OsString;
+use std::fs::File;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use super::Context;
+use super::mounts::{MountFlags, Mounts};
 use super::surroundings::Surroundings;
 use super::users::{self, Chosen};
 use super::walls::Walls;
@@ -17,6 +19,7 @@ use crate::store::Store;
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
+    pub(super) mounts: &'a MountFlags,
     /// May further commands join?
     pub(super) joinable: bool,
 }
@@ -26,6 +29,8 @@ pub(super) struct Flags<'a> {
 pub(super) struct Wanted {
     request: Request,
     chosen: Chosen,
+    /// The use locks of volumes.
+    _used: Vec<File>,
 }
 
 /// Makes a request of the flags.
@@ -41,6 +46,7 @@ pub(super) fn request(
     let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
         command: command(context, flags, args, label)?,
+        hosts: flags.mounts.hosts(&net)?,
         namespaces: walls.namespaces(store, net)?,
         dns,
         userns: chosen.userns.clone(),
@@ -52,7 +58,15 @@ pub(super) fn request(
         binds: Vec::new(),
         tmpfs: Vec::new(),
     };
-    Ok(Wanted { request, chosen })
+    Ok(Wanted { request, chosen, _used: Vec::new() })
+}
+
+impl Wanted {
+    /// Opens what is to be mounted in the tree whose root `root` is, volumes of the store included.
+    pub(super) fn mounted(self, flags: Flags<'_>, store: &Store, root: &Dir) -> Result<Self> {
+        let Mounts { binds, tmpfs, used } = flags.mounts.open(store, root, flags.walls.dry_run)?;
+        Ok(Self { request: Request { binds, tmpfs, ..self.request }, _used: used, ..self })
+    }
 }
 
 /// Makes the command alone, for a box that runs.

@@ -96,7 +96,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                 listener.go(None)?;
             }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
-            finish(&mut guest, &listener, &signals, &name, &command, |_| {})
+            finish(&mut guest, &listener, &signals, &name, &command, &mut Vec::new(), |_| {})
         }
     }
 }
