@@ -44,7 +44,7 @@ mod record;
 mod remove;
 mod volumes;
 
-pub use boxes::CreateOptions;
+pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};

@@ -16,6 +16,7 @@
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
+//! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -41,6 +42,8 @@ mod machine;
 mod namespaces;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod processes;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rootling_backends::{Error, ErrorKind, FS, Result};
 use serde::Serialize;
 
-use super::{Context, output, said, show};
+use super::{Context, output, said};
 use crate::store::{Node, Store, VolumeName, VolumeReference};
 
 #[derive(Debug, clap::Subcommand)]
@@ -156,7 +156,7 @@ fn ls(context: &Context, store: &Store) -> Result<()> {
         let now = Timestamp::now();
         let cells = |row: &Summary| {
             let used = if row.in_use { "yes" } else { "" };
-            [&row.name, &row.id, row.kind, row.backend, &show::age(row.created, now), used]
+            [&row.name, &row.id, row.kind, row.backend, &output::age(row.created, now), used]
                 .map(str::to_owned)
                 .to_vec()
         };

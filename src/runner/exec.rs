@@ -43,7 +43,7 @@ const STEPS: [&str; 10] = [
 pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let command = Command::build(process, &target.security)?;
     let handle = target.open()?;
-    share_pipes(&target.userns, &process.user)?;
+    share_pipes(sys::standard_files(), &target.userns, &process.user)?;
     let namespaces = foreign_namespaces(target.pid)?;
     let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);
     let facts = Facts::read()?;
@@ -96,7 +96,8 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                 listener.go(None)?;
             }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
-            finish(&mut guest, &listener, &signals, &name, &command, &mut Vec::new(), |_| {})
+            let attend = |guest: BorrowedFd<'_>, master| tty::relay(guest, &signals.fd, master);
+            finish(&mut guest, &listener, &name, &command, &mut Vec::new(), attend, |_| {})
         }
     }
 }

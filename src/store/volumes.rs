@@ -14,7 +14,7 @@ use rootling_backends::{CloneMode, Context, Dir, Error, ErrorKind, FS, Kind, Res
 
 use super::files::Durability;
 use super::lock::{self, Mode};
-use super::{Base, CreateOptions, Name, Node, ObjectId, Record, Role, State, Store, fault};
+use super::{Base, CreateOptions, Description, Name, Node, ObjectId, Record, Role, State, Store, fault};
 
 /// The name of a volume: letters, digits and `_ . -`, beginning with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,7 +263,7 @@ impl Store {
                 Some(label) => label.to_owned(),
                 None => self.next_label(name)?,
             };
-            match self.commit(&node, &name.snapshot_name(&wanted)?, None) {
+            match self.commit(&node, &name.snapshot_name(&wanted)?, &Description::default()) {
                 // Somebody else took the number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && label.is_none() => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -286,7 +286,7 @@ impl Store {
     /// Makes a volume with the content of a snapshot, or of a volume as it stands. Durable on return.
     pub fn fork_volume(&self, from: &VolumeReference, name: &VolumeName) -> Result<Node> {
         let node = self.volume(from)?;
-        let options = CreateOptions { backend: Some(self.volume_backend()), always_clone: false };
+        let options = CreateOptions { backend: Some(self.volume_backend()), ..CreateOptions::default() };
         match self.create(Base::Node(&node), &name.node_name(), options) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.volume_taken(name)),
             made => made,
