@@ -179,7 +179,7 @@ enum Command {
     /// Show what trees occupy
     #[command(visible_alias = "df")]
     Du(du::Arguments),
-    /// Show a tree at a directory of the host
+    /// Show a tree at a directory of the host, without its set-user-id bits and devices
     Mount(mount::MountArguments),
     /// Undo a mount
     Umount(mount::UmountArguments),
@@ -284,9 +284,11 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
             true => Entered::Root,
             false => Entered::Nothing,
         },
-        (_, Some(running), _) => {
-            runner::join_userns(running).context(|| "join the user namespace of the box")?
-        }
+        (_, Some(running), _) => match runner::join_userns(running) {
+            // The box has ended since it was found: as if it had never run.
+            Err(error) if error.kind() == ErrorKind::NotFound => runner::enter_userns(),
+            joined => joined.context(|| "join the user namespace of the box"),
+        }?,
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };

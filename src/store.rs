@@ -21,12 +21,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use rootling_backends::probe::{self, Abilities};
-use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree};
+use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
 mod boxes;
 mod check;
@@ -104,7 +105,7 @@ const DIRECTORIES: [&str; 4] = ["o", "n", "tmp", "trash"];
 impl Store {
     // ------------------------------------------------------------ opening
 
-    /// Makes a store at `root`, an empty or missing directory, and opens it.
+    /// Makes a store at `root`, an empty or missing directory, and opens it. Nobody but its owner can enter it.
     ///
     /// `backend` becomes its default; `None` chooses by what the file system can do. An existing store is an error of kind
     /// `AlreadyExists`. A crash leaves a directory without `format`, which a second call completes.
@@ -113,7 +114,7 @@ impl Store {
         if Format::exists(root) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{root:?} is a store already")));
         }
-        fs::create_dir_all(root).context(|| format!("mkdir({root:?})")).context(intent)?;
+        private::make_dirs(root).context(intent)?;
         let strange: Vec<String> = files::list(root)
             .context(intent)?
             .into_iter()
@@ -138,7 +139,8 @@ impl Store {
             files::make_dir(&root.join(directory)).context(intent)?;
         }
         let lock = root.join("lock");
-        fs::File::create(&lock).context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
+        let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        made.context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
         files::sync_dir(root).context(intent)?;
         fault::point("init.directories");
         format.write(root).context(intent)?;
@@ -157,6 +159,10 @@ impl Store {
             _ => error,
         })?;
         let root = std::path::absolute(root).context(|| format!("getcwd(), for {root:?}"))?;
+        // Stores were made open to all once; the set-user-id programs of the trees are those of the host.
+        if let Err(error) = private::close_to_others(&root) {
+            log::warn!("other users can run what lies in the store: {error}");
+        }
         Ok(Self { root, format, backends: Default::default() })
     }
 

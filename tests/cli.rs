@@ -173,7 +173,7 @@ fn a_loop_store_is_made_remounted_on_demand_and_grown() {
         let script = format!(
             "export ROOTLING_ROOT=$D/loop; $R -q init $D/loop --loop {size} --fs {fs}
             $R -q import dir:$D/root base; $R -q create base dev; $R ls --format json
-            stat -f -c %b $D/loop/mnt; umount $D/loop/mnt; $R -q ls; $R -q init $D/loop --loop {larger} >&2
+            test $(stat -c %a $D/loop) = 700; stat -f -c %b $D/loop/mnt; umount $D/loop/mnt; $R -q ls; $R -q init $D/loop --loop {larger} >&2
             stat -f -c %b $D/loop/mnt; $R fsck; du -m $D/loop/store.img | cut -f1; umount $D/loop/mnt"
         );
         let stdout = environment.script_ok(&script);

@@ -1,134 +1,13 @@
 //! The whole life as an ordinary user, with a range of ids and without, through the built binary.
 //!
-//! Run by root, who makes a user that exists only in the mount namespace of the test: private copies of the
-//! account files are mounted over the host's. The program stands in the test's directory, where the user may run it.
+//! Run by root, who makes the user.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
+use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use tempfile::TempDir;
-
-use crate::environment::{BINARY, Ran, is_root, ran, skip, tar_of};
-
-/// Each guest has an id of its own: tests run side by side and look for processes by it.
-static NEXT_ID: AtomicU32 = AtomicU32::new(64321);
-
-/// Whose ids the user may use besides their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ids {
-    Range,
-    None,
-}
-
-/// A user and a directory that is theirs, with `rootling`, and `root/`, a tree of busybox.
-struct Guest {
-    dir: TempDir,
-    id: u32,
-    ids: Ids,
-}
-
-/// Returns the guest, or `None` and the reason where none can be.
-fn guest(ids: Ids) -> Option<Guest> {
-    if !is_root() {
-        return None;
-    }
-    let lacking =
-        ["busybox", "setpriv", "newuidmap", "newgidmap", "tar"].into_iter().find(|tool| !found(tool));
-    if let Some(tool) = lacking {
-        skip(&format!("{tool} is not installed"));
-        return None;
-    }
-    if !Path::new("/etc/subuid").exists() || !Path::new("/etc/subgid").exists() {
-        skip("/etc/subuid and /etc/subgid do not exist");
-        return None;
-    }
-    let guest = Guest { dir: tempfile::tempdir().unwrap(), id: NEXT_ID.fetch_add(1, Ordering::Relaxed), ids };
-    guest.prepare();
-    let allowed = guest.script("unshare --user --map-root-user true");
-    if allowed.code != 0 {
-        skip(&format!("no user namespaces for ordinary users: {}", allowed.stderr));
-        return None;
-    }
-    Some(guest)
-}
-
-fn found(tool: &str) -> bool {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(tool).is_file())
-}
-
-impl Guest {
-    fn prepare(&self) {
-        let (dir, id) = (self.dir.path(), self.id);
-        fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
-        let root = dir.join("root");
-        for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
-            fs::create_dir_all(root.join(name)).unwrap();
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nme:x:1000:1000::/:/bin/sh\n").unwrap();
-        fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").unwrap();
-        fs::write(root.join("etc/motd"), "welcome\n").unwrap();
-        let busybox = ran(Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap()).stdout;
-        fs::copy(busybox.trim(), root.join("bin/busybox")).unwrap();
-        for tool in
-            ["sh", "grep", "id", "ls", "cat", "touch", "chown", "stat", "sleep", "rm", "mkdir", "true", "mv"]
-        {
-            symlink("busybox", root.join("bin").join(tool)).unwrap();
-        }
-        fs::copy(BINARY, dir.join("rootling")).unwrap();
-        chown(dir, Some(id), Some(id)).unwrap();
-        let account = |file: &str, line: &str| {
-            let text = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
-            fs::write(dir.join(file), format!("{text}{line}\n")).unwrap();
-        };
-        account("passwd", &format!("guest:x:{id}:{id}::/:/bin/sh"));
-        account("group", &format!("guest:x:{id}:"));
-        let range = if self.ids == Ids::Range { "guest:3000000:65536" } else { "" };
-        account("subuid", range);
-        account("subgid", range);
-    }
-
-    /// Runs `root` as root, then `user` as the guest, both in one mount namespace, with `$R` the program, `$D` the
-    /// directory and `$U` the guest's id.
-    fn script_after(&self, root: &str, user: &str) -> Ran {
-        let id = self.id;
-        let mount = "for file in passwd group subuid subgid; do mount --bind $D/$file /etc/$file; done";
-        let become_guest =
-            format!("exec setpriv --reuid {id} --regid {id} --clear-groups -- sh -euc \"$USER_SCRIPT\"");
-        let script = format!("{mount}\n{root}\n{become_guest}");
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
-            .env("USER_SCRIPT", user)
-            .env("R", self.dir.path().join("rootling"))
-            .env("U", id.to_string())
-            .env("D", self.dir.path())
-            .env("HOME", self.dir.path())
-            .env("ROOTLING_ROOT", self.dir.path().join("store"))
-            .env("ROOTLING_NET", "host")
-            .stdin(Stdio::null());
-        ran(command.output().expect("unshare and sh are there"))
-    }
-
-    fn script(&self, user: &str) -> Ran {
-        self.script_after("", user)
-    }
-
-    fn ok(&self, user: &str) -> String {
-        let ran = self.script(user);
-        assert_eq!(ran.code, 0, "stdout: {}\nstderr: {}", ran.stdout, ran.stderr);
-        ran.stdout
-    }
-
-    /// Runs one line that must fail; returns what it said, the test's directory made nameless.
-    fn fails(&self, user: &str) -> String {
-        let ran = self.script(user);
-        assert_ne!(ran.code, 0, "succeeded: {}{}", ran.stdout, ran.stderr);
-        ran.stderr.replace(&*self.dir.path().to_string_lossy(), "DIR")
-    }
-}
+use crate::environment::{BINARY, ran, skip, tar_of};
+use crate::guest::{Guest, Ids, found, guest};
 
 /// Import, create, exec, diff, commit, fork, run, fsck, rm: what each prints, whatever the backend.
 const LIFE: &str = "

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
-use rootling::runner::{FileAt, Namespaces, Plan, Process, Security, Spec, Tmpfs, Tty, User, Userns};
+use rootling::runner::{
+    Device, FileAt, IdMap, Namespaces, Plan, Process, Security, Spec, Tmpfs, Tty, User, Userns,
+};
 use rootling_backends::Mount;
 
 const TOOLS: [&str; 18] = [
@@ -371,6 +373,44 @@ fn links_in_a_hostile_tree_lead_nowhere() {
             std::fs::remove_file(link).unwrap();
         }
     }
+}
+
+#[test]
+fn runs_leave_their_caller_no_descriptor_child_mount_or_namespace() {
+    let Some(mut fixture) = fixture(&["true"]) else { return };
+    let write = |fixture: &Fixture, name: &str| {
+        let path = fixture.dir.path().join(name);
+        std::fs::write(&path, serde_json::to_vec(&fixture.spec).unwrap()).unwrap();
+        path
+    };
+    let mut specs = vec![write(&fixture, "good")];
+    let good = fixture.spec.clone();
+    type Change = fn(&mut Spec);
+    let changes: [(&str, Change); 7] = [
+        ("no-command", |spec| spec.process.args = vec!["nowhere".into()]),
+        ("no-cwd", |spec| spec.process.cwd = "/missing".into()),
+        ("no-tree", |spec| spec.root = Mount::Bind { source: "/missing".into() }),
+        ("no-device", |spec| {
+            spec.devices = vec![Device { source: "/dev/missing".into(), target: "/dev/missing".into() }];
+        }),
+        ("no-map", |spec| {
+            let map = vec![IdMap { inside: 0, outside: u32::MAX, count: 1 }];
+            spec.userns = Userns::Private { uid_map: map.clone(), gid_map: map, idmapped_tree: true };
+        }),
+        ("users", |spec| {
+            let map = vec![IdMap { inside: 0, outside: 1 << 30, count: 65536 }];
+            spec.userns = Userns::Private { uid_map: map.clone(), gid_map: map, idmapped_tree: true };
+        }),
+        ("terminal", |spec| spec.process.tty = Tty::On),
+    ];
+    for (name, change) in changes {
+        fixture.spec = good.clone();
+        change(&mut fixture.spec);
+        specs.push(write(&fixture, name));
+    }
+    let output =
+        Command::new(program()).arg("many").arg("5").args(specs).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
+//! | `attack` | what was tried to get out of boxes, each beside the same without the wall |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
@@ -27,6 +28,8 @@ mod attack;
 mod cli;
 #[cfg(test)]
 mod environment;
+#[cfg(test)]
+mod guest;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

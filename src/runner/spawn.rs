@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
@@ -39,6 +40,7 @@ pub struct Outcome {
 /// ran and that nothing is left: no process, mount, directory, cgroup or namespace. If this process is killed, so is
 /// everything in the box; a cgroup that is left then is removed when the next one is made.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    refuse_directories()?;
     run_with(plan, None, started)
 }
 
@@ -280,6 +282,19 @@ fn raise_limit(pid: libc::pid_t, limit: &Ulimit) -> Result<()> {
     })
 }
 
+/// Refuses to pass on a directory: from it a path leads to all of the host, as with any that is left open (CVE-2024-21626).
+pub(super) fn refuse_directories() -> Result<()> {
+    for (file, name) in sys::standard_files().into_iter().zip(["input", "output", "error"]) {
+        // A closed descriptor is none.
+        if fstat(file).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+            let message =
+                format!("standard {name} is a directory, from which the box could reach all others");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("redirect it, as with </dev/null"));
+        }
+    }
+    Ok(())
+}
+
 /// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.
 pub(super) fn share_pipes(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
     // PIPEFS_MAGIC (linux/magic.h): pipes without a name, whose owner nobody else cares for.
@@ -312,6 +327,7 @@ pub(super) fn fork_command(
     terminal: Option<BorrowedFd<'_>>,
     ignored: u64,
 ) -> ! {
+    init::take_in_orphans();
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
         Ok(process) => {

@@ -45,7 +45,10 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     if late_cgroup_namespace(spec) {
         ops.push(Op::CgroupNamespace);
     }
-    let attributes = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
+    let nodev = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
+    // no_new_privs makes set-user-id do nothing; so does this, should a way around be found.
+    let nosuid = if spec.security.no_new_privileges { MOUNT_ATTR_NOSUID } else { 0 };
+    let attributes = nodev | nosuid;
     ops.extend([Op::DieWithParent, Op::Umask, Op::SlavePropagation, Op::AttachRoot { attributes }]);
     proc_ops(spec, &mut ops);
     sys_ops(spec, &mut ops);
