@@ -32,6 +32,7 @@ mod logs;
 mod ls;
 mod man;
 mod mount;
+mod mounts;
 mod net;
 mod prune;
 mod ps;
@@ -44,6 +45,7 @@ mod stop;
 mod surroundings;
 mod unshare;
 mod users;
+mod volume;
 mod walls;
 
 use output::{Format, Output};
@@ -181,6 +183,9 @@ enum Command {
     Mount(mount::MountArguments),
     /// Undo a mount
     Umount(mount::UmountArguments),
+    /// Make, show, snapshot and remove volumes: data that boxes mount and that outlives them
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Run a command as root of your own user namespace, where your trees are
     Unshare(unshare::Arguments),
     /// Show what running boxes use
@@ -409,6 +414,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),
+        Command::Volume(command) => volume::run(context, &command),
         Command::Unshare(arguments) => return unshare::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Fsck(arguments) => return fsck::run(context, &arguments),

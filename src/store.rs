@@ -10,6 +10,7 @@
 //! | `id` `name` | the two ways to say which |
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork, commit: what makes nodes |
+//! | `volumes` | trees that are mounted in boxes: volumes and their snapshots
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
 //! | `check` | fsck |
@@ -42,6 +43,7 @@ mod lock;
 mod name;
 mod record;
 mod remove;
+mod volumes;
 
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
@@ -50,8 +52,9 @@ pub use format::{Features, Format};
 pub use id::ObjectId;
 pub use index::{Entry, Index};
 pub use name::Name;
-pub use record::{Record, State};
+pub use record::{Record, Role, State};
 pub use remove::Pruned;
+pub use volumes::{VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
 pub mod format_text {}
@@ -79,6 +82,11 @@ impl Node {
     /// Returns the name, or the id of a node without one.
     pub fn label(&self) -> &str {
         self.name.as_ref().map_or(self.id.as_str(), Name::as_str)
+    }
+
+    /// Returns what messages call it: a volume and its snapshots by the names that people give them.
+    pub(crate) fn shown(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.id.to_string(), Name::to_string)
     }
 }
 
@@ -242,8 +250,15 @@ impl Store {
 
     // ------------------------------------------------------------ reading
 
-    /// Returns all names and what they point at.
+    /// Returns all names of trees and what they point at; those of volumes are [`volumes`](Self::volumes)' business.
     pub fn names(&self) -> Result<BTreeMap<Name, ObjectId>> {
+        let mut names = self.all_names()?;
+        names.retain(|name, _| !name.is_volume());
+        Ok(names)
+    }
+
+    /// Returns all names, those of volumes included.
+    pub(crate) fn all_names(&self) -> Result<BTreeMap<Name, ObjectId>> {
         let directory = self.root.join("n");
         let mut names = BTreeMap::new();
         for file_name in files::list(&directory)? {
@@ -296,10 +311,14 @@ impl Store {
         Ok(files::list(&self.root.join("o"))?.iter().filter_map(|id| ObjectId::parse(id).ok()).collect())
     }
 
-    /// Returns all nodes that have a name, each with that name, sorted by it.
+    /// Returns all trees that have a name, each with that name, sorted by it; no volumes.
     pub fn nodes(&self) -> Result<Vec<Node>> {
         let _lock = self.share()?;
-        self.names()?
+        self.named_nodes(self.names()?)
+    }
+
+    pub(crate) fn named_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<Node>> {
+        names
             .into_iter()
             .filter_map(|(name, id)| match self.node(&id) {
                 // Removed since the names were listed.
@@ -329,7 +348,7 @@ impl Store {
 
     /// Returns a name of the node, if it has one.
     pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
-        Ok(self.names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
+        Ok(self.all_names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
     }
 
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).

@@ -9,6 +9,7 @@
 //! | `program` | the program that makes the boxes |
 //! | `inherited` | what a process brings along: descriptors, environment, keys, capabilities |
 //! | `kernel` | knobs, devices, mounts, processes of the machine |
+//! | `mounts` | mount points and sources, swapped while a box is made or before they go |
 //! | `tree` | the making of a box, by a hostile tree |
 //! | `identity` | who one is inside, and what one leaves outside |
 //! | `seccomp` | the filter of system calls; `calls` is its machine code and numbers |
@@ -31,6 +32,7 @@ mod identity;
 mod inherited;
 mod kernel;
 mod leaks;
+mod mounts;
 mod net;
 mod program;
 #[cfg(target_arch = "x86_64")]

@@ -307,18 +307,18 @@ fn where_neither_overlay_works_both_reasons_are_told_and_copies_are_made() {
 fn what_fuse_overlayfs_wrote_the_kernel_reads() {
     let Some(guest) = guest_with_fuse() else { return };
     let ran = guest.script_after(
-        BY_FUSE,
+        &format!("{BY_FUSE}; mkdir $D/root/opt; touch $D/root/opt/a $D/root/opt/b"),
         &format!(
             "{INIT_BY_FUSE}
             $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
-            $R -q exec dev -- sh -ec 'grep -q fuse /proc/mounts; rm -r /etc; mkdir /etc; echo x > /etc/only; rm /bin/mv'
+            $R -q exec dev -- sh -ec 'grep -q fuse /proc/mounts; rm -r /opt; mkdir /opt; echo x > /opt/only; rm /bin/mv'
             $R -q commit dev one > /dev/null; $R diff base..one
             sed -i 's/\"overlay_by_fuse\": true, //' $ROOTLING_ROOT/format
-            echo the kernel:; $R diff base..one; $R -q run -u 0 one -- ls -A /etc
+            echo the kernel:; $R diff base..one; $R -q run -u 0 one -- ls -A /opt
             ! find $ROOTLING_ROOT/o -name '.wh.*' | grep ."
         ),
     );
-    let diff = "D /bin/mv\nD /etc/group\nD /etc/motd\nA /etc/only\nD /etc/passwd\n";
+    let diff = "D /bin/mv\nD /opt/a\nD /opt/b\nA /opt/only\n";
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.stdout, format!("{diff}the kernel:\n{diff}only\n"));
 }
@@ -396,4 +396,49 @@ fn the_users_own_program_is_out_of_the_boxs_reach() {
         $R -q run --privileged base -- sh -c 'echo spoiled > /proc/1/exe' 2>&1 | grep -o 'Read-only file system'
         test \"$before\" = \"$(sha256sum < $D/rootling)\" && echo same");
     assert_eq!(stdout, "Read-only file system\nsame\n");
+}
+
+/// Flags of mounts, volumes of the store, mount points that go again: what each prints.
+const MOUNTS: &str = "
+    mkdir $D/src; echo mine > $D/src/file; cp $D/root/bin/busybox $D/src/true
+    $R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base box > /dev/null
+    run() { $R -q run \"$@\"; }
+    run -v $D/src:/v base -- sh -c 'stat -c %u /v/file; touch /v/new'
+    stat -c %u $D/src/new | grep -c $U
+    run -v $D/src:/v:ro base -- sh -c 'touch /v/x 2> /dev/null || echo no'
+    run -v $D/src:/v:noexec base -- sh -c '/v/true 2> /dev/null || echo no'
+    run -v $D/src:/v:O base -- sh -c 'rm /v/file; mkdir /v/d; touch /v/d/x; ls /v'; ls $D/src
+    run -v $D/src:/v:idmap base -- true 2> $D/said && exit 1; grep -c 'users of its own' $D/said
+    $R -q exec -v $D/src:/made/here -v $D/src/file:/etc/new box -- cat /made/here/file /etc/new
+    $R -q exec box -- ls -d /made /etc/new 2> /dev/null || echo gone
+    run -v data:/etc base -- sh -c 'cat /etc/motd; echo changed > /etc/motd'
+    $R volume snapshot data 2> /dev/null
+    run -v data:/v base -- sh -c 'cat /v/motd; echo later > /v/motd'
+    $R -q volume restore data 1
+    run -v data:/v base -- cat /v/motd
+    $R -q volume rm --snapshots data
+    test -z \"$($R -q volume ls)\"
+    $R fsck > /dev/null
+";
+
+#[test]
+fn mounts_and_volumes_work_without_root() {
+    for ids in [Ids::Range, Ids::None] {
+        let Some(guest) = guest(ids) else { return };
+        let shown = guest.ok(MOUNTS);
+        let expected = "0\n1\nno\nno\nd\nnew\ntrue\nfile\nnew\ntrue\n1\nmine\nmine\ngone\nwelcome\ndata@1\nchanged\nchanged\n";
+        assert_eq!(shown, expected, "{ids:?}");
+        if ids == Ids::Range {
+            let given = guest
+                .ok("$R -q run -u me -v $D/src:/v:U base -- sh -c 'stat -c %u /v/file; touch /v/mine'
+                stat -c %u $D/src/file $D/src/mine");
+            // User 1000 is the 1000th of the range, after root.
+            assert_eq!(given, "1000\n3000999\n3000999\n");
+            let kept =
+                guest.ok("$R -q run --userns keep-id -v $D/src:/v:U base -- stat -c %u /v/file | grep -c $U");
+            assert_eq!(kept, "1\n");
+        }
+        let error = guest.fails("$R -q run -v /etc:/v:U base -- true");
+        assert!(error.contains("is the system's"), "{error}");
+    }
 }

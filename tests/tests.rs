@@ -14,6 +14,8 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `volumes` | what is mounted in boxes, and volumes of the store
+//! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
@@ -51,5 +53,7 @@ mod readme;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod volumes;
 #[cfg(test)]
 mod wrong;

@@ -100,7 +100,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
             }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
             let attend = |guest: BorrowedFd<'_>, master| tty::relay(guest, &signals.fd, master);
-            finish(&mut guest, &listener, &name, &command, attend, |_| {})
+            finish(&mut guest, &listener, &name, &command, &mut Vec::new(), attend, |_| {})
         }
     }
 }

@@ -7,11 +7,11 @@ use nix::sched::CloneFlags;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use serde::Serializer;
 
-use super::op::{Base, NewFs, Op};
-use super::{Command, Joined, Plan, Source};
+use super::op::{Base, Like, NewFs, Op};
+use super::{Command, Joined, PathSource, Plan, Source};
 use crate::runner::caps;
 use crate::runner::net::Private;
-use crate::runner::spec::Join;
+use crate::runner::spec::{Join, Owners};
 use crate::runner::sys::StringArray;
 
 pub(super) fn text<S: Serializer>(text: &CString, serializer: S) -> Result<S::Ok, S::Error> {
@@ -76,8 +76,15 @@ impl fmt::Display for Op {
                 write!(f, "show device {source} as /dev/{}", Shown(target))
             }
             Self::DevLink { name, target } => write!(f, "link /dev/{} to {}", Shown(name), Shown(target)),
-            Self::Bind { source, target, attributes } => {
-                write!(f, "bind source {source} on {}{}", Shown(target), Attributes(*attributes))
+            Self::Receive { source } => write!(f, "take source {source} from the caller"),
+            Self::MountPoint { parts, like, .. } => {
+                f.write_str("make ")?;
+                parts.last().map_or(Ok(()), |part| write!(f, "{}", Shown(&part.path)))?;
+                write!(f, "{like}, where nothing is")
+            }
+            Self::Bind { source, target, attributes, follows_host } => {
+                let slave = if *follows_host { " rslave" } else { "" };
+                write!(f, "bind source {source} on {}{}{slave}", Shown(target), Attributes(*attributes))
             }
             Self::OpenFiles => f.write_str("mount a tmpfs for generated files"),
             Self::File { target, content, .. } => {
@@ -141,12 +148,39 @@ impl fmt::Display for Attributes {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path { path } => write!(f, "{path:?}"),
+            Self::Path(source) => write!(f, "{source}"),
             Self::Device { path } => write!(f, "device {path:?}"),
             Self::Dev { devices } => {
                 f.write_str("a new file system with the usual devices")?;
                 devices.iter().try_for_each(|device| write!(f, " and {:?}", device.target))
             }
+        }
+    }
+}
+
+impl fmt::Display for PathSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.path)?;
+        self.below.as_ref().map_or(Ok(()), |below| write!(f, ", {below:?} in it"))?;
+        if let Some((uid, gid)) = self.give {
+            write!(f, ", given to {uid}:{gid}")?;
+        }
+        let words = [
+            (!self.recursive, "without what is mounted in it"),
+            (self.throw_away, "under a layer in memory"),
+            (self.owners == Owners::Mapped, "with owners mapped"),
+            (self.owners == Owners::MappedIfPossible, "with owners mapped if possible"),
+        ];
+        words.iter().filter(|(true_here, _)| *true_here).try_for_each(|(_, words)| write!(f, ", {words}"))
+    }
+}
+
+impl fmt::Display for Like {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str(" as a directory"),
+            Self::File => f.write_str(" as a file"),
+            Self::Source(source) => write!(f, " as source {source} is"),
         }
     }
 }
