@@ -196,7 +196,7 @@ fn shells_and_man_are_served() {
     }
     assert!(environment.ok(["man"]).starts_with(".ie"));
     assert!(environment.ok(["man", "commit"]).contains("Seal what changed"));
-    assert!(environment.fails(["man", "nope"]).contains("there is no command \"nope\""));
+    assert!(environment.fails(["man", "nope"]).contains("there is no page \"nope\""));
 }
 
 #[test]
