@@ -15,6 +15,7 @@
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
+//! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -42,6 +43,8 @@ mod machine;
 mod namespaces;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod processes;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

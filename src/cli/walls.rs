@@ -7,9 +7,7 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result, small_file};
 use super::limits::LimitFlags;
 use super::net::NetFlags;
 use super::store;
-use crate::runner::{
-    self, Device, Join, Namespace, Namespaces, Net, Running, Seccomp, Security, Time, Ulimit,
-};
+use crate::runner::{self, Device, Join, Namespace, Namespaces, Net, Seccomp, Security, Time, Ulimit};
 use crate::store::Store;
 
 /// What is settled when a box starts, and not for each command in it.
@@ -106,7 +104,7 @@ impl Place {
         Ok(match self {
             Self::Host => Namespace::Host,
             Self::Private => Namespace::Private,
-            Self::Box(name) => Namespace::Join(Join::Box(Box::new(running(store, name)?))),
+            Self::Box(name) => Namespace::Join(Join::Box(Box::new(store::running(store, name)?))),
             Self::Path(path) => Namespace::Join(Join::Path(path.clone())),
         })
     }
@@ -280,15 +278,6 @@ impl Walls {
         };
         self.sysctl.iter().map(split).collect()
     }
-}
-
-/// Returns the running box of a name.
-pub(super) fn running(store: &Store, name: &str) -> Result<Running> {
-    let node = store::find(store, name)?;
-    store::running_in(store, &node).ok_or_else(|| {
-        let error = Error::new(ErrorKind::FailedPrecondition, format!("{} does not run", node.label()));
-        error.hint(format!("start something in it: rootling enter {}", node.label()))
-    })
 }
 
 fn clocks(offsets: &[ClockOffset]) -> Time {

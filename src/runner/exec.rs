@@ -46,7 +46,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let command = Command::build(process, &target.security)?;
     let handle = target.open()?;
     refuse_directories()?;
-    share_pipes(&target.userns, &process.user)?;
+    share_pipes(sys::standard_files(), &target.userns, &process.user)?;
     let namespaces = foreign_namespaces(target.pid)?;
     let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);
     let facts = Facts::read()?;
@@ -99,7 +99,8 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
                 listener.go(None)?;
             }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
-            finish(&mut guest, &listener, &signals, &name, &command, |_| {})
+            let attend = |guest: BorrowedFd<'_>, master| tty::relay(guest, &signals.fd, master);
+            finish(&mut guest, &listener, &name, &command, attend, |_| {})
         }
     }
 }

@@ -11,10 +11,11 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
+use super::attend::{self, Attendant, Streams};
 use super::cgroup::{Cgroup, Limits};
 use super::child::Child;
 use super::plan::{Command, DEV_OPTIONS, Op, Plan, Source, sys_flags};
-use super::report::{Channel, Kind, Listener, Reports};
+use super::report::{self, Channel, Kind, Listener, Reports};
 use super::running::Running;
 use super::spec::{IdMap, Ulimit, Userns};
 use super::sys::{self, Cloned};
@@ -40,6 +41,21 @@ pub struct Outcome {
 /// everything in the box; a cgroup that is left then is removed when the next one is made.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     refuse_directories()?;
+    run_with(plan, None, started)
+}
+
+/// As [`run`], with somebody else beside the box than the caller and its terminal: what the command says goes to `attendant`,
+/// and it reads nothing, or what visitors type.
+///
+/// `Tty::Auto` is for callers who stay: the plan should say `On` or `Off`.
+pub fn run_detached(plan: &Plan, attendant: Attendant, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    run_with(plan, Some(attendant), started)
+}
+
+fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    let piped = attendant.is_some() && !plan.command.tty;
+    let streams = if piped { Some(Streams::open()?) } else { None };
+    let (theirs, ours) = streams.map(|streams| (streams.theirs, streams.ours)).unzip();
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
@@ -48,7 +64,8 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
     let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
     let signals = Signals::block()?;
-    let size = if plan.command.tty { tty::size() } else { None };
+    let size =
+        tty::size().or_else(|| attendant.is_some().then_some(tty::USUAL_SIZE)).filter(|_| plan.command.tty);
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
@@ -63,6 +80,10 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             let report = channel.into_child();
             if scout {
                 join::go_through(&doors, namespaces, report.as_fd());
+            }
+            if let Err(errno) = take_standard_files(given(theirs.as_ref())) {
+                report::send(report.as_fd(), Kind::Step, 0, errno as i32, None);
+                sys::exit(125);
             }
             let bounding = if plan.userns == Userns::Host { facts.bounding } else { caps::FRESH };
             let root = root.as_ref().map(AsFd::as_fd);
@@ -82,18 +103,31 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             }
             if plan.ops.first() == Some(&Op::Wait) {
                 limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
-                prepare(&mut guest, plan, &sources, network, &listener)?;
+                prepare(&mut guest, plan, &sources, network, &listener, given(theirs.as_ref()))?;
             }
-            drop(sources);
+            // Only the box may hold them now: their end is its end.
+            drop((sources, theirs));
             let step_name = |index: u32| step_name(plan, index);
             let place = cgroup.as_ref().map(|cgroup| cgroup.place().clone());
-            finish(&mut guest, &listener, &signals, &step_name, &plan.command, |process| {
-                // The command may have ended already; then there is nothing to tell about.
+            let attend = |guest: BorrowedFd<'_>, master| match attendant {
+                None => tty::relay(guest, &signals.fd, master),
+                Some(attendant) => attend::attend(attendant, guest, &signals.fd, master, ours),
+            };
+            finish(&mut guest, &listener, &step_name, &plan.command, attend, |process| {
+                // Without a boot id nothing could be found again.
                 if let Ok(running) = Running::of(process, plan, place) {
                     started(&running);
                 }
             })
         }
+    }
+}
+
+/// What the box gets as its three standard files: these, or else the caller's.
+fn given(files: Option<&[OwnedFd; 3]>) -> [BorrowedFd<'_>; 3] {
+    match files {
+        Some(files) => files.each_ref().map(AsFd::as_fd),
+        None => sys::standard_files(),
     }
 }
 
@@ -206,6 +240,7 @@ fn prepare(
     sources: &[OwnedFd],
     network: net::Ready<'_>,
     listener: &Listener,
+    standard: [BorrowedFd<'_>; 3],
 ) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
@@ -214,16 +249,21 @@ fn prepare(
     for limit in &plan.security.ulimits {
         raise_limit(guest.pid, limit)?;
     }
-    let tree = if plan.userns.maps_tree() { Some(map_owners(guest, plan, sources)?) } else { None };
+    let tree = if plan.userns.maps_tree() { Some(map_owners(guest, plan, sources, standard)?) } else { None };
     listener.go(tree.as_ref().map(AsFd::as_fd))
 }
 
 /// Makes the tree, and what else was opened for the box, show the owners that the box's users know; returns the tree.
-fn map_owners(guest: &Guest, plan: &Plan, sources: &[OwnedFd]) -> Result<OwnedFd> {
+fn map_owners(
+    guest: &Guest,
+    plan: &Plan,
+    sources: &[OwnedFd],
+    standard: [BorrowedFd<'_>; 3],
+) -> Result<OwnedFd> {
     let path = format!("/proc/{}/ns/user", guest.pid);
     let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
     let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
-    share_pipes(&plan.userns, &plan.command.user)?;
+    share_pipes(standard, &plan.userns, &plan.command.user)?;
     for (source, mount) in plan.sources.iter().zip(sources) {
         if let Source::Dev { devices } = source {
             device::give(mount.as_fd(), userns.as_fd(), (uid, gid), devices)?;
@@ -260,15 +300,25 @@ pub(super) fn refuse_directories() -> Result<()> {
 }
 
 /// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.
-pub(super) fn share_pipes(userns: &Userns, user: &User) -> Result<()> {
+pub(super) fn share_pipes(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
     // PIPEFS_MAGIC (linux/magic.h): pipes without a name, whose owner nobody else cares for.
     const PIPEFS: libc::__fsword_t = 0x5049_5045;
     let Some((uid, gid)) = userns.outside(user.uid, user.gid) else { return Ok(()) };
-    for file in sys::standard_files() {
+    for file in files {
         // Best effort: a closed descriptor is none to share.
         if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
             nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
+        }
+    }
+    Ok(())
+}
+
+/// *child*: makes these the three that every process in the box starts with.
+fn take_standard_files(files: [BorrowedFd<'_>; 3]) -> nix::Result<()> {
+    for (number, file) in (0..).zip(files) {
+        if std::os::fd::AsRawFd::as_raw_fd(&file) != number {
+            sys::duplicate_as(file, number)?;
         }
     }
     Ok(())
@@ -296,9 +346,9 @@ pub(super) fn fork_command(
 pub(super) fn finish(
     guest: &mut Guest,
     listener: &Listener,
-    signals: &Signals,
     step_name: &dyn Fn(u32) -> String,
     command: &Command,
+    attend: impl FnOnce(BorrowedFd<'_>, Option<OwnedFd>) -> Result<()>,
     started: impl FnOnce(libc::pid_t),
 ) -> Result<Outcome> {
     let reports = listener.read()?;
@@ -327,7 +377,7 @@ pub(super) fn finish(
         started(process);
     }
     let notes = notes(&reports, step_name);
-    tty::relay(guest.pidfd.as_fd(), &signals.fd, reports.master)?;
+    attend(guest.pidfd.as_fd(), reports.master)?;
     Ok(Outcome { status: guest.wait()?, refused, notes })
 }
 

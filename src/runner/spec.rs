@@ -40,6 +40,9 @@ pub struct Spec {
     pub tmpfs: Vec<Tmpfs>,
     /// Directories and files of the host shown inside.
     pub binds: Vec<Bind>,
+    /// Directories that are made in the tree where they are missing, with those above them, by root and for all to read.
+    #[serde(default)]
+    pub make_dirs: Vec<PathBuf>,
     /// Files with content made by the caller, shown over those of the tree and thrown away at the end.
     pub files: Vec<FileAt>,
 }

@@ -194,6 +194,15 @@ pub enum Op {
     Loopback,
     /// Make the root filesystem `/` and let go of the host's.
     Pivot,
+    /// Make a directory in the tree where it is missing.
+    MakeDirectory {
+        /// The directory it is in, as seen inside.
+        #[serde(serialize_with = "text")]
+        parent: CString,
+        /// Its name.
+        #[serde(serialize_with = "text")]
+        name: CString,
+    },
     /// Set the name of the machine.
     Hostname {
         /// The name.

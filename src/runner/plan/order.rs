@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -69,6 +69,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
         ops.push(Op::Loopback);
     }
     ops.push(Op::Pivot);
+    for directory in &spec.make_dirs {
+        make_directory(directory, &mut ops)?;
+    }
     if spec.namespaces.uts == Namespace::Private {
         ops.push(Op::Hostname { name: c_string(spec.hostname.as_ref())? });
     }
@@ -325,4 +328,20 @@ fn mount_fs(new: NewFs, (base, target): (Base, &str), keep: Option<Base>) -> Op 
 
 fn bind_host(source: &str, (base, target): (Base, &str), attributes: u64, keep: Option<Base>) -> Op {
     Op::BindHost { source: fixed(source), recursive: false, base, target: fixed(target), attributes, keep }
+}
+
+/// One step for each part of the path: nothing is followed that is made on the way.
+fn make_directory(path: &Path, ops: &mut Vec<Op>) -> Result<()> {
+    let mut parent = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => {
+                ops.push(Op::MakeDirectory { parent: c_string(parent.as_os_str())?, name: c_string(name)? });
+                parent.push(name);
+            }
+            Component::ParentDir => drop(parent.pop()),
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -89,6 +89,9 @@ impl fmt::Display for Op {
             Self::Mask { base, path } => write!(f, "mask {base}{}", Shown(path)),
             Self::Loopback => f.write_str("bring lo up"),
             Self::Pivot => f.write_str("pivot into the root filesystem and detach the host's"),
+            Self::MakeDirectory { parent, name } => {
+                write!(f, "make directory {} in {} where it is missing", Shown(name), Shown(parent))
+            }
             Self::Hostname { name } => write!(f, "set the host name to {}", Shown(name)),
             Self::Terminal => f.write_str("open a terminal in /dev/pts and show it as /dev/console"),
             Self::Keyring => f.write_str("join a new session keyring"),
