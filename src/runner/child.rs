@@ -54,7 +54,6 @@ struct Held<'a> {
     /// A clone of `null` that covers nothing yet.
     cover: Option<Fd>,
     empty: Option<Fd>,
-    files: Option<Fd>,
     /// The mount point that the last step found or made.
     target: Option<Fd>,
 }
@@ -152,9 +151,7 @@ impl<'a> Child<'a> {
                 let propagation = if *follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
                 self.bind(*source, target, *attributes, propagation)
             }
-            Op::OpenFiles => self.open_files(),
             Op::File { name, target, content } => self.file(name, target, content.to_bytes()),
-            Op::CloseFiles => self.close_files(),
             Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
             Op::Mask { base, path } => self.mask(*base, path),
@@ -239,23 +236,6 @@ impl<'a> Child<'a> {
             Some(Base::Sys) => self.held.sys = Some(mount),
             Some(Base::Dev) => self.held.dev = Some(mount),
             Some(Base::Root) | None => {}
-        }
-    }
-
-    /// Opens a directory whose last name is not followed, making it where asked.
-    fn directory(&self, base: Base, path: &CStr, make: bool) -> Result<Fd> {
-        let at = self.base(base)?;
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        if make && base == Base::Dev {
-            // Our own file system, where nothing is yet; what is asked for twice is there the second time.
-            ignore(nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755)), Errno::EEXIST)?;
-        }
-        match nix::fcntl::openat(at, path, flags, Mode::empty()) {
-            Err(Errno::ENOENT) if make => {
-                nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
-                nix::fcntl::openat(at, path, flags, Mode::empty()).map(sys::leave)
-            }
-            other => other.map(sys::leave),
         }
     }
 
@@ -365,22 +345,10 @@ impl<'a> Child<'a> {
         write_once(sysctls, path, value)
     }
 
-    /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).
-    fn open_files(&mut self) -> Result<()> {
-        let target = self.directory(Base::Dev, c"shm", true)?;
-        let context = sys::leave(kernel::fsopen(c"tmpfs")?);
-        kernel::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
-        kernel::fsconfig_create(context.as_fd())?;
-        let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let mount = sys::leave(kernel::fsmount(context.as_fd(), attributes)?);
-        kernel::move_mount(mount.as_fd(), target.as_fd())?;
-        self.held.files = Some(mount);
-        Ok(())
-    }
-
+    /// The file lies in `/dev`, and is shown from there: a clone can only be taken of what is attached (before Linux 6.15).
     fn file(&mut self, name: &CStr, target: &CStr, mut content: &[u8]) -> Result<()> {
         let target = self.mount_point(target)?;
-        let files = self.held.files.ok_or(Errno::EBADF)?;
+        let files = self.dev()?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = sys::leave(nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?);
         while !content.is_empty() {
@@ -389,13 +357,6 @@ impl<'a> Child<'a> {
         }
         let clone = sys::leave(kernel::open_tree_clone(file.as_fd(), c"", false)?);
         kernel::move_mount(clone.as_fd(), target.as_fd())
-    }
-
-    fn close_files(&mut self) -> Result<()> {
-        let Some(files) = self.held.files.take() else { return Ok(()) };
-        nix::unistd::fchdir(files)?;
-        nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
-        nix::unistd::chdir(c"/")
     }
 
     fn read_only(&self, base: Base, path: &CStr) -> Result<()> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::cgroup::Limits;
 use super::net::Private;
 use super::spec::{Device, Join, Namespace, Namespaces, Net, Owners, Security, Spec, Time, Userns};
+use super::user::User;
 use print::flag_names;
 
 mod command;
@@ -114,7 +115,9 @@ impl Plan {
         check_maps(&spec.userns)?;
         spec.limits.check()?;
         check_landlock(&spec.security)?;
-        let command = Command::build(&spec.process, &spec.security)?;
+        let mut command = Command::build(&spec.process, &spec.security)?;
+        // Root of a user namespace that the box did not start in is in no group of anybody's (BecomeRoot).
+        command.is_that_user = spec.userns != Userns::Host && command.user == User::ROOT;
         let mut sources = Vec::new();
         let ops = order::ops(spec, command.tty, &mut sources)?;
         Ok(Self {

@@ -40,7 +40,6 @@ pub struct Outcome {
 /// ran and that nothing is left: no process, mount, directory, cgroup or namespace. If this process is killed, so is
 /// everything in the box; a cgroup that is left then is removed when the next one is made.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
-    refuse_directories()?;
     run_with(plan, None, started)
 }
 
@@ -56,6 +55,7 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
     let piped = attendant.is_some() && !plan.command.tty;
     let streams = if piped { Some(Streams::open()?) } else { None };
     let (theirs, ours) = streams.map(|streams| (streams.theirs, streams.ours)).unzip();
+    pass_on(given(theirs.as_ref()), &plan.userns, &plan.command.user)?;
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = sources::open(plan)?;
     let mut late: Vec<Option<Fd>> = vec![None; sources.len()];
@@ -65,8 +65,8 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
     let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
     let signals = Signals::block()?;
-    let size =
-        tty::size().or_else(|| attendant.is_some().then_some(tty::USUAL_SIZE)).filter(|_| plan.command.tty);
+    let usual = || attendant.is_some().then_some(tty::USUAL_SIZE);
+    let size = if plan.command.tty { tty::size().or_else(usual) } else { None };
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
@@ -105,7 +105,7 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
             }
             if plan.ops.first() == Some(&Op::Wait) {
                 limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
-                prepare(&mut guest, plan, &sources, network, &listener, given(theirs.as_ref()))?;
+                prepare(&mut guest, plan, &sources, network, &listener)?;
             }
             // Only the box may hold them now: their end is its end.
             drop((sources, theirs));
@@ -234,7 +234,6 @@ fn prepare(
     sources: &[OwnedFd],
     network: net::Ready<'_>,
     listener: &Listener,
-    standard: [BorrowedFd<'_>; 3],
 ) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
@@ -246,23 +245,17 @@ fn prepare(
     if !plan.userns.maps_tree() {
         return listener.go(None);
     }
-    let (tree, late) = map_owners(guest, plan, sources, standard)?;
+    let (tree, late) = map_owners(guest, plan, sources)?;
     listener.go(Some(tree.as_fd()))?;
     late.iter().try_for_each(|mount| listener.go(Some(mount.as_fd())))
 }
 
 /// Makes the tree, and what else was opened for the box, show the owners that the box's users know; returns the tree, and those
 /// sources that could be made only now.
-fn map_owners(
-    guest: &Guest,
-    plan: &Plan,
-    sources: &[OwnedFd],
-    standard: [BorrowedFd<'_>; 3],
-) -> Result<(OwnedFd, Vec<OwnedFd>)> {
+fn map_owners(guest: &Guest, plan: &Plan, sources: &[OwnedFd]) -> Result<(OwnedFd, Vec<OwnedFd>)> {
     let path = format!("/proc/{}/ns/user", guest.pid);
     let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
     let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
-    share_pipes(standard, &plan.userns, &plan.command.user)?;
     let owner = MappedOwner { userns: userns.as_fd(), uid, gid };
     let late = sources::map(plan, sources, &owner)?;
     Ok((plan.root.open_mapped(access(plan), &owner)?, late))
@@ -282,30 +275,38 @@ fn raise_limit(pid: libc::pid_t, limit: &Ulimit) -> Result<()> {
     })
 }
 
-/// Refuses to pass on a directory: from it a path leads to all of the host, as with any that is left open (CVE-2024-21626).
-pub(super) fn refuse_directories() -> Result<()> {
-    for (file, name) in sys::standard_files().into_iter().zip(["input", "output", "error"]) {
-        // A closed descriptor is none.
-        if fstat(file).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) {
-            let message =
-                format!("standard {name} is a directory, from which the box could reach all others");
-            return Err(Error::new(ErrorKind::InvalidInput, message).hint("redirect it, as with </dev/null"));
+/// Looks at the three files that are passed on.
+///
+/// A directory is refused: from it a path leads to all of the host, as with any that is left open (CVE-2024-21626). A pipe is given to
+/// the command's user, who may open it again under `/dev/stdout` and the like.
+pub(super) fn pass_on(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
+    for (file, name) in files.into_iter().zip(["input", "output", "error"]) {
+        // A closed descriptor is none to pass on.
+        let Ok(stat) = fstat(file) else { continue };
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => {
+                let message =
+                    format!("standard {name} is a directory, from which the box could reach all others");
+                return Err(
+                    Error::new(ErrorKind::InvalidInput, message).hint("redirect it, as with </dev/null")
+                );
+            }
+            libc::S_IFIFO => share_pipe(file, userns, user)?,
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.
-pub(super) fn share_pipes(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
-    // PIPEFS_MAGIC (linux/magic.h): pipes without a name, whose owner nobody else cares for.
+/// One without a name, whose owner nobody else cares for.
+fn share_pipe(file: BorrowedFd<'_>, userns: &Userns, user: &User) -> Result<()> {
+    // PIPEFS_MAGIC (linux/magic.h).
     const PIPEFS: libc::__fsword_t = 0x5049_5045;
     let Some((uid, gid)) = userns.outside(user.uid, user.gid) else { return Ok(()) };
-    for file in files {
-        // Best effort: a closed descriptor is none to share.
-        if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
-            nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
-        }
+    // Best effort: a pipe that cannot be looked at stays as it is.
+    if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
+        nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
     }
     Ok(())
 }

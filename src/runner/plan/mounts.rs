@@ -84,16 +84,14 @@ fn file_ops(spec: &Spec, ops: &mut Vec<Op>) -> Result<()> {
     if spec.files.is_empty() {
         return Ok(());
     }
-    ops.push(Op::OpenFiles);
     for (index, file) in spec.files.iter().enumerate() {
         ops.push(Op::MountPoint { parts: parts(&file.target)?, like: Like::File, optional: true });
         ops.push(Op::File {
-            name: fixed(&index.to_string()),
+            name: fixed(&format!(".generated-{index}")),
             target: inside(&file.target)?,
             content: c_string(file.content.as_ref())?,
         });
     }
-    ops.push(Op::CloseFiles);
     Ok(())
 }
 

@@ -188,11 +188,9 @@ pub enum Op {
         /// Do mounts that the host makes in it later show?
         follows_host: bool,
     },
-    /// Attach a scratch file system for generated files.
-    OpenFiles,
     /// Write a generated file and show it over one of the tree.
     File {
-        /// Its name in the scratch file system.
+        /// Its name in `/dev`.
         #[serde(serialize_with = "text")]
         name: CString,
         /// The path inside, resolved within the root.
@@ -202,8 +200,6 @@ pub enum Op {
         #[serde(serialize_with = "text")]
         content: CString,
     },
-    /// Detach the scratch file system; what is shown of it stays.
-    CloseFiles,
     /// Set a kernel parameter.
     Sysctl {
         /// Path below `/proc/sys`.
