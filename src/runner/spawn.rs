@@ -302,7 +302,9 @@ pub(super) fn pass_on(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) 
 fn share_pipe(file: BorrowedFd<'_>, userns: &Userns, user: &User) -> Result<()> {
     // PIPEFS_MAGIC (linux/magic.h).
     const PIPEFS: libc::__fsword_t = 0x5049_5045;
-    let Some((uid, gid)) = userns.outside(user.uid, user.gid) else { return Ok(()) };
+    // Only root has users for a box who could not open it anyway.
+    let owner = userns.outside(user.uid, user.gid).filter(|_| userns.maps_tree());
+    let Some((uid, gid)) = owner else { return Ok(()) };
     // Best effort: a pipe that cannot be looked at stays as it is.
     if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
         nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
