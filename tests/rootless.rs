@@ -18,20 +18,20 @@ static NEXT_ID: AtomicU32 = AtomicU32::new(64321);
 
 /// Whose ids the user may use besides their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ids {
+pub(crate) enum Ids {
     Range,
     None,
 }
 
 /// A user and a directory that is theirs, with `rootling`, and `root/`, a tree of busybox.
-struct Guest {
+pub(crate) struct Guest {
     dir: TempDir,
     id: u32,
     ids: Ids,
 }
 
 /// Returns the guest, or `None` and the reason where none can be.
-fn guest(ids: Ids) -> Option<Guest> {
+pub(crate) fn guest(ids: Ids) -> Option<Guest> {
     if !is_root() {
         return None;
     }
@@ -92,7 +92,7 @@ impl Guest {
 
     /// Runs `root` as root, then `user` as the guest, both in one mount namespace, with `$R` the program, `$D` the
     /// directory and `$U` the guest's id.
-    fn script_after(&self, root: &str, user: &str) -> Ran {
+    pub(crate) fn script_after(&self, root: &str, user: &str) -> Ran {
         let id = self.id;
         let mount = "for file in passwd group subuid subgid; do mount --bind $D/$file /etc/$file; done";
         let become_guest =
@@ -111,7 +111,7 @@ impl Guest {
         ran(command.output().expect("unshare and sh are there"))
     }
 
-    fn script(&self, user: &str) -> Ran {
+    pub(crate) fn script(&self, user: &str) -> Ran {
         self.script_after("", user)
     }
 
