@@ -103,7 +103,8 @@ fn a_users_run_stays_within_its_budget_of_system_calls() {
         return;
     }
     let Some(guest) = guest(Ids::None) else { return };
-    let init = guest.script("$R -q init --backend overlay > /dev/null; $R -q import dir:$D/root base > /dev/null");
+    let init =
+        guest.script("$R -q init --backend overlay > /dev/null; $R -q import dir:$D/root base > /dev/null");
     if init.code != 0 {
         skip(&format!("no overlay store of a user's here: {}", init.stderr));
         return;
