@@ -2,35 +2,45 @@
 //!
 //! One file for each command; only `output` prints. Nothing imports this module.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rootling_backends::{Context as _, ErrorKind, Kind, Result};
 
-use crate::runner::{self, Entered, Userns};
+use crate::runner::{self, Announcer, Detached, Entered, Userns};
 
 mod output;
 mod store;
 
+mod attach;
 mod commit;
 mod completion;
 mod create;
+mod detach;
 mod diff;
 mod doctor;
 mod du;
 mod enter;
 mod fsck;
+mod generate;
 mod import;
 mod init;
 mod limits;
+mod live;
+mod logs;
 mod ls;
+mod man;
 mod mount;
+mod net;
 mod prune;
+mod ps;
 mod rm;
 mod run;
 mod show;
 mod start;
 mod stats;
+mod stop;
 mod surroundings;
 mod unshare;
 mod users;
@@ -111,6 +121,7 @@ impl Materialize {
         crate::store::CreateOptions {
             backend: self.backend.and_then(BackendChoice::kind),
             always_clone: self.reflink == Reflink::Always,
+            ..Default::default()
         }
     }
 }
@@ -133,6 +144,24 @@ enum Command {
     Enter(enter::EnterArguments),
     /// Run a command in a box
     Exec(enter::ExecArguments),
+    /// Start a box's own command, or another, and leave it running
+    Start(detach::StartArguments),
+    /// List what runs
+    Ps(ps::PsArguments),
+    /// List the processes of a box
+    Top(ps::TopArguments),
+    /// Show what something said that was left running
+    Logs(logs::Arguments),
+    /// Sit at the terminal of something that was left running
+    Attach(attach::Arguments),
+    /// Ask what runs to end, then kill it
+    Stop(stop::StopArguments),
+    /// Kill what runs, or send it a signal
+    Kill(stop::KillArguments),
+    /// Wait until something ends and print its exit code
+    Wait(stop::WaitArguments),
+    /// Print what service managers need to run a box
+    Generate(generate::Arguments),
     /// Seal what changed in a box as a committed tree
     Commit(commit::Arguments),
     /// List boxes and trees
@@ -163,9 +192,9 @@ enum Command {
     /// Say what this machine can do, and what to do where it cannot
     Doctor(doctor::Arguments),
     /// Print the completion script of a shell
-    Completion(completion::CompletionArguments),
+    Completion(completion::Arguments),
     /// Print the manual page
-    Man(completion::ManArguments),
+    Man(man::Arguments),
 }
 
 /// Makes a parser for clap of one of ours: clap shows one sentence, so the hint goes into it.
@@ -186,6 +215,8 @@ struct Context {
     entered: Entered,
     /// What the caller's was before we set modes ourselves.
     umask: libc::mode_t,
+    /// Where something is to be left running: who waits for it to start.
+    announcer: RefCell<Option<Announcer>>,
 }
 
 /// Runs the program and returns its exit code.
@@ -195,6 +226,17 @@ pub fn main() -> i32 {
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();
     let prepared = prepare(arguments.root, output, &arguments.command);
+    let prepared = prepared.and_then(|context| {
+        if arguments.command.detaches() {
+            match runner::detach()? {
+                Detached::Caller(code) => std::process::exit(code.into()),
+                Detached::Supervisor(announcer) => {
+                    context.announcer.replace(Some(announcer));
+                }
+            }
+        }
+        Ok(context)
+    });
     match prepared.and_then(|context| dispatch(&context, arguments.command)) {
         Ok(code) => code,
         Err(error) => {
@@ -218,6 +260,8 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     let box_names = match command {
         Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
         Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Top(arguments) => [Some(arguments.name.as_str()), None],
         Command::Run(arguments) => [arguments.walls.joined_box(), None],
         _ => [None, None],
     };
@@ -231,14 +275,17 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     }
     let entered = match (before, &running, command) {
         (Some(entered), ..) => entered,
-        (_, _, Command::Completion(_) | Command::Man(_)) => Entered::Nothing,
+        (_, _, command) if command.only_looks() => match runner::is_root() {
+            true => Entered::Root,
+            false => Entered::Nothing,
+        },
         (_, Some(running), _) => {
             runner::join_userns(running).context(|| "join the user namespace of the box")?
         }
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
-    let context = Context { root, output, entered, umask };
+    let context = Context { root, output, entered, umask, announcer: RefCell::new(None) };
     if command.runs() && (context.entered != Entered::Root || command.shares_users()) {
         context.seal_for(&Userns::Host)?;
     }
@@ -280,7 +327,34 @@ impl Context {
 impl Command {
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Enter(_) | Self::Exec(_))
+        matches!(self, Self::Run(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_))
+    }
+
+    /// Is what it runs left running?
+    fn detaches(&self) -> bool {
+        match self {
+            Self::Run(arguments) => arguments.detach.detach && !arguments.walls.dry_run,
+            Self::Enter(arguments) => arguments.detach.detach && !arguments.walls.dry_run,
+            Self::Exec(arguments) => arguments.detach.detach && !arguments.walls.dry_run,
+            Self::Start(arguments) => !arguments.foreground && !arguments.walls.dry_run,
+            _ => false,
+        }
+    }
+
+    /// Is it done without touching a tree? Then an ordinary user stays what they are, and can go into the namespaces of each box.
+    fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::Completion(_)
+                | Self::Man(_)
+                | Self::Ps(_)
+                | Self::Logs(_)
+                | Self::Attach(_)
+                | Self::Stop(_)
+                | Self::Kill(_)
+                | Self::Wait(_)
+                | Self::Generate(_)
+        )
     }
 
     /// What is settled when the box starts that this command may start.
@@ -289,6 +363,7 @@ impl Command {
             Self::Run(arguments) => Some(&arguments.walls),
             Self::Enter(arguments) => Some(&arguments.walls),
             Self::Exec(arguments) => Some(&arguments.walls),
+            Self::Start(arguments) => Some(&arguments.walls),
             _ => None,
         }
     }
@@ -315,6 +390,15 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Fork(arguments) => create::fork(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),
+        Command::Start(arguments) => return detach::start(context, arguments),
+        Command::Ps(arguments) => ps::ps(context, &arguments),
+        Command::Top(arguments) => ps::top(context, &arguments),
+        Command::Logs(arguments) => logs::run(context, &arguments),
+        Command::Attach(arguments) => return attach::run(context, &arguments),
+        Command::Stop(arguments) => stop::stop(context, &arguments),
+        Command::Kill(arguments) => stop::kill(context, &arguments),
+        Command::Wait(arguments) => stop::wait(context, &arguments),
+        Command::Generate(arguments) => generate::run(context, &arguments),
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
@@ -329,7 +413,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Completion(arguments) => completion::completion(context, &arguments),
-        Command::Man(arguments) => completion::man(context, &arguments),
+        Command::Man(arguments) => man::run(context, &arguments),
     };
     done.map(|()| 0)
 }

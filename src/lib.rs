@@ -17,11 +17,12 @@
 //! |---|---|---|---|
 //! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
 //! | [`layer`] | tar archives into trees | backends | store |
-//! | [`store`] | what is on disk and true | backends, layer | network, processes |
+//! | [`image`] | what the OCI documents say of images, as data | backends | files |
+//! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
-//! | [`process`] | a tree's own settings and what was asked for -> what is run | runner | store |
+//! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
 //! | [`cli`] | commands | everything | being imported |
 //!
 //! **Invariants.** `unsafe` stands in two files: `backends/src/sys.rs` and `src/runner/sys.rs`. Only `cli/output.rs` prints.
@@ -29,6 +30,7 @@
 //! `$HOME`, never prints, never ends the process.
 
 pub mod cli;
+pub mod image;
 pub mod layer;
 pub mod loop_store;
 pub mod process;

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
+use crate::image::ImageConfig;
 use crate::runner::cgroup::Limits;
+use crate::runner::net::{Dns, Resolv, resolv};
 use crate::runner::{
-    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Net, Process, Security, Spec, Tmpfs, Tty, Userns,
+    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Process, Security, Spec, Tmpfs, Tty, Userns,
 };
 
 /// What a person can ask for when running a command in a tree.
@@ -15,6 +17,8 @@ use crate::runner::{
 pub struct Command {
     /// The command; empty for the user's shell.
     pub args: Vec<OsString>,
+    /// Variables of the image or box; those below win.
+    pub image_env: Vec<String>,
     /// `NAME=value`, or `NAME` to pass ours on; the last one of a name holds.
     pub env: Vec<String>,
     /// The working directory; `None` for the user's home, or `/`.
@@ -34,6 +38,8 @@ pub struct Request {
     pub command: Command,
     /// What of the kernel's state is the box's own.
     pub namespaces: Namespaces,
+    /// Name servers instead of the host's.
+    pub dns: Dns,
     /// The user namespace.
     pub userns: Userns,
     /// What the box may not do.
@@ -50,6 +56,8 @@ pub struct Request {
     pub binds: Vec<Bind>,
     /// Empty file systems in memory.
     pub tmpfs: Vec<Tmpfs>,
+    /// Directories that are made in the tree where they are missing.
+    pub make_dirs: Vec<PathBuf>,
 }
 
 impl Command {
@@ -71,6 +79,11 @@ impl Command {
         env.extend(account.name.as_ref().map(|name| ("USER".into(), name.into())));
         for ours in ["TERM", "LANG", "COLORTERM"] {
             env.extend(std::env::var_os(ours).map(|value| (ours.into(), value)));
+        }
+        for given in &self.image_env {
+            let (name, value) = given.split_once('=').unwrap_or((given, ""));
+            env.retain(|(known, _)| known != OsStr::new(name));
+            env.push((name.into(), value.into()));
         }
         for wanted in &self.env {
             let (name, value) = wanted.split_once('=').map_or_else(
@@ -105,10 +118,11 @@ impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
         let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.command.hostname) }];
-        if self.namespaces.net == Net::Host
-            && let Ok(content) = std::fs::read_to_string("/etc/resolv.conf")
-        {
+        if let Some(Resolv { content, note }) = resolv(&self.namespaces.net, &self.dns) {
             files.push(FileAt { target: "/etc/resolv.conf".into(), content });
+            if let Some(note) = note {
+                log::warn!("{note}");
+            }
         }
         Ok(Spec {
             root: mount,
@@ -123,8 +137,32 @@ impl Request {
             sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),
             binds: self.binds.clone(),
+            make_dirs: self.make_dirs.clone(),
             files,
         })
+    }
+}
+
+/// Returns what an image's entrypoint and command make of what was asked for, by docker's rules; empty where nobody says anything.
+///
+/// An entrypoint that was asked for, even an empty one, makes the image's command meaningless.
+pub fn arguments(config: &ImageConfig, entrypoint: Option<&str>, asked: Vec<OsString>) -> Vec<OsString> {
+    let own = |list: &[String]| list.iter().map(OsString::from).collect::<Vec<_>>();
+    let mut args = match entrypoint {
+        None => own(&config.entrypoint),
+        Some(text) => entrypoint_words(text).iter().map(OsString::from).collect(),
+    };
+    let rest = if asked.is_empty() && entrypoint.is_none() { own(&config.cmd) } else { asked };
+    args.extend(rest);
+    args
+}
+
+/// A JSON list, or one program.
+fn entrypoint_words(text: &str) -> Vec<String> {
+    match serde_json::from_str(text) {
+        Ok(list) => list,
+        Err(_) if text.is_empty() => Vec::new(),
+        Err(_) => vec![text.to_owned()],
     }
 }
 
@@ -165,6 +203,22 @@ pub fn hostname_of(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entrypoint_and_command_go_together_as_in_docker() {
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let both = ImageConfig { entrypoint: own(&["e"]), cmd: own(&["c"]), ..ImageConfig::default() };
+        let made = |entrypoint, asked: &[&str]| {
+            let asked = asked.iter().map(OsString::from).collect();
+            arguments(&both, entrypoint, asked).join(OsStr::new(" ")).into_string().unwrap()
+        };
+        assert_eq!(made(None, &[]), "e c");
+        assert_eq!(made(None, &["x", "y"]), "e x y");
+        assert_eq!(made(Some("z"), &[]), "z");
+        assert_eq!(made(Some("[\"z\", \"-v\"]"), &["x"]), "z -v x");
+        assert_eq!(made(Some(""), &["x"]), "x");
+        assert_eq!(arguments(&ImageConfig::default(), None, vec![]), [""; 0]);
+    }
 
     #[test]
     fn any_name_makes_a_machine_name() {

@@ -10,6 +10,13 @@
 //! | `command` | from the set-up child to `execve` |
 //! | `init` | process 1 |
 //! | `tty` | terminals, signals, and the copy loop between |
+//! | `detach` | a process that goes on when its caller has gone |
+//! | `attend` | who stands by a box that nobody looks at |
+//! | `log` | what such a box said |
+//! | `door` | where visitors come to it, and what is said there |
+//! | `attach` | a visitor |
+//! | `control` | signals to what runs, and its end |
+//! | `processes` | what runs in a box, read from outside |
 //! | `exec` | another command in a running box |
 //! | `running` | how a running box is found again |
 //! | `userns` | root of one's own user namespace, for users who are not root |
@@ -22,21 +29,30 @@
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |
 //! | `seal` | the program itself, out of a box's reach |
 //! | `device` | devices of the host for a box |
+//! | [`net`] | private networks, by the programs of others |
 //! | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
 
+mod attach;
+mod attend;
 mod caps;
 pub mod cgroup;
 mod child;
 mod command;
+mod control;
+mod detach;
 mod device;
+mod door;
 mod exec;
 mod idmap;
 mod init;
 mod join;
 mod landlock;
+pub mod log;
+pub mod net;
 mod plan;
+mod processes;
 mod report;
 mod running;
 mod seal;
@@ -49,15 +65,19 @@ mod user;
 mod userns;
 mod walls;
 
+pub use attach::{DetachKeys, Visit, attach};
+pub use attend::Attendant;
 pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
 pub use cgroup::{Cgroup, Limits};
+pub use detach::{Announcer, Detached, detach};
 pub use exec::exec;
 pub use idmap::IdBlock;
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};
+pub use processes::Seen;
 pub use running::Running;
 pub use seal::{is_sealed, seal};
 pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
-pub use spawn::{Outcome, run};
+pub use spawn::{Outcome, run, run_detached};
 pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,
     Ulimit, Userns,

@@ -42,7 +42,7 @@ mod name;
 mod record;
 mod remove;
 
-pub use boxes::CreateOptions;
+pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};

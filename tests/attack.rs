@@ -4,5 +4,6 @@
 #[cfg(target_arch = "x86_64")]
 mod calls;
 mod cgroup;
+mod net;
 #[cfg(target_arch = "x86_64")]
 mod seccomp;

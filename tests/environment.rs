@@ -59,7 +59,11 @@ impl Environment {
     /// The program on this store, with nothing of the caller's environment that it would read.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(BINARY);
-        command.env("ROOTLING_ROOT", self.store()).env_remove("ROOTLING_FAULT").stdin(Stdio::null());
+        command
+            .env("ROOTLING_ROOT", self.store())
+            .env("ROOTLING_NET", "host")
+            .env_remove("ROOTLING_FAULT")
+            .stdin(Stdio::null());
         command
     }
 
@@ -152,6 +156,7 @@ impl Environment {
             .env("R", BINARY)
             .env("D", self.dir.path())
             .env("ROOTLING_ROOT", self.store())
+            .env("ROOTLING_NET", "host")
             .stdin(Stdio::null());
         ran(command.output().expect("unshare and sh are there"))
     }

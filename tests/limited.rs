@@ -147,7 +147,11 @@ fn a_box_without_limits_touches_no_cgroup() {
             .arg(crate::environment::BINARY)
             .args(["-q", "run"])
             .args(flags);
-        command.args(["base", "--", "true"]).env("ROOTLING_ROOT", environment.store()).stdin(Stdio::null());
+        command
+            .args(["base", "--", "true"])
+            .env("ROOTLING_ROOT", environment.store())
+            .env("ROOTLING_NET", "host")
+            .stdin(Stdio::null());
         let ran = ran(command.output().expect("strace is installed"));
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         fs::read_to_string(&trace).expect("strace wrote it")

@@ -84,6 +84,7 @@ fn the_readme_tells_the_truth() {
         .current_dir(dir.path())
         .env("PATH", path)
         .env("ROOTLING_ROOT", dir.path().join("store"))
+        .env("ROOTLING_NET", "host")
         .output();
     let ran = ran(output.unwrap());
     let store = dir.path().join("store");

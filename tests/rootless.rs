@@ -107,6 +107,7 @@ impl Guest {
             .env("D", self.dir.path())
             .env("HOME", self.dir.path())
             .env("ROOTLING_ROOT", self.dir.path().join("store"))
+            .env("ROOTLING_NET", "host")
             .stdin(Stdio::null());
         ran(command.output().expect("unshare and sh are there"))
     }
@@ -235,6 +236,78 @@ fn a_users_stats_are_summed_up_without_a_cgroup() {
         assert_eq!((&rows[0]["name"], &rows[0]["cgroup"]), (&"dev".into(), &false.into()), "{rows}");
         assert!(table.contains("\ndev"), "{table}");
     }
+}
+
+#[test]
+fn a_user_leaves_boxes_running_and_finds_visits_and_ends_them() {
+    for ids in [Ids::Range, Ids::None] {
+        let Some(guest) = guest(ids) else { return };
+        let other = if ids == Ids::Range { "me" } else { "root" };
+        let stdout = guest.ok(&format!(
+            "$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
+            $R -q start -u {other} dev -- sh -c 'echo out; trap \"exit 5\" TERM; while :; do sleep 0.05; done'
+            $R -q run -d --name web base -- sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.05; done'
+            until $R logs web | grep -q up; do sleep 0.01; done; until $R logs dev | grep out; do sleep 0.01; done
+            $R -q ps; $R -q exec web -- id -u; $R -q top dev | grep -c .; $R top dev | grep -c init
+            $R stop -t 0 web; $R stop dev; $R wait dev; $R -q ps
+            $R -q start -t dev -- sh -c 'read line; echo got $line; exit 6' > /dev/null
+            echo hello | $R attach dev > $D/seen || echo $?; tr -d '\r' < $D/seen; ls $ROOTLING_ROOT/tmp; $R -q fsck > /dev/null"
+        ));
+        let expected = "dev\nweb\nout\ndev\nweb\n0\n3\n1\nweb\ndev\n5\n6\nhello\ngot hello\n";
+        assert_eq!(stdout, expected, "{ids:?}");
+    }
+}
+
+#[test]
+fn what_another_user_says_of_what_runs_is_not_believed() {
+    let Some(guest) = guest(Ids::Range) else { return };
+    // A process of root's, which the guest would like root to signal, enter or kill.
+    let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = victim.id();
+    let fake = |owner: u32| {
+        let dir = guest.dir.path();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let started = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let object = fs::read_link(dir.join("store/n/dev")).unwrap();
+        let note = dir.join("store/n").join(object).join("running.json");
+        let security = serde_json::to_value(rootling::runner::Security::default()).unwrap();
+        let text = serde_json::json!({
+            "pid": pid, "start_time_ticks": started.parse::<u64>().unwrap(), "boot_id": boot.trim(),
+            "security": security, "userns": { "type": "host" },
+        });
+        fs::write(&note, text.to_string()).unwrap();
+        chown(&note, Some(owner), Some(owner)).unwrap();
+    };
+    guest.ok("$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null");
+    let as_root = |command: &[&str]| {
+        let store = guest.dir.path().join("store");
+        ran(Command::new(BINARY)
+            .args(command)
+            .env("ROOTLING_ROOT", store)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap())
+    };
+    fake(guest.id);
+    for command in [
+        &["kill", "dev"][..],
+        &["stop", "-t", "0", "dev"],
+        &["exec", "dev", "--", "true"],
+        &["top", "dev"],
+        &["attach", "dev"],
+        &["wait", "dev"],
+    ] {
+        let refused = as_root(command);
+        assert_eq!(refused.code, if command[0] == "exec" { 125 } else { 1 }, "{command:?}");
+        let words = format!("was started by user {}, and you are 0", guest.id);
+        assert!(refused.stderr.contains(&words), "{command:?}: {}", refused.stderr);
+    }
+    assert!(victim.try_wait().unwrap().is_none());
+    // The same note as root's own: the wall removed, it works.
+    fake(0);
+    assert_eq!(as_root(&["kill", "-s", "TERM", "dev"]).code, 0);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&victim.wait().unwrap()), Some(15));
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
         sysctls: vec![],
         tmpfs: vec![],
         binds: vec![],
+        make_dirs: vec![],
         files: vec![],
     };
     Some(Fixture { dir, spec })

@@ -11,8 +11,11 @@
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
+//! | `net` | private networks, in network namespaces of their own (`lab`) |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
 //! | `wrong` | every command used wrong, and file systems that fail |
+//! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -26,6 +29,8 @@ mod cli;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod layer;
 #[cfg(test)]
 mod layering;
@@ -36,6 +41,10 @@ mod limits;
 #[cfg(test)]
 mod machine;
 mod namespaces;
+#[cfg(test)]
+mod net;
+#[cfg(test)]
+mod processes;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

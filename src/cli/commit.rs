@@ -3,7 +3,7 @@
 use rootling_backends::Result;
 
 use super::{Context, said, show, store};
-use crate::store::Name;
+use crate::store::{Description, Name};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -18,13 +18,22 @@ pub(super) struct Arguments {
     /// What it is, in your words
     #[arg(short, long)]
     message: Option<String>,
+
+    /// Say how it is run, in a Dockerfile's words: 'CMD [\"/bin/app\"]', 'ENV A=b', 'USER app'
+    #[arg(long, value_name = "CHANGE")]
+    change: Vec<String>,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
+    let mut config = node.record.config.clone();
+    for change in &arguments.change {
+        config.change(change)?;
+    }
+    let description = Description { message: arguments.message.clone(), config: Some(config) };
     let progress = context.output.progress(format!("committing {}", node.label()));
-    let committed = store.commit(&node, &arguments.name, arguments.message.as_deref());
+    let committed = store.commit(&node, &arguments.name, &description);
     drop(progress);
     let committed = committed?;
     let what = format!("committed {} as {}", node.label(), arguments.name);

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Context, output};
 use crate::loop_store;
+use crate::runner::net::{self, Lacking, Way, find_tool};
 use crate::runner::{self, Entered};
 
 #[derive(Debug, clap::Args)]
@@ -104,7 +105,7 @@ fn host_findings(entered: &Entered) -> Vec<Finding> {
     let works = forbidden.is_none() && *entered != Entered::Nothing;
     add("user namespaces for everybody", *entered != Entered::Root, works, reason.to_owned(), fix);
 
-    let maps = ["newuidmap", "newgidmap"].iter().all(|tool| in_path(tool));
+    let maps = ["newuidmap", "newgidmap"].iter().all(|tool| find_tool(tool).is_some());
     let reason = if maps { "newuidmap and newgidmap found" } else { "newuidmap or newgidmap is missing" };
     add(
         "id ranges for everybody",
@@ -121,7 +122,7 @@ fn host_findings(entered: &Entered) -> Vec<Finding> {
             // Nobody else may mount what they make.
             continue;
         }
-        let works = in_path(tool);
+        let works = find_tool(tool).is_some();
         let reason = format!("{tool} {}", if works { "found" } else { "is missing" });
         let what = match tool {
             "mkfs.btrfs" => "loop stores with btrfs",
@@ -129,6 +130,28 @@ fn host_findings(entered: &Entered) -> Vec<Finding> {
             _ => "loop devices",
         };
         add(what, false, works, reason, &format!("install the package {package}"));
+    }
+    findings.extend(networks(entered));
+    findings
+}
+
+/// Private networks of the caller, and where that is root, of users too.
+fn networks(entered: &Entered) -> Vec<Finding> {
+    let finding = |what, found: std::result::Result<Way, Lacking>| match found {
+        Ok(way) => {
+            let mut reason = format!("by {}", way.name());
+            if way == Way::Bridge && !net::forwards() {
+                reason.push_str("; the first switches net.ipv4.ip_forward on");
+            }
+            Finding { what, works: true, required: false, reason: Some(reason), fix: None }
+        }
+        Err(Lacking { reason, fix }) => {
+            Finding { what, works: false, required: false, reason: Some(reason), fix: Some(fix) }
+        }
+    };
+    let mut findings = vec![finding("private networks", net::probe())];
+    if *entered == Entered::Root {
+        findings.push(finding("private networks for everybody", net::probe_for_users()));
     }
     findings
 }
@@ -158,13 +181,6 @@ fn ids(entered: &Entered) -> Finding {
         Entered::Nothing => (false, "none: there is no user namespace for you".to_owned(), None),
     };
     Finding { what: "users in your trees", works, required: false, reason: Some(reason), fix }
-}
-
-fn in_path(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Administrators' tools are often outside an ordinary user's PATH.
-    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(more).any(|directory| directory.join(tool).is_file())
 }
 
 fn render(report: &Report) -> String {

@@ -1,24 +1,26 @@
 //! `enter` and `exec`: commands in boxes. The first starts the box, further ones join it.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result};
 
-use super::start::{self, Flags};
+use super::detach::DetachFlags;
+use super::live::{self, Claim, Note};
+use super::start::{self, Flags, Place};
 use super::surroundings::Surroundings;
 use super::walls::Walls;
 use super::{Context, store};
-use crate::runner::{self, Running};
+use crate::process;
+use crate::runner;
 use crate::store::{Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct EnterArguments {
     /// The box
     pub(super) name: String,
+
+    #[command(flatten)]
+    pub(super) detach: DetachFlags,
 
     #[command(flatten)]
     pub(super) walls: Walls,
@@ -33,8 +35,11 @@ pub(super) struct EnterArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ExecArguments {
-    /// The box; if it runs, the command joins it
+    /// The box, or a fork that runs; if it runs, the command joins it
     pub(super) name: String,
+
+    #[command(flatten)]
+    pub(super) detach: DetachFlags,
 
     #[command(flatten)]
     pub(super) walls: Walls,
@@ -48,61 +53,102 @@ pub(super) struct ExecArguments {
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
-    run_in_box(context, &arguments.name, flags, arguments.command)
+    let EnterArguments { name, detach, walls, surroundings, command } = arguments;
+    let flags =
+        Flags { walls: &walls, surroundings: &surroundings, log_limit: detach.log.limit(), joinable: true };
+    run_in_box(context, &name, flags, What::Given(command))
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: true };
-    run_in_box(context, &arguments.name, flags, arguments.command)
+    let ExecArguments { name, detach, walls, surroundings, command } = arguments;
+    let flags =
+        Flags { walls: &walls, surroundings: &surroundings, log_limit: detach.log.limit(), joinable: true };
+    run_in_box(context, &name, flags, What::Given(command))
 }
 
-fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, command: Vec<OsString>) -> Result<i32> {
+/// What is run in a box.
+#[derive(Debug)]
+pub(super) enum What {
+    /// This; the user's shell where it is empty.
+    Given(Vec<OsString>),
+    /// The box's own entrypoint and command, with these arguments.
+    Own {
+        /// Instead of the box's own entrypoint.
+        entrypoint: Option<String>,
+        args: Vec<OsString>,
+    },
+}
+
+pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: What) -> Result<i32> {
     let store = context.store()?;
+    let found = live::find(&store, name)?;
+    if !found.is_box {
+        return join(context, &found.label, found.alive()?, flags, what);
+    }
     let (node, _used) = store.open_box(&store::find(&store, name)?)?;
     store::remember(&store, &node);
-    let note = store.slot(&node).join(store::RUNNING);
-    let mut running = match claim(&note)? {
-        Claim::Ours(file) => file,
-        Claim::Runs(running) => return join(context, &node, &running, flags, command),
+    let slot = store.slot(&node);
+    let mut claimed = match live::claim(&slot)? {
+        Claim::Ours(claimed) => claimed,
+        Claim::Runs(note) => return join(context, node.label(), &note, flags, what),
     };
     refuse_second_mount(&store, &node)?;
-    let wanted = start::request(context, &store, flags, command, node.label())?;
+    let args = arguments(&node, what, flags)?;
+    let wanted = start::request(context, &store, flags, args, &node.record.config, node.label())?;
     let (mount, _) = store.mount(&node)?;
     let root = show_for_reading(&store, &node, &mount)?;
-    let code = start::start(context, &wanted, flags, mount, &root, |started| {
-        // Best effort: without the note others cannot join, and say so.
-        if let Err(error) = write_note(&mut running, started) {
-            log::warn!("others cannot join {}: {error:?}", node.label());
-        }
-    });
-    // Best effort: a note of a process that has ended is known to be stale.
-    drop(running.set_len(0));
-    Ok(code?.unwrap_or(0))
+    let place =
+        Place { mount, root: &root, slot: &slot, name: None, label: node.label(), id: node.id.as_str() };
+    Ok(start::start(context, &wanted, flags, &place, &mut claimed)?.unwrap_or(0))
+}
+
+fn arguments(node: &Node, what: What, flags: Flags<'_>) -> Result<Vec<OsString>> {
+    let (entrypoint, args) = match what {
+        What::Given(args) => return Ok(args),
+        What::Own { entrypoint, args } => (entrypoint, args),
+    };
+    let args = process::arguments(&node.record.config, entrypoint.as_deref(), args);
+    if args.is_empty() && !flags.surroundings.wants_terminal() {
+        let message = format!("{} has no command of its own to start", node.label());
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("name one after the box; or -t for a shell that `rootling attach` finds"));
+    }
+    Ok(args)
 }
 
 /// Runs a command in a box that somebody else started, with the walls of then.
-fn join(
-    context: &Context,
-    node: &Node,
-    running: &Running,
-    flags: Flags<'_>,
-    command: Vec<OsString>,
-) -> Result<i32> {
+fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: What) -> Result<i32> {
     if let Some(flag) = flags.walls.given() {
-        let message = format!("{} runs already: {flag} is settled when a box starts", node.label());
+        let message = format!("{label} runs already: {flag} is settled when a box starts");
         return Err(Error::new(ErrorKind::FailedPrecondition, message)
             .hint("leave it out, or end what runs in the box first"));
     }
+    let What::Given(command) = what else {
+        let message = format!("{label} runs already");
+        return Err(Error::new(ErrorKind::FailedPrecondition, message).hint(format!(
+            "end it first: rootling stop {label}; or join it: rootling exec {label} COMMAND"
+        )));
+    };
+    if context.detaches() {
+        let message = format!("{label} runs already, and only what starts a box can be left running");
+        return Err(Error::new(ErrorKind::FailedPrecondition, message)
+            .hint(format!("start it inside: rootling exec {label} sh -c 'COMMAND &'")));
+    }
+    let running = &note.running;
     context.seal_for(&running.userns)?;
-    let root =
-        Dir::open(format!("/proc/{}/root", running.pid)).context(|| format!("enter {}", node.label()))?;
-    let process = start::process(context, flags, command, node.label(), &root)?;
+    let root = Dir::open(format!("/proc/{}/root", running.pid)).context(|| format!("enter {label}"))?;
+    let process = start::process(context, flags, command, &note.inherited, label, &root)?;
     if flags.walls.dry_run {
         context.output.data(&process, || format!("join process {} and run {:?}", running.pid, process.args));
         return Ok(0);
     }
-    start::report(context, runner::exec(running, &process)?)
+    let joined = runner::exec(running, &process).map_err(|error| match error.kind() {
+        ErrorKind::NotFound if !running.is_alive() => error
+            .context(format!("join what runs in {label}"))
+            .hint("it has just ended: try again, and the command starts the box anew"),
+        _ => error,
+    });
+    start::report(context, joined?)
 }
 
 fn show_for_reading(store: &Store, node: &Node, mount: &Mount) -> Result<Dir> {
@@ -121,47 +167,4 @@ fn refuse_second_mount(store: &Store, node: &Node) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-// ---------------------------------------------------------------- who runs the box
-
-enum Claim {
-    /// Nobody: we do, as long as this file is open.
-    Ours(File),
-    /// Somebody else does.
-    Runs(Box<Running>),
-}
-
-/// Finds out who runs the box. The note is flocked by the process that does.
-fn claim(note: &Path) -> Result<Claim> {
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(note);
-    let mut file = opened.context(|| format!("open({note:?}, O_CREAT)"))?;
-    let start = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Claim::Ours(file)),
-            Err(TryLockError::Error(error)) => return Err(Error::io(format!("flock({note:?})"), error)),
-            Err(TryLockError::WouldBlock) => {}
-        }
-        let mut text = Vec::new();
-        let read = file.rewind().and_then(|()| file.read_to_end(&mut text));
-        read.context(|| format!("read({note:?})"))?;
-        if let Ok(running) = serde_json::from_slice::<Running>(&text)
-            && running.is_alive()
-        {
-            return Ok(Claim::Runs(Box::new(running)));
-        }
-        // It is just starting, or just ending.
-        if start.elapsed() > Duration::from_secs(10) {
-            return Err(Error::new(ErrorKind::Busy, format!("somebody holds {note:?} and runs nothing"))
-                .hint("try again when it has ended"));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn write_note(file: &mut File, running: &Running) -> Result<()> {
-    let text = serde_json::to_vec(running).expect("plain fields");
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
-    written.context(|| "write(running.json)")
 }

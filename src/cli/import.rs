@@ -14,7 +14,7 @@ use super::{Context, Materialize, output, said, show, store};
 use crate::layer;
 use crate::reference::Source;
 use crate::runner::Entered;
-use crate::store::{CreateOptions, Name, Node, Store};
+use crate::store::{Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -29,6 +29,10 @@ pub(super) struct Arguments {
     /// Give everything to root instead of the owners that the source names
     #[arg(long)]
     no_owners: bool,
+
+    /// Say how it is run, in a Dockerfile's words: 'CMD [\"/bin/app\"]', 'ENV A=b', 'USER app'
+    #[arg(long, value_name = "CHANGE")]
+    change: Vec<String>,
 
     #[command(flatten)]
     materialize: Materialize,
@@ -49,14 +53,18 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 
 fn import(context: &Context, store: &Store, arguments: &Arguments) -> Result<Node> {
     let (name, source) = (&arguments.name, arguments.source.to_string());
-    let options = arguments.materialize.options();
+    let mut options = arguments.materialize.options();
+    for change in &arguments.change {
+        options.config.change(change)?;
+    }
+    let always_clone = options.always_clone;
     match &arguments.source {
         Source::Host => {
             context.require_root_for_host()?;
             store.import_host(name, options)
         }
         Source::Directory(path) => store.import(name, &source, options, |target| {
-            copy_directory(path, target, options, owners(context, arguments.no_owners))
+            copy_directory(path, target, always_clone, owners(context, arguments.no_owners))
         }),
         Source::Tar(path) => {
             let file = File::open(path).context(|| format!("open({path:?})"))?;
@@ -82,8 +90,8 @@ fn owners(context: &Context, none: bool) -> Owners {
     }
 }
 
-fn copy_directory(path: &Path, target: &Dir, options: CreateOptions, owners: Owners) -> Result<Cost> {
-    let clone = if options.always_clone { CloneMode::Always } else { CloneMode::Auto };
+fn copy_directory(path: &Path, target: &Dir, always_clone: bool, owners: Owners) -> Result<Cost> {
+    let clone = if always_clone { CloneMode::Always } else { CloneMode::Auto };
     replicate::replicate(&Dir::open(path)?, target, &replicate::Options { clone, owners }).map_err(|error| {
         if owners != Owners::Keep && error.kind() == ErrorKind::PermissionDenied {
             error.hint("import it as root, or as the user who may read all of it")

@@ -62,6 +62,24 @@ impl Output {
         write_out(format!("\x1b[H\x1b[J{table}").as_bytes());
     }
 
+    /// Passes on what a command said.
+    pub(crate) fn stream(self, to: Shows, bytes: &[u8]) {
+        match to {
+            Shows::Data => write_out(bytes),
+            // Best effort: whoever closed standard error does not want it.
+            Shows::Talk => io::stderr().lock().write_all(bytes).unwrap_or_default(),
+        }
+    }
+
+    /// Returns what may be shown of bytes that anybody may have written: on a terminal, control characters are escaped.
+    pub(crate) fn tamed(self, to: Shows, bytes: &[u8]) -> Cow<'_, [u8]> {
+        let terminal = match to {
+            Shows::Data => io::stdout().is_terminal(),
+            Shows::Talk => io::stderr().is_terminal(),
+        };
+        if terminal { Cow::Owned(tame(bytes)) } else { Cow::Borrowed(bytes) }
+    }
+
     /// Says something to the person, unless asked to be quiet.
     pub(crate) fn say(self, text: impl AsRef<str>) {
         if !self.quiet {
@@ -117,6 +135,46 @@ impl Output {
             text.push_str(&format!("\n  hint: {hint}"));
         }
         eprintln!("{text}");
+    }
+}
+
+/// Which of the two descriptors something goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// Standard output.
+    Data,
+    /// Standard error.
+    Talk,
+}
+
+/// Escapes control characters but the tab, and what is no UTF-8.
+fn tame(bytes: &[u8]) -> Vec<u8> {
+    let mut tamed = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() && c != '\t' { tamed.extend(c.escape_default()) } else { tamed.push(c) }
+        }
+        tamed.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    tamed.into_bytes()
+}
+
+/// Cuts a text that is longer than a column, with a sign that it was cut.
+pub(crate) fn shortened(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length - 1).chain(['…']).collect()
+}
+
+/// Returns how long ago something was, for people.
+pub(crate) fn age(then: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
     }
 }
 
@@ -252,6 +310,15 @@ mod tests {
         assert_eq!(plain(Path::new("a/ü")), "a/ü");
         assert_eq!(plain(Path::new("a\x1b[2J\n")), "a\\x1b[2J\\n");
         assert_eq!(plain(Path::new(OsStr::from_bytes(b"\xff"))), "\\xff");
+    }
+
+    #[test]
+    fn what_a_box_said_cannot_drive_the_terminal() {
+        assert_eq!(
+            tame("ü\t\u{1b}]52;c;x\u{7}\r\u{9b}2J".as_bytes()),
+            "ü\t\\u{1b}]52;c;x\\u{7}\\r\\u{9b}2J".as_bytes()
+        );
+        assert_eq!(tame(b"a\xff\x9b"), b"a\\xff\\x9b");
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 
 use nix::sys::signal::SigSet;
-use rootling_backends::{Access, Error, ErrorKind, Kind, Result};
+use rootling_backends::{Access, Kind, Result};
 
-use super::start::{self, Flags};
+use super::detach::DetachFlags;
+use super::live;
+use super::start::{self, Flags, Place};
 use super::surroundings::Surroundings;
 use super::walls::Walls;
 use super::{Context, Materialize, said, store};
+use crate::process;
 use crate::reference::Reference;
 use crate::store::{Base, Name, Node, Store};
 
@@ -21,6 +24,17 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "NAME", value_parser = said(Name::parse))]
     keep: Option<Name>,
 
+    /// Call it so while it runs
+    #[arg(long, value_name = "NAME", value_parser = said(Name::parse))]
+    name: Option<Name>,
+
+    /// Program to run before the arguments, instead of the tree's own: a path, or a JSON list
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+
+    #[command(flatten)]
+    pub(super) detach: DetachFlags,
+
     #[command(flatten)]
     materialize: Materialize,
 
@@ -30,7 +44,7 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
-    /// The command [default: the user's shell]
+    /// The command [default: the tree's own, else the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -45,16 +59,18 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
         }
         Reference::Node { .. } => Some(store::find(&store, &arguments.reference)?),
     };
-    if let Some(name) = &arguments.keep
-        && store.resolve_name(name)?.is_some()
-    {
-        return Err(Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
-            .hint("choose another name"));
+    for name in arguments.keep.iter().chain(&arguments.name) {
+        live::require_free(&store, name)?;
     }
     // Nothing is forked for flags that are wrong.
-    let flags = Flags { walls: &arguments.walls, surroundings: &arguments.surroundings, joinable: false };
-    let label = label(&reference, node.as_ref());
-    let wanted = start::request(context, &store, flags, arguments.command, &label)?;
+    let (walls, surroundings) = (&arguments.walls, &arguments.surroundings);
+    // What is found by nobody is joined by nobody.
+    let joinable = arguments.name.is_some() || arguments.detach.detach;
+    let flags = Flags { walls, surroundings, log_limit: arguments.detach.log.limit(), joinable };
+    let config = node.as_ref().map(|node| node.record.config.clone()).unwrap_or_default();
+    let args = process::arguments(&config, arguments.entrypoint.as_deref(), arguments.command);
+    let host = arguments.name.as_ref().map_or_else(|| label(&reference, node.as_ref()), ToString::to_string);
+    let wanted = start::request(context, &store, flags, args, &config, &host)?;
     workers_take_no_signals(&store);
     let progress = context.output.progress(format!("forking {reference}"));
     let base = node.as_ref().map_or(Base::Host, Base::Node);
@@ -62,15 +78,30 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     drop(progress);
     let fork = fork?;
     context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
-    let mount = fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?;
-    let Some(code) = start::start(context, &wanted, flags, mount, &fork.open_parent(&store)?, |_| {})? else {
+    let mut claimed = live::claim_fork(&store, &fork, arguments.name.as_ref())?;
+    let id = fork.id().to_string();
+    let place = Place {
+        mount: fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?,
+        root: &fork.open_parent(&store)?,
+        slot: fork.slot(),
+        name: arguments.name.as_ref(),
+        label: arguments.name.as_ref().map_or(id.as_str(), Name::as_str),
+        id: &id,
+    };
+    let Some(code) = start::start(context, &wanted, flags, &place, &mut claimed)? else {
         return Ok(0);
     };
+    drop(place);
     if let Some(name) = &arguments.keep {
         let kept = store.keep(fork, name)?;
         store::remember(&store, &kept);
         context.output.say(format!("kept as {}", kept.label()));
+    } else {
+        // Before the note is let go: whoever waits for the end finds nothing left.
+        claimed.unlink(fork.slot());
+        drop(fork);
     }
+    drop(claimed);
     Ok(code)
 }
 

@@ -7,6 +7,7 @@ use rootling_backends::{Cost, Form, Result, Tree};
 use serde::Serialize;
 
 use super::{Context, output, store};
+use crate::image::ImageConfig;
 use crate::store::{Node, State, Store};
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +44,8 @@ struct Shown {
     children: Vec<String>,
     source: Option<String>,
     message: Option<String>,
+    /// How it wants to be run, in the words of the OCI; null where it says nothing.
+    config: Option<ImageConfig>,
     cost: Cost,
     /// Entries in the index, if there is one.
     indexed: Option<usize>,
@@ -61,7 +64,7 @@ impl Summary {
             self.kind.to_owned(),
             self.backend.to_owned(),
             self.parent.clone().unwrap_or_else(|| "-".to_owned()),
-            age(self.created, now),
+            output::age(self.created, now),
             if self.in_use { "yes" } else { "" }.to_owned(),
         ]
     }
@@ -110,6 +113,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         children: children?,
         source: node.record.source.clone(),
         message: node.record.message.clone(),
+        config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         cost: node.record.cost.clone(),
         indexed: store.index(&node)?.map(|index| index.entries.len()),
     };
@@ -137,6 +141,7 @@ fn render(shown: &Shown) -> String {
         .extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, list.join(", "))));
     let texts = [("source", &shown.source), ("message", &shown.message)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, text.as_ref()?.clone()))));
+    lines.extend(shown.config.iter().flat_map(settings));
     lines.extend(shown.indexed.map(|count| ("index", format!("{count} entries"))));
     let clones = shown.summary.backend == "reflink" || shown.summary.backend == "btrfs";
     for (path, reason) in shown.cost.copied_because.iter().filter(|_| clones) {
@@ -145,13 +150,18 @@ fn render(shown: &Shown) -> String {
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
 }
 
-/// Returns how long ago something was, for people.
-fn age(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
+/// What a configuration says, one line each.
+fn settings(config: &ImageConfig) -> Vec<(&'static str, String)> {
+    let words = |list: &[String]| serde_json::to_string(list).expect("a list of text");
+    let texts = [("user", &config.user), ("workdir", &config.working_dir), ("stop by", &config.stop_signal)];
+    let lists = [("entry", &config.entrypoint), ("command", &config.cmd)];
+    let keys = [("ports", &config.exposed_ports), ("volumes", &config.volumes)];
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    lines.extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, words(list))));
+    lines
+        .extend(texts.iter().filter(|(_, text)| !text.is_empty()).map(|(key, text)| (*key, (*text).clone())));
+    lines.extend(config.env.iter().map(|variable| ("env", variable.clone())));
+    lines.extend(config.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    lines.extend(keys.iter().flat_map(|(key, map)| map.keys().map(|name| (*key, name.clone()))));
+    lines.iter().map(|(key, text)| (*key, output::plain_text(text.as_ref()).into_owned())).collect()
 }

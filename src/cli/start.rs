@@ -1,22 +1,29 @@
 //! What `run`, `enter` and `exec` have in common: from flags to a process, and how it ended.
 
 use std::ffi::OsString;
+use std::path::Path;
 
+use jiff::Timestamp;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use super::Context;
+use super::live::{Claimed, Inherited, Note};
 use super::surroundings::Surroundings;
 use super::users::{self, Chosen};
 use super::walls::Walls;
+use crate::image::ImageConfig;
 use crate::process::{self, Request};
-use crate::runner::{self, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
-use crate::store::Store;
+use crate::runner::log::Log;
+use crate::runner::{self, Attendant, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
+use crate::store::{Name, Store};
 
 /// The flags that these commands share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
+    /// Bytes of each of its two logs, where it is left running.
+    pub(super) log_limit: u64,
     /// May further commands join?
     pub(super) joinable: bool,
 }
@@ -26,6 +33,25 @@ pub(super) struct Flags<'a> {
 pub(super) struct Wanted {
     request: Request,
     chosen: Chosen,
+    /// What commands that join get.
+    inherited: Inherited,
+    stop_signal: String,
+}
+
+/// Where something is started.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    /// How the tree is shown.
+    pub(super) mount: Mount,
+    /// The root of the tree, or of what it was forked from.
+    pub(super) root: &'a Dir,
+    /// The object's directory: for its log.
+    pub(super) slot: &'a Path,
+    /// What it is called, if it is a fork.
+    pub(super) name: Option<&'a Name>,
+    /// Its name or id.
+    pub(super) label: &'a str,
+    pub(super) id: &'a str,
 }
 
 /// Makes a request of the flags.
@@ -34,13 +60,26 @@ pub(super) fn request(
     store: &Store,
     flags: Flags<'_>,
     args: Vec<OsString>,
+    config: &ImageConfig,
     label: &str,
 ) -> Result<Wanted> {
     let walls = flags.walls;
     let chosen = users::choose(context, store, walls)?;
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let image = Inherited {
+        env: config.env.clone(),
+        workdir: some(&config.working_dir).map(|path| Path::new("/").join(path)),
+        user: some(&config.user),
+    };
+    let command = command(context, flags, args, &image, label)?;
+    let mut inherited =
+        Inherited { workdir: command.cwd.clone(), user: Some(command.user.clone()), env: image.env };
+    inherited.env.extend(command.env.iter().filter_map(|given| with_value(given)));
+    let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
-        command: command(context, flags, args, label)?,
-        namespaces: walls.namespaces(store)?,
+        command,
+        namespaces: walls.namespaces(store, net)?,
+        dns,
         userns: chosen.userns.clone(),
         security: walls.security(flags.joinable)?,
         limits: walls.limits.limits()?,
@@ -49,8 +88,18 @@ pub(super) fn request(
         read_only: walls.read_only,
         binds: Vec::new(),
         tmpfs: Vec::new(),
+        // One that was asked for by a flag and is missing is more likely a slip.
+        make_dirs: image.workdir.into_iter().filter(|_| flags.surroundings.workdir.is_none()).collect(),
     };
-    Ok(Wanted { request, chosen })
+    Ok(Wanted { request, chosen, inherited, stop_signal: config.stop_signal.clone() })
+}
+
+/// A variable with its value: ours, where only the name was given.
+fn with_value(given: &str) -> Option<String> {
+    if given.contains('=') {
+        return Some(given.to_owned());
+    }
+    Some(format!("{given}={}", std::env::var_os(given)?.to_str()?))
 }
 
 /// Makes the command alone, for a box that runs.
@@ -58,10 +107,11 @@ pub(super) fn process(
     context: &Context,
     flags: Flags<'_>,
     args: Vec<OsString>,
+    inherited: &Inherited,
     label: &str,
     root: &Dir,
 ) -> Result<Process> {
-    let process = command(context, flags, args, label)?.process(root)?;
+    let process = command(context, flags, args, inherited, label)?.process(root)?;
     require_mapped(context, &process)?;
     Ok(process)
 }
@@ -70,57 +120,93 @@ fn command(
     context: &Context,
     flags: Flags<'_>,
     args: Vec<OsString>,
+    inherited: &Inherited,
     label: &str,
 ) -> Result<process::Command> {
     let Flags { walls, surroundings, .. } = flags;
     Ok(process::Command {
         args,
+        image_env: inherited.env.clone(),
         env: surroundings.env()?,
-        cwd: surroundings.workdir.clone(),
-        user: surroundings.user(context, walls),
+        cwd: surroundings.workdir.clone().or_else(|| inherited.workdir.clone()),
+        user: surroundings.user(context, walls, inherited.user.as_deref()),
         hostname: walls.hostname.clone().unwrap_or_else(|| process::hostname_of(label)),
-        tty: surroundings.terminal(),
+        tty: surroundings.terminal(context.detaches()),
     })
 }
 
-/// Runs it in a tree shown by `mount`, whose root `root` is; returns the exit code, or `None` where it was only printed.
+/// Runs it and writes down what runs; returns the exit code, or `None` where it was only printed.
+///
+/// What is left running says so once it runs, and with that lets the caller go.
 pub(super) fn start(
     context: &Context,
     wanted: &Wanted,
     flags: Flags<'_>,
-    mount: Mount,
-    root: &Dir,
-    started: impl FnOnce(&Running),
+    place: &Place<'_>,
+    claimed: &mut Claimed,
 ) -> Result<Option<i32>> {
-    let spec = wanted.request.spec(mount, root)?;
+    let spec = wanted.request.spec(place.mount.clone(), place.root)?;
     require_mapped(context, &spec.process)?;
-    if spec.security.seccomp == Seccomp::Default && process::makes_i386_sockets(root) {
+    if spec.security.seccomp == Seccomp::Default && process::makes_i386_sockets(place.root) {
         log::warn!(
             "the programs of this tree are for i386 and cannot open sockets: --security-opt seccomp=i386 lets them"
         );
     }
-    let plan = Plan::build(&spec)?;
     if flags.walls.dry_run {
+        let plan = Plan::build(&spec)?;
         context.output.data(&plan, || plan.to_string());
         return Ok(None);
     }
-    let mut started = Some(started);
-    let mut tell = |running: &Running| {
-        if let Some(started) = started.take() {
-            started(running);
-        }
-    };
-    let outcome = match runner::run(&plan, &mut tell) {
+    let outcome = match run(context, wanted, flags, place, claimed, &spec) {
         Err(error) if wanted.chosen.optional && error.kind() == ErrorKind::Unsupported => {
-            unmapped(context, spec, &error, &mut tell)
+            let spec = unmapped(context, spec, &error)?;
+            run(context, wanted, flags, place, claimed, &spec)
         }
         outcome => outcome,
     };
-    report(context, outcome?).map(Some)
+    let code = outcome.and_then(|outcome| report(context, outcome));
+    claimed.ended(code.as_ref().map_or(125, |code| u8::try_from(*code).unwrap_or(125)));
+    code.map(Some)
 }
 
-/// The second try, where the tree cannot be shown to a root that is nobody outside.
-fn unmapped(context: &Context, spec: Spec, error: &Error, started: impl FnOnce(&Running)) -> Result<Outcome> {
+fn run(
+    context: &Context,
+    wanted: &Wanted,
+    flags: Flags<'_>,
+    place: &Place<'_>,
+    claimed: &mut Claimed,
+    spec: &Spec,
+) -> Result<Outcome> {
+    let plan = Plan::build(spec)?;
+    flags.walls.net.say_ports(context, &plan);
+    let detached = context.detaches();
+    let mut announced = Ok(());
+    let started = |running: &Running| {
+        claimed.started(Note {
+            running: running.clone(),
+            name: place.name.cloned(),
+            command: spec.process.args.iter().map(|text| text.to_string_lossy().into_owned()).collect(),
+            started: Some(Timestamp::now()),
+            detached,
+            terminal: plan.command.tty,
+            stop_signal: wanted.stop_signal.clone(),
+            inherited: wanted.inherited.clone(),
+            ended: None,
+        });
+        announced = context.announce(place.label, place.id);
+    };
+    let outcome = if detached {
+        let log = Log::open(place.slot, flags.log_limit, plan.command.tty)?;
+        let attendant = Attendant::new(place.slot, log, plan.command.tty)?;
+        runner::run_detached(&plan, attendant, started)
+    } else {
+        runner::run(&plan, started)
+    };
+    announced.and(outcome)
+}
+
+/// What is tried where the tree cannot be shown to a root that is nobody outside.
+fn unmapped(context: &Context, spec: Spec, error: &Error) -> Result<Spec> {
     if !runner::is_sealed() {
         log::warn!(
             "root inside is root outside, because the tree's owners cannot be mapped: {}",
@@ -128,7 +214,7 @@ fn unmapped(context: &Context, spec: Spec, error: &Error, started: impl FnOnce(&
         );
     }
     context.seal_for(&Userns::Host)?;
-    runner::run(&Plan::build(&Spec { userns: Userns::Host, ..spec })?, started)
+    Ok(Spec { userns: Userns::Host, ..spec })
 }
 
 fn innermost(error: &Error) -> String {

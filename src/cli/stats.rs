@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::{ErrorKind, Result};
 use serde::Serialize;
 
-use super::{Context, output, store};
-use crate::runner::Running;
+use super::live::{self, Found};
+use super::{Context, output};
 use crate::runner::cgroup::{Cgroup, Stats};
-use crate::store::{Node, State, Store};
+use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Boxes [default: all that run]
+    /// Boxes, or forks that run [default: all that run]
     #[arg(value_name = "BOX")]
     boxes: Vec<String>,
 
@@ -68,32 +68,25 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 /// Reads all that run, or those named: that one of them does not run is an error.
 fn read(store: &Store, names: &[String]) -> Result<Vec<Row>> {
     if names.is_empty() {
-        let boxes = store.nodes()?.into_iter().filter(|node| node.record.state == State::Active);
-        let rows = boxes.filter_map(|node| match row(&node, &store::running_in(store, &node)?) {
+        let running = live::all(store)?.into_iter().filter(|found| found.alive().is_ok());
+        let rows = running.filter_map(|found| match row(&found) {
             // One that ends while it is read is none that runs.
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             other => Some(other),
         });
         return rows.collect();
     }
-    let named = |name: &String| {
-        let node = store::find(store, name)?;
-        let running = store::running_in(store, &node).ok_or_else(|| {
-            Error::new(ErrorKind::FailedPrecondition, format!("{} does not run", node.label()))
-                .hint(format!("start something in it: rootling enter {}", node.label()))
-        })?;
-        row(&node, &running)
-    };
-    names.iter().map(named).collect()
+    names.iter().map(|name| row(&live::find(store, name)?)).collect()
 }
 
-fn row(node: &Node, running: &Running) -> Result<Row> {
+fn row(found: &Found) -> Result<Row> {
+    let running = &found.alive()?.running;
     let stats = match &running.cgroup {
         Some(place) => Cgroup::open(place)?.stats()?,
         None => Stats::of_processes(running.pid)?,
     };
     let cgroup = running.cgroup.is_some();
-    Ok(Row { name: node.label().to_owned(), pid: running.pid, cgroup, cpu_percent: None, stats })
+    Ok(Row { name: found.label.clone(), pid: running.pid, cgroup, cpu_percent: None, stats })
 }
 
 fn percent(before_us: u64, after_us: u64, elapsed: Duration) -> Option<f64> {

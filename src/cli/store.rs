@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 
-use super::Context;
+use super::{Context, live};
 use crate::loop_store;
 use crate::reference::{self, Reference, Which};
 use crate::runner::{Entered, Running};
 use crate::store::{Node, Store};
-
-/// The file in a box's directory that says which process runs it.
-pub(super) const RUNNING: &str = "running.json";
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 ///
@@ -60,7 +57,9 @@ impl Context {
             return Store::open(&loop_store::open(&path)?);
         }
         // A path that was given is not made by accident: a mistyped one would look like an empty store.
-        if self.root.is_some() { Store::open(&path) } else { Store::open_or_init(&path) }
+        // And one who only looks could not find out what works here for those who do more.
+        let makes = self.root.is_none() && self.entered != Entered::Nothing;
+        if makes { Store::open_or_init(&path) } else { Store::open(&path) }
     }
 }
 
@@ -85,14 +84,13 @@ fn path(root: Option<&Path>, is_root: bool) -> Result<PathBuf> {
 /// Only looks: every failure is `None` here, and told by the command itself, which looks again.
 pub(super) fn running_box(root: Option<&Path>, name: &str) -> Option<Running> {
     let store = Store::open(&path(root, false).ok()?).ok()?;
-    running_in(&store, &find(&store, name).ok()?)
+    running(&store, name).ok()
 }
 
-/// Returns the command that runs in a box, if one does.
-pub(super) fn running_in(store: &Store, node: &Node) -> Option<Running> {
-    let note = store.slot(node).join(RUNNING);
-    let running: Running = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
-    running.is_alive().then_some(running)
+/// Returns what runs in a box, or in a fork that is thrown away; that nothing does is an error.
+pub(super) fn running(store: &Store, name: &str) -> Result<Running> {
+    let found = live::find(store, name)?;
+    found.alive().map(|note| note.running.clone())
 }
 
 /// Returns the node that a reference means; what does not exist suggests near names.

@@ -20,11 +20,12 @@ pub(super) struct Surroundings {
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
 
-    /// Directory to start in [default: the user's home]
+    /// Directory to start in [default: the image's or box's, else the user's home]
     #[arg(short, long, value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,
 
-    /// User to run as: a name or number of the tree's own, with :GROUP if wanted [default: root]
+    /// User to run as: a name or number of the tree's own, with :GROUP if wanted [default: the image's or
+    /// box's, else root]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
 
@@ -52,17 +53,22 @@ impl Surroundings {
     }
 
     /// Returns who runs the command.
-    pub(super) fn user(&self, context: &Context, walls: &Walls) -> String {
+    pub(super) fn user(&self, context: &Context, walls: &Walls, inherited: Option<&str>) -> String {
         match (&self.user, &walls.userns, &context.entered) {
             (Some(user), ..) => user.clone(),
             (None, Users::KeepId, Entered::Range { uid, gid, .. }) => format!("{uid}:{gid}"),
-            (None, ..) => "root".to_owned(),
+            (None, ..) => inherited.unwrap_or("root").to_owned(),
         }
     }
 
-    /// Returns whether there is a terminal.
-    pub(super) fn terminal(&self) -> Tty {
-        match (self.tty, self.no_tty) {
+    /// Was a terminal asked for?
+    pub(super) fn wants_terminal(&self) -> bool {
+        self.tty
+    }
+
+    /// Returns whether there is a terminal; nobody is at one beside what is left running, unless that is asked for.
+    pub(super) fn terminal(&self, detaches: bool) -> Tty {
+        match (self.tty, self.no_tty || detaches) {
             (true, _) => Tty::On,
             (_, true) => Tty::Off,
             _ => Tty::Auto,

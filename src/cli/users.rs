@@ -2,8 +2,8 @@
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::Context;
-use super::walls::{Users, Walls, running};
+use super::walls::{Users, Walls};
+use super::{Context, store};
 use crate::runner::{Entered, IdBlock, IdMap, Join, Userns};
 use crate::store::Store;
 
@@ -27,7 +27,7 @@ impl Chosen {
 pub(super) fn choose(context: &Context, store: &Store, walls: &Walls) -> Result<Chosen> {
     let wanted = &walls.userns;
     if let (Users::Auto | Users::Box(_), Some(name)) = (wanted, walls.joined_box()) {
-        let running = running(store, name)?;
+        let running = store::running(store, name)?;
         return Ok(Chosen::given(match running.userns {
             Userns::Host => Userns::Host,
             _ => Userns::Join(Join::Box(Box::new(running))),

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use rootling_backends::{Context as _, Error, ErrorKind, Result, small_file};
 
 use super::limits::LimitFlags;
+use super::net::NetFlags;
 use super::store;
-use crate::runner::{
-    self, Device, Join, Namespace, Namespaces, Net, Running, Seccomp, Security, Time, Ulimit,
-};
+use crate::runner::{self, Device, Join, Namespace, Namespaces, Net, Seccomp, Security, Time, Ulimit};
 use crate::store::Store;
 
 /// What is settled when a box starts, and not for each command in it.
@@ -19,9 +18,8 @@ pub(super) struct Walls {
     #[arg(long, value_name = "NAME")]
     pub(super) hostname: Option<String>,
 
-    /// Network: host, none (only loopback), box:NAME, ns:PATH
-    #[arg(long, value_name = "NETWORK", default_value = "host", env = "ROOTLING_NET", hide_env = true)]
-    net: Place,
+    #[command(flatten)]
+    pub(super) net: NetFlags,
 
     /// Processes seen: private, host, box:NAME, ns:PATH
     #[arg(long, value_name = "WHOSE", default_value = "private")]
@@ -93,11 +91,23 @@ pub(super) struct Walls {
 
 /// Whose namespace is wanted, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Host,
     Private,
     Box(String),
     Path(PathBuf),
+}
+
+impl Place {
+    /// Returns the namespace; that of a box is looked up in the store.
+    pub(super) fn find(&self, store: &Store) -> Result<Namespace> {
+        Ok(match self {
+            Self::Host => Namespace::Host,
+            Self::Private => Namespace::Private,
+            Self::Box(name) => Namespace::Join(Join::Box(Box::new(store::running(store, name)?))),
+            Self::Path(path) => Namespace::Join(Join::Path(path.clone())),
+        })
+    }
 }
 
 impl std::str::FromStr for Place {
@@ -177,6 +187,7 @@ impl Walls {
     pub(super) fn given(&self) -> Option<&'static str> {
         let given = [
             (self.hostname.is_some(), "--hostname"),
+            (self.net.given().is_some(), self.net.given().unwrap_or_default()),
             (self.pid != Place::Private, "--pid"),
             (self.ipc != Place::Private, "--ipc"),
             (self.uts != Place::Private, "--uts"),
@@ -201,32 +212,20 @@ impl Walls {
         if let Users::Box(name) = &self.userns {
             return Some(name);
         }
-        let places = [&self.pid, &self.net, &self.ipc, &self.uts, &self.cgroupns, &self.time];
-        places.into_iter().find_map(|place| match place {
+        let places = [&self.pid, &self.ipc, &self.uts, &self.cgroupns, &self.time];
+        self.net.joined().into_iter().chain(places).find_map(|place| match place {
             Place::Box(name) => Some(name.as_str()),
             _ => None,
         })
     }
 
     /// Returns the namespaces; those of boxes are looked up in the store.
-    pub(super) fn namespaces(&self, store: &Store) -> Result<Namespaces> {
-        let find = |place: &Place| {
-            Ok(match place {
-                Place::Host => Namespace::Host,
-                Place::Private => Namespace::Private,
-                Place::Box(name) => Namespace::Join(Join::Box(Box::new(running(store, name)?))),
-                Place::Path(path) => Namespace::Join(Join::Path(path.clone())),
-            })
-        };
+    pub(super) fn namespaces(&self, store: &Store, net: Net) -> Result<Namespaces> {
+        let find = |place: &Place| place.find(store);
         let time = match (find(&self.time)?, self.clock_offset.as_slice()) {
             (Namespace::Host, []) => Time::Host,
             (Namespace::Join(join), _) => Time::Join(join),
             (_, offsets) => clocks(offsets),
-        };
-        let net = match find(&self.net)? {
-            Namespace::Host => Net::Host,
-            Namespace::Private => Net::None,
-            Namespace::Join(join) => Net::Join(join),
         };
         Ok(Namespaces {
             pid: find(&self.pid)?,
@@ -279,15 +278,6 @@ impl Walls {
         };
         self.sysctl.iter().map(split).collect()
     }
-}
-
-/// Returns the running box of a name.
-pub(super) fn running(store: &Store, name: &str) -> Result<Running> {
-    let node = store::find(store, name)?;
-    store::running_in(store, &node).ok_or_else(|| {
-        let error = Error::new(ErrorKind::FailedPrecondition, format!("{} does not run", node.label()));
-        error.hint(format!("start something in it: rootling enter {}", node.label()))
-    })
 }
 
 fn clocks(offsets: &[ClockOffset]) -> Time {

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use nix::errno::Errno;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::sys;
 
@@ -59,6 +61,9 @@ const ALL: u64 = (1 << NAMES.len()) - 1;
 /// servers that drop their own, nothing that reaches the machine.
 pub const DEFAULT: u64 = 0xa804_25fb;
 
+/// The bounding set of a process that has just come into a user namespace.
+pub(super) const FRESH: u64 = u64::MAX;
+
 /// Returns the bit of a capability, or all for `all`; case and the prefix `CAP_` are of no matter.
 pub fn parse(name: &str) -> Option<u64> {
     let name = name.to_ascii_lowercase();
@@ -81,6 +86,21 @@ impl Names {
     }
 }
 
+/// A set in JSON: the names, or `all`.
+pub(super) fn serialize<S: Serializer>(set: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    if set & ALL == ALL { ["all"].serialize(serializer) } else { Names(*set).list().serialize(serializer) }
+}
+
+/// The reverse of [`serialize`]; `all` is everything that the kernel may have.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().try_fold(0, |set, name| match parse(name) {
+        Some(ALL) => Ok(u64::MAX),
+        Some(bit) => Ok(set | bit),
+        None => Err(D::Error::custom(format!("there is no capability {name:?}"))),
+    })
+}
+
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 & ALL == ALL {
@@ -92,7 +112,8 @@ impl fmt::Display for Names {
 
 /// *child*: keeps what is in `keep` and permitted now; bounding set first, because that needs setpcap.
 ///
-/// `bounding` is the bounding set before, so that only bits that are set cost a call.
+/// `bounding` is the bounding set before, so that only bits that are set cost a call; [`FRESH`] in a user namespace that
+/// this process is the first in, or has just joined: there everything is permitted and nothing ambient (user_namespaces(7)).
 pub(super) fn drop_all_but(keep: u64, bounding: u64) -> nix::Result<()> {
     for bit in (0..64).filter(|bit| bounding & !keep & (1 << bit) != 0) {
         match sys::prctl(libc::PR_CAPBSET_DROP, bit) {
@@ -100,6 +121,9 @@ pub(super) fn drop_all_but(keep: u64, bounding: u64) -> nix::Result<()> {
             Err(Errno::EINVAL) => break,
             other => other?,
         }
+    }
+    if bounding == FRESH {
+        return sys::set_capabilities(keep);
     }
     sys::set_capabilities(sys::permitted()? & keep)?;
     let clear_all = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).expect("a small constant");
@@ -115,6 +139,17 @@ mod tests {
         let names = "audit_write chown dac_override fowner fsetid kill mknod net_bind_service net_raw setfcap setgid setpcap setuid sys_chroot";
         let set = names.split(' ').map(|name| parse(name).unwrap()).fold(0, |set, bit| set | bit);
         assert_eq!(DEFAULT, set);
+    }
+
+    #[test]
+    fn sets_are_names_in_json() {
+        #[derive(Serialize, Deserialize)]
+        struct Set(#[serde(with = "super")] u64);
+        for (set, json) in [(0b1_0001, r#"["chown","fsetid"]"#), (u64::MAX, r#"["all"]"#), (0, "[]")] {
+            assert_eq!(serde_json::to_string(&Set(set)).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Set>(json).unwrap().0, set);
+        }
+        assert!(serde_json::from_str::<Set>(r#"["sys_nothing"]"#).is_err());
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl<'a> Child<'a> {
             Op::Mask { base, path } => self.mask(*base, path),
             Op::Loopback => sys::loopback_up(),
             Op::Pivot => self.pivot(),
+            Op::MakeDirectory { parent, name } => make_directory(parent, name),
             Op::Hostname { name } => nix::unistd::sethostname(lossless(name)),
             Op::Terminal => self.open_terminal(),
             // ENOSYS: a kernel without keyrings has none to leave.
@@ -440,6 +441,14 @@ pub(super) fn become_root() -> Result<()> {
         errno => Err(errno),
     })?;
     sys::prctl(libc::PR_SET_DUMPABLE, 0)
+}
+
+/// In the box's root, which `/` is by then. Links are the tree's own business, those of /proc are ours.
+fn make_directory(parent: &CStr, name: &CStr) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let parent = sys::leave(nix::fcntl::openat2(AT_FDCWD, parent, how)?);
+    ignore(nix::sys::stat::mkdirat(parent, name, Mode::from_bits_truncate(0o755)), Errno::EEXIST)
 }
 
 /// Writes a whole text in one call, as files of proc want it.

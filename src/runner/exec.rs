@@ -43,7 +43,7 @@ const STEPS: [&str; 10] = [
 pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let command = Command::build(process, &target.security)?;
     let handle = target.open()?;
-    share_pipes(&target.userns, &process.user)?;
+    share_pipes(sys::standard_files(), &target.userns, &process.user)?;
     let namespaces = foreign_namespaces(target.pid)?;
     let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);
     let facts = Facts::read()?;
@@ -58,7 +58,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         Cloned::Child => {
             facts.arguments.replace(c"exec");
             let report = channel.into_child();
-            let bounding = if own_userns { u64::MAX } else { facts.bounding };
+            let bounding = if own_userns { caps::FRESH } else { facts.bounding };
             let mut terminal = None;
             for step in 0..STEPS.len() {
                 let done = match step {
@@ -90,13 +90,14 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
         }
         Cloned::Parent { pid, pidfd } => {
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             if limited {
                 limit(&guest, &target.limits, cgroup.as_ref(), within)?;
                 listener.go(None)?;
             }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
-            finish(&mut guest, &listener, &signals, &name, &command, |_| {})
+            let attend = |guest: BorrowedFd<'_>, master| tty::relay(guest, &signals.fd, master);
+            finish(&mut guest, &listener, &name, &command, attend, |_| {})
         }
     }
 }

@@ -9,6 +9,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::cgroup::Limits;
+use super::net::Private;
 use super::spec::{Device, Join, Namespace, Namespaces, Net, Security, Spec, Time, Userns};
 use print::flag_names;
 
@@ -37,6 +38,8 @@ pub struct Plan {
     /// `CLONE_NEW*`.
     #[serde(serialize_with = "flag_names")]
     pub namespaces: CloneFlags,
+    /// The network that is connected while the child waits.
+    pub net: Option<Private>,
     /// Maps that we write for the child.
     pub userns: Userns,
     /// What holds for each command in the box.
@@ -99,6 +102,10 @@ impl Plan {
             joins: joins(spec),
             clocks: clocks(&spec.namespaces.time),
             namespaces: namespaces(spec),
+            net: match &spec.namespaces.net {
+                Net::Private(private) => Some(private.clone()),
+                Net::Host | Net::None | Net::Join(_) => None,
+            },
             userns: spec.userns.clone(),
             security: spec.security.clone(),
             limits: spec.limits.clone(),

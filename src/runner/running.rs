@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Limits, Place};
 use super::plan::Plan;
-use super::spec::{Security, Userns};
+use super::spec::{Join, Security, Userns};
 use super::sys;
+
+/// The start time of no process.
+const NEVER: u64 = u64::MAX;
 
 /// A process, named so that no other process ever has the same name, and the walls around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +35,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Describes a process that runs now, by the plan of its box.
+    /// Describes a process of a box by the plan of that: one that runs now, or ran a moment ago; then nobody ever finds it alive.
     pub(super) fn of(pid: i32, plan: &Plan, cgroup: Option<Place>) -> Result<Self> {
         Ok(Self {
             pid,
-            start_time_ticks: start_time(pid)?,
+            start_time_ticks: start_time(pid).unwrap_or(NEVER),
             boot_id: boot_id()?,
             security: plan.security.clone(),
             userns: plan.userns.clone(),
@@ -48,6 +51,18 @@ impl Running {
     /// Returns what a user and a group of the box are for the caller, where the box has ids of its own.
     pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
         self.userns.outside(uid, gid)
+    }
+
+    /// Returns what a user of the caller's is inside; `None` for one who is nobody there.
+    pub fn inside(&self, uid: u32) -> Option<u32> {
+        match &self.userns {
+            Userns::Private { uid_map, .. } => uid_map.iter().find_map(|range| {
+                let offset = uid.checked_sub(range.outside).filter(|offset| *offset < range.count)?;
+                range.inside.checked_add(offset)
+            }),
+            Userns::Join(Join::Box(running)) => running.inside(uid),
+            Userns::Host | Userns::Join(Join::Path(_)) => Some(uid),
+        }
     }
 
     /// Is it still running?

@@ -11,15 +11,16 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
+use super::attend::{self, Attendant, Streams};
 use super::cgroup::{Cgroup, Limits};
 use super::child::Child;
 use super::plan::{Command, DEV_OPTIONS, Op, Plan, Source, sys_flags};
-use super::report::{Channel, Kind, Listener, Reports};
+use super::report::{self, Channel, Kind, Listener, Reports};
 use super::running::Running;
 use super::spec::{IdMap, Ulimit, Userns};
 use super::sys::{self, Cloned};
 use super::user::User;
-use super::{command, device, init, join, tty};
+use super::{caps, command, device, init, join, net, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -39,14 +40,31 @@ pub struct Outcome {
 /// ran and that nothing is left: no process, mount, directory, cgroup or namespace. If this process is killed, so is
 /// everything in the box; a cgroup that is left then is removed when the next one is made.
 pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    run_with(plan, None, started)
+}
+
+/// As [`run`], with somebody else beside the box than the caller and its terminal: what the command says goes to `attendant`,
+/// and it reads nothing, or what visitors type.
+///
+/// `Tty::Auto` is for callers who stay: the plan should say `On` or `Off`.
+pub fn run_detached(plan: &Plan, attendant: Attendant, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    run_with(plan, Some(attendant), started)
+}
+
+fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Running)) -> Result<Outcome> {
+    let piped = attendant.is_some() && !plan.command.tty;
+    let streams = if piped { Some(Streams::open()?) } else { None };
+    let (theirs, ours) = streams.map(|streams| (streams.theirs, streams.ours)).unzip();
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
     let sources = open_sources(plan)?;
     let doors = join::open(&plan.joins)?;
+    let network = net::Ready::new(plan.net.as_ref())?;
     // Before the guest, so that it is removed after the guest has ended.
     let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
     let signals = Signals::block()?;
-    let size = if plan.command.tty { tty::size() } else { None };
+    let size =
+        tty::size().or_else(|| attendant.is_some().then_some(tty::USUAL_SIZE)).filter(|_| plan.command.tty);
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
@@ -62,7 +80,11 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
             if scout {
                 join::go_through(&doors, namespaces, report.as_fd());
             }
-            let bounding = if plan.userns == Userns::Host { facts.bounding } else { u64::MAX };
+            if let Err(errno) = take_standard_files(given(theirs.as_ref())) {
+                report::send(report.as_fd(), Kind::Step, 0, errno as i32, None);
+                sys::exit(125);
+            }
+            let bounding = if plan.userns == Userns::Host { facts.bounding } else { caps::FRESH };
             let root = root.as_ref().map(AsFd::as_fd);
             let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
@@ -74,24 +96,37 @@ pub fn run(plan: &Plan, started: impl FnOnce(&Running)) -> Result<Outcome> {
         Cloned::Parent { pid, pidfd } => {
             drop(root);
             let listener = channel.into_parent();
-            let mut guest = Guest { pid, pidfd, ended: false };
+            let mut guest = Guest::new(pid, pidfd);
             if scout {
                 guest = follow(guest, &listener, plan)?;
             }
             if plan.ops.first() == Some(&Op::Wait) {
                 limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
-                prepare(&guest, plan, &sources, &listener)?;
+                prepare(&mut guest, plan, &sources, network, &listener, given(theirs.as_ref()))?;
             }
-            drop(sources);
+            // Only the box may hold them now: their end is its end.
+            drop((sources, theirs));
             let step_name = |index: u32| step_name(plan, index);
             let place = cgroup.as_ref().map(|cgroup| cgroup.place().clone());
-            finish(&mut guest, &listener, &signals, &step_name, &plan.command, |process| {
-                // The command may have ended already; then there is nothing to tell about.
+            let attend = |guest: BorrowedFd<'_>, master| match attendant {
+                None => tty::relay(guest, &signals.fd, master),
+                Some(attendant) => attend::attend(attendant, guest, &signals.fd, master, ours),
+            };
+            finish(&mut guest, &listener, &step_name, &plan.command, attend, |process| {
+                // Without a boot id nothing could be found again.
                 if let Ok(running) = Running::of(process, plan, place) {
                     started(&running);
                 }
             })
         }
+    }
+}
+
+/// What the box gets as its three standard files: these, or else the caller's.
+fn given(files: Option<&[OwnedFd; 3]>) -> [BorrowedFd<'_>; 3] {
+    match files {
+        Some(files) => files.each_ref().map(AsFd::as_fd),
+        None => sys::standard_files(),
     }
 }
 
@@ -184,7 +219,7 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
     match here {
         Ok(pid) => {
             let pidfd = sys::pidfd_open(pid).context(|| format!("pidfd_open({pid})"))?;
-            Ok(Guest { pid, pidfd, ended: false })
+            Ok(Guest::new(pid, pidfd))
         }
         Err(Some(message)) if message.kind == Kind::Join as u32 => {
             let errno = Errno::from_raw(message.errno);
@@ -198,23 +233,36 @@ fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
 }
 
 /// Does what only the caller can while the child waits, then lets it go on.
-fn prepare(guest: &Guest, plan: &Plan, sources: &[OwnedFd], listener: &Listener) -> Result<()> {
+fn prepare(
+    guest: &mut Guest,
+    plan: &Plan,
+    sources: &[OwnedFd],
+    network: net::Ready<'_>,
+    listener: &Listener,
+    standard: [BorrowedFd<'_>; 3],
+) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
     }
+    guest.network = network.connect(guest.pid)?;
     for limit in &plan.security.ulimits {
         raise_limit(guest.pid, limit)?;
     }
-    let tree = if plan.userns.maps_tree() { Some(map_owners(guest, plan, sources)?) } else { None };
+    let tree = if plan.userns.maps_tree() { Some(map_owners(guest, plan, sources, standard)?) } else { None };
     listener.go(tree.as_ref().map(AsFd::as_fd))
 }
 
 /// Makes the tree, and what else was opened for the box, show the owners that the box's users know; returns the tree.
-fn map_owners(guest: &Guest, plan: &Plan, sources: &[OwnedFd]) -> Result<OwnedFd> {
+fn map_owners(
+    guest: &Guest,
+    plan: &Plan,
+    sources: &[OwnedFd],
+    standard: [BorrowedFd<'_>; 3],
+) -> Result<OwnedFd> {
     let path = format!("/proc/{}/ns/user", guest.pid);
     let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
     let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
-    share_pipes(&plan.userns, &plan.command.user)?;
+    share_pipes(standard, &plan.userns, &plan.command.user)?;
     for (source, mount) in plan.sources.iter().zip(sources) {
         if let Source::Dev { devices } = source {
             device::give(mount.as_fd(), userns.as_fd(), (uid, gid), devices)?;
@@ -238,15 +286,25 @@ fn raise_limit(pid: libc::pid_t, limit: &Ulimit) -> Result<()> {
 }
 
 /// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.
-pub(super) fn share_pipes(userns: &Userns, user: &User) -> Result<()> {
+pub(super) fn share_pipes(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
     // PIPEFS_MAGIC (linux/magic.h): pipes without a name, whose owner nobody else cares for.
     const PIPEFS: libc::__fsword_t = 0x5049_5045;
     let Some((uid, gid)) = userns.outside(user.uid, user.gid) else { return Ok(()) };
-    for file in sys::standard_files() {
+    for file in files {
         // Best effort: a closed descriptor is none to share.
         if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
             nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
+        }
+    }
+    Ok(())
+}
+
+/// *child*: makes these the three that every process in the box starts with.
+fn take_standard_files(files: [BorrowedFd<'_>; 3]) -> nix::Result<()> {
+    for (number, file) in (0..).zip(files) {
+        if std::os::fd::AsRawFd::as_raw_fd(&file) != number {
+            sys::duplicate_as(file, number)?;
         }
     }
     Ok(())
@@ -273,9 +331,9 @@ pub(super) fn fork_command(
 pub(super) fn finish(
     guest: &mut Guest,
     listener: &Listener,
-    signals: &Signals,
     step_name: &dyn Fn(u32) -> String,
     command: &Command,
+    attend: impl FnOnce(BorrowedFd<'_>, Option<OwnedFd>) -> Result<()>,
     started: impl FnOnce(libc::pid_t),
 ) -> Result<Outcome> {
     let reports = listener.read()?;
@@ -304,7 +362,7 @@ pub(super) fn finish(
         started(process);
     }
     let notes = notes(&reports, step_name);
-    tty::relay(guest.pidfd.as_fd(), &signals.fd, reports.master)?;
+    attend(guest.pidfd.as_fd(), reports.master)?;
     Ok(Outcome { status: guest.wait()?, refused, notes })
 }
 
@@ -379,7 +437,7 @@ impl Facts {
             u64::from_str_radix(line.trim(), 16).ok()
         };
         Ok(Self {
-            bounding: field("CapBnd:").unwrap_or(u64::MAX),
+            bounding: field("CapBnd:").unwrap_or(u64::MAX >> 1),
             ignored: field("SigIgn:").unwrap_or(0),
             arguments: sys::Arguments::find(),
         })
@@ -422,10 +480,16 @@ impl Drop for Signals {
 pub(super) struct Guest {
     pub(super) pid: libc::pid_t,
     pub(super) pidfd: OwnedFd,
-    pub(super) ended: bool,
+    ended: bool,
+    /// What connects it; goes after it, so that rules and addresses are given back when nobody uses them any more.
+    network: Option<net::Connected>,
 }
 
 impl Guest {
+    pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, ended: false, network: None }
+    }
+
     fn wait(&mut self) -> Result<u8> {
         let status = sys::wait_for(self.pid).context(|| format!("waitpid({})", self.pid))?;
         self.ended = true;

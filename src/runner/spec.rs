@@ -7,6 +7,7 @@ use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Limits;
+use super::net::Private;
 use super::running::Running;
 use super::seccomp::Choice as Seccomp;
 use super::user::User;
@@ -39,6 +40,9 @@ pub struct Spec {
     pub tmpfs: Vec<Tmpfs>,
     /// Directories and files of the host shown inside.
     pub binds: Vec<Bind>,
+    /// Directories that are made in the tree where they are missing, with those above them, by root and for all to read.
+    #[serde(default)]
+    pub make_dirs: Vec<PathBuf>,
     /// Files with content made by the caller, shown over those of the tree and thrown away at the end.
     pub files: Vec<FileAt>,
 }
@@ -131,6 +135,8 @@ pub enum Net {
     Host,
     /// None but loopback.
     None,
+    /// One of its own that is connected to the host's.
+    Private(Private),
     /// One that exists.
     Join(Join),
 }
@@ -140,7 +146,7 @@ impl Net {
     pub(super) fn namespace(&self) -> Namespace {
         match self {
             Self::Host => Namespace::Host,
-            Self::None => Namespace::Private,
+            Self::None | Self::Private(_) => Namespace::Private,
             Self::Join(join) => Namespace::Join(join.clone()),
         }
     }
@@ -214,6 +220,7 @@ fn outside(map: &[IdMap], id: u32) -> Option<u32> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {
     /// Capabilities that stay where the caller has them: bounding, permitted and effective. None is inheritable or ambient.
+    #[serde(with = "super::caps")]
     pub capabilities: u64,
     /// Does `execve` never give privileges (no set-user-id, no file capabilities)?
     pub no_new_privileges: bool,

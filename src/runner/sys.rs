@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "this file is the fence around it")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -611,14 +612,144 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], block: bool) ->
 pub(super) fn loopback_up() -> Result<()> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: all arguments are integers.
-    let socket = own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?);
+    let socket = leave(own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) }.into())?));
+    let mut request = interface("lo")?;
+    // Its other flags are the kernel's own: they need not be asked for.
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("IFF_UP is 1");
+    interface_ioctl(socket, libc::SIOCSIFFLAGS, &mut request)
+}
+
+/// Brings an interface of the socket's network namespace up.
+pub(super) fn interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let mut request = interface(name)?;
+    // #define SIOCGIFFLAGS 0x8913, SIOCSIFFLAGS 0x8914  (linux/sockios.h); write and read ifr_flags
+    interface_ioctl(socket, libc::SIOCGIFFLAGS, &mut request)?;
+    // SAFETY: the kernel just wrote a short there.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::c_short::try_from(libc::IFF_UP).expect("IFF_UP is 1");
+    interface_ioctl(socket, libc::SIOCSIFFLAGS, &mut request)
+}
+
+/// Returns an interface's IPv4 address; `ENODEV` where there is no such interface, `EADDRNOTAVAIL` where it has none.
+pub(super) fn interface_address(socket: BorrowedFd<'_>, name: &str) -> Result<Ipv4Addr> {
+    let mut request = interface(name)?;
+    // SIOCGIFADDR answers for the family that is asked for.
+    request.ifr_ifru.ifru_addr = ipv4(Ipv4Addr::UNSPECIFIED);
+    // #define SIOCGIFADDR 0x8915  (linux/sockios.h); writes ifr_addr
+    interface_ioctl(socket, libc::SIOCGIFADDR, &mut request)?;
+    // SAFETY: the kernel just wrote an address, of the family that the socket has: sockaddr_in (netdevice(7)).
+    let bytes = unsafe { request.ifr_ifru.ifru_addr }.sa_data;
+    let [_, _, a, b, c, d, ..] = bytes.map(c_char::cast_unsigned);
+    Ok(Ipv4Addr::new(a, b, c, d))
+}
+
+/// Returns the size of packets that an interface takes, in bytes.
+pub(super) fn interface_mtu(socket: BorrowedFd<'_>, name: &str) -> Result<u32> {
+    let mut request = interface(name)?;
+    // #define SIOCGIFMTU 0x8921  (linux/sockios.h); writes ifr_mtu
+    interface_ioctl(socket, libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: the kernel just wrote an int there.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Ok(u32::try_from(mtu).unwrap_or(0))
+}
+
+/// Gives an interface of the socket's network namespace an IPv4 address.
+pub(super) fn set_interface_address(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> Result<()> {
+    let mut request = interface(name)?;
+    request.ifr_ifru.ifru_addr = ipv4(address);
+    // #define SIOCSIFADDR 0x8916, SIOCSIFNETMASK 0x891c  (linux/sockios.h); read ifr_addr and ifr_netmask
+    interface_ioctl(socket, libc::SIOCSIFADDR, &mut request)?;
+    let bits = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    request.ifr_ifru.ifru_netmask = ipv4(Ipv4Addr::from_bits(bits));
+    interface_ioctl(socket, libc::SIOCSIFNETMASK, &mut request)
+}
+
+/// struct rtentry (linux/route.h).
+#[repr(C)]
+struct RouteEntry {
+    pad1: c_ulong,
+    destination: libc::sockaddr,
+    gateway: libc::sockaddr,
+    mask: libc::sockaddr,
+    flags: u16,
+    pad2: i16,
+    pad3: c_ulong,
+    pad4: *const c_void,
+    metric: i16,
+    device: *const c_char,
+    mtu: c_ulong,
+    window: c_ulong,
+    irtt: u16,
+}
+
+/// Leads everything that has no other way to a gateway, in the socket's network namespace.
+pub(super) fn add_default_route(socket: BorrowedFd<'_>, gateway: Ipv4Addr) -> Result<()> {
+    let any = ipv4(Ipv4Addr::UNSPECIFIED);
+    let flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    let route = RouteEntry {
+        pad1: 0,
+        destination: any,
+        gateway: ipv4(gateway),
+        mask: any,
+        flags,
+        pad2: 0,
+        pad3: 0,
+        pad4: std::ptr::null(),
+        metric: 0,
+        device: std::ptr::null(),
+        mtu: 0,
+        window: 0,
+        irtt: 0,
+    };
+    // #define SIOCADDRT 0x890B  (linux/sockios.h); reads struct rtentry
+    // SAFETY: the kernel reads one rtentry that outlives the call; a null device name is allowed.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) }.into()).map(drop)
+}
+
+/// *child*: a request about an interface, with all else zero.
+fn interface(name: &str) -> Result<libc::ifreq> {
     // SAFETY: ifreq is plain bytes: zero is a value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo\0") {
+    // IFNAMSIZ counts the final zero.
+    if name.len() >= request.ifr_name.len() {
+        return Err(Errno::ENODEV);
+    }
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *slot = byte.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("IFF_UP is 1");
-    // #define SIOCSIFFLAGS 0x8914  (linux/sockios.h); reads struct ifreq
-    // SAFETY: the kernel reads one ifreq that outlives the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+    Ok(request)
+}
+
+/// *child*: one of the requests that take a struct ifreq.
+fn interface_ioctl(socket: BorrowedFd<'_>, number: c_ulong, request: &mut libc::ifreq) -> Result<()> {
+    // SAFETY: every request used here reads or writes within one ifreq, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), number as _, std::ptr::from_mut(request)) }.into())
+        .map(drop)
+}
+
+/// An IPv4 address as the kernel wants it: struct sockaddr_in (ip(7)) in a struct sockaddr, both of 16 bytes.
+fn ipv4(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data: [c_char; 14] = [0; 14];
+    // The port comes first.
+    for (slot, byte) in data[2..].iter_mut().zip(address.octets()) {
+        *slot = byte.cast_signed();
+    }
+    libc::sockaddr { sa_family: u16::try_from(libc::AF_INET).expect("AF_INET is 2"), sa_data: data }
+}
+
+// ---------------------------------------------------------------- programs of others
+
+/// Lets `act` run in the command's process between fork and exec; it must make system calls only.
+pub(super) fn before_exec(
+    command: &mut std::process::Command,
+    act: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the callers' closures are documented to make system calls only: they neither allocate nor lock.
+    unsafe { command.pre_exec(act) };
 }

@@ -153,7 +153,7 @@ fn supplementary(groups: &str, user: &str) -> Vec<u32> {
 }
 
 /// The text of a file of the tree; empty where there is none.
-fn read(root: &Dir, path: &str) -> Result<String> {
+pub(super) fn read(root: &Dir, path: &str) -> Result<String> {
     let file = match root.open_in_root(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
         Ok(file) => File::from(file),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),

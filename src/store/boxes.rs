@@ -14,14 +14,26 @@ use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
 use super::{Base, Name, Node, ObjectId, Record, State, Store, fault, host, index};
+use crate::image::ImageConfig;
 
 /// How to make a box.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CreateOptions {
     /// The backend; `None` is the store's choice.
     pub backend: Option<Kind>,
     /// Fail instead of copying a file that cannot be cloned.
     pub always_clone: bool,
+    /// For imports: how the tree wants to be run.
+    pub config: ImageConfig,
+}
+
+/// What a commit says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    /// What it is, in the words of who commits it.
+    pub message: Option<String>,
+    /// How it wants to be run; `None` as the box does.
+    pub config: Option<ImageConfig>,
 }
 
 impl Store {
@@ -46,8 +58,12 @@ impl Store {
         let mut cost = fill(&root).context(intent)?;
         fault::point("import.filled");
         cost.elapsed = start.elapsed();
-        let record =
-            Record { source: Some(source.to_owned()), cost, ..self.record(&draft, kind, State::Committed) };
+        let record = Record {
+            source: Some(source.to_owned()),
+            config: options.config,
+            cost,
+            ..self.record(&draft, kind, State::Committed)
+        };
         self.seal_and_publish(draft, record, Some(name), true).context(intent)
     }
 
@@ -153,11 +169,11 @@ impl Store {
     /// Seals what changed in a box as a committed node on its parent, and names that. The box goes on, on top of it.
     ///
     /// Durable on return. O(1) with btrfs, and with overlay while the box is not in use; else O(changed files).
-    pub fn commit(&self, node: &Node, name: &Name, message: Option<&str>) -> Result<Node> {
+    pub fn commit(&self, node: &Node, name: &Name, description: &Description) -> Result<Node> {
         let intent = || format!("commit {} as {name}", node.label());
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
-        self.freeze(node, Some(name), message).context(intent)
+        self.freeze(node, Some(name), description).context(intent)
     }
 
     /// Returns where the node is mounted in this mount namespace.
@@ -219,6 +235,7 @@ impl Store {
             source: None,
             continued_by: None,
             message: None,
+            config: ImageConfig::default(),
             cost: Cost::default(),
             other: BTreeMap::new(),
         }
@@ -233,7 +250,7 @@ impl Store {
         }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
-            self.freeze(node, None, None).map(Some)
+            self.freeze(node, None, &Description::default()).map(Some)
         } else {
             Ok(Some(now))
         }
@@ -262,6 +279,7 @@ impl Store {
             form: forked.form,
             parent: Some(node.id.clone()),
             baseline: forked.baseline,
+            config: node.record.config.clone(),
             cost: forked.cost,
             ..self.record(draft, kind, State::Active)
         };
@@ -365,7 +383,7 @@ impl Store {
     }
 
     /// Makes the present state of a box a committed node. The caller holds the store's lock.
-    fn freeze(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
+    fn freeze(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
         let node = self.settle(node)?;
         let what = format!("box {}", node.label());
         let change = self.object_dir(&node.id).join("change");
@@ -387,13 +405,13 @@ impl Store {
         let mounted = host::is_mounted(&self.object_dir(&node.id))?;
         let restack = node.record.form == Form::Delta && node.record.outside.is_none() && node.name.is_some();
         match alone {
-            Some(_alone) if restack && !mounted => self.freeze_in_place(&node, name, message),
-            _ => self.freeze_by_copy(&node, name, message),
+            Some(_alone) if restack && !mounted => self.freeze_in_place(&node, name, description),
+            _ => self.freeze_by_copy(&node, name, description),
         }
     }
 
     /// The box's own upper directory becomes the node; the box goes on with an empty one over it. O(1).
-    fn freeze_in_place(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
+    fn freeze_in_place(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
         let box_name = node.name.as_ref().expect("the caller saw a name");
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         backend.barrier(&tree.slot)?;
@@ -403,7 +421,8 @@ impl Store {
         let record = Record {
             state: State::Committed,
             continued_by: Some(box_name.clone()),
-            message: message.map(str::to_owned),
+            message: description.message.clone(),
+            config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
             ..node.record.clone()
         };
         record.write(&tree.slot, Durability::Synced)?;
@@ -432,6 +451,7 @@ impl Store {
             form: forked.form,
             parent: Some(node.id.clone()),
             baseline: forked.baseline,
+            config: node.record.config.clone(),
             cost: forked.cost,
             ..self.record(&draft, node.record.backend, State::Active)
         };
@@ -444,7 +464,7 @@ impl Store {
     }
 
     /// A copy of the box's present state becomes the node; the box stays where it is.
-    fn freeze_by_copy(&self, node: &Node, name: Option<&Name>, message: Option<&str>) -> Result<Node> {
+    fn freeze_by_copy(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         let parent = self.parent_tree(node)?;
         let draft = self.draft()?;
@@ -466,7 +486,8 @@ impl Store {
         let record = Record {
             form,
             parent: node.record.parent.clone(),
-            message: message.map(str::to_owned),
+            message: description.message.clone(),
+            config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
             cost,
             baseline: Baseline::None,
             ..self.record(&draft, node.record.backend, State::Committed)

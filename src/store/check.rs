@@ -65,8 +65,21 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 10] =
-    ["meta.json", "index", "fs", "work", "by", "change", "base", "blanks", "dirs", "running.json"];
+const KNOWN: [&str; 13] = [
+    "meta.json",
+    "index",
+    "fs",
+    "work",
+    "by",
+    "change",
+    "base",
+    "blanks",
+    "dirs",
+    "running.json",
+    "log",
+    "log.1",
+    "attach",
+];
 
 /// What a backend makes beside a tree for a moment; its next operation there removes or replaces it.
 const MOMENTARY: [&str; 3] = ["fence", "dirs.new", "view"];

@@ -157,7 +157,12 @@ impl Ephemeral {
         &self.record.cost
     }
 
-    /// Returns its directory, for messages.
+    /// Returns its directory, where a runner may leave a note of what runs in it.
+    pub fn slot(&self) -> &std::path::Path {
+        &self.draft.slot
+    }
+
+    /// Returns its id.
     pub fn id(&self) -> &ObjectId {
         &self.draft.id
     }

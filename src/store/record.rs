@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Durability};
 use super::id::ObjectId;
 use super::name::Name;
+use crate::image::ImageConfig;
 
 /// The version of the record that this program writes. A higher one is refused.
 pub(super) const SCHEMA: u32 = 1;
@@ -59,6 +60,9 @@ pub struct Record {
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// How the tree wants to be run; what is made from it wants the same.
+    #[serde(default, skip_serializing_if = "ImageConfig::is_empty")]
+    pub config: ImageConfig,
     /// What making the tree cost.
     pub cost: Cost,
     /// Fields of later versions.
@@ -126,6 +130,7 @@ mod tests {
             source: None,
             continued_by: None,
             message: None,
+            config: ImageConfig::default(),
             cost: Cost::default(),
             other: BTreeMap::new(),
         }

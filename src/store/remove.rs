@@ -173,6 +173,17 @@ impl Store {
         Ok(drafts)
     }
 
+    /// Returns the ids and directories of drafts that a living process builds or runs.
+    pub(crate) fn drafts_in_use(&self) -> Result<Vec<(ObjectId, std::path::PathBuf)>> {
+        let alive = self.drafts()?.into_iter().filter(|(_, alive)| *alive);
+        Ok(alive.map(|(id, _)| (id.clone(), self.root.join("tmp").join(id.as_str()))).collect())
+    }
+
+    /// Locks the directory of drafts, so that one process at a time gives a name to its own.
+    pub(crate) fn name_a_fork(&self) -> Result<File> {
+        lock::lock_dir(&self.root.join("tmp"), Mode::Exclusive, "the names of what runs")
+    }
+
     /// Is a fork that somebody runs right now standing on this node?
     fn is_base_of_a_draft(&self, id: &ObjectId) -> Result<bool> {
         Ok(self.draft_parents()?.contains(id))

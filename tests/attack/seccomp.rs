@@ -46,6 +46,7 @@ impl Tree {
             limits: Limits::default(),
             tmpfs: vec![],
             binds: vec![],
+            make_dirs: vec![],
             files: vec![],
         };
         Self { dir, spec }

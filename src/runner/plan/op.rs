@@ -5,6 +5,7 @@ use std::ffi::CString;
 use serde::Serialize;
 
 use super::print::{pairs, text};
+use crate::runner::caps;
 
 /// Where a path starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -193,6 +194,15 @@ pub enum Op {
     Loopback,
     /// Make the root filesystem `/` and let go of the host's.
     Pivot,
+    /// Make a directory in the tree where it is missing.
+    MakeDirectory {
+        /// The directory it is in, as seen inside.
+        #[serde(serialize_with = "text")]
+        parent: CString,
+        /// Its name.
+        #[serde(serialize_with = "text")]
+        name: CString,
+    },
     /// Set the name of the machine.
     Hostname {
         /// The name.
@@ -211,6 +221,7 @@ pub enum Op {
     /// Drop every capability that is not kept, for good.
     DropCapabilities {
         /// Those that stay if we have them, as a bit set.
+        #[serde(serialize_with = "caps::serialize")]
         keep: u64,
     },
     /// Refuse new privileges on exec, for good.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -12,7 +12,7 @@ use super::op::{Base, NewFs, Op};
 use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
 use crate::runner::device;
 use crate::runner::seccomp::Choice as Seccomp;
-use crate::runner::spec::{Namespace, Spec, Userns};
+use crate::runner::spec::{Namespace, Net, Spec, Userns};
 
 const NO_SUID_DEV_EXEC: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
@@ -66,6 +66,9 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
         ops.push(Op::Loopback);
     }
     ops.push(Op::Pivot);
+    for directory in &spec.make_dirs {
+        make_directory(directory, &mut ops)?;
+    }
     if spec.namespaces.uts == Namespace::Private {
         ops.push(Op::Hostname { name: c_string(spec.hostname.as_ref())? });
     }
@@ -89,6 +92,7 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
 /// Must the caller do something while the child waits?
 fn needs_caller(spec: &Spec) -> bool {
     matches!(spec.userns, Userns::Private { .. })
+        || matches!(spec.namespaces.net, Net::Private(_))
         || !joins(spec).is_empty()
         || !spec.security.ulimits.is_empty()
         || !spec.limits.is_empty()
@@ -321,4 +325,20 @@ fn mount_fs(new: NewFs, (base, target): (Base, &str), keep: Option<Base>) -> Op 
 
 fn bind_host(source: &str, (base, target): (Base, &str), attributes: u64, keep: Option<Base>) -> Op {
     Op::BindHost { source: fixed(source), recursive: false, base, target: fixed(target), attributes, keep }
+}
+
+/// One step for each part of the path: nothing is followed that is made on the way.
+fn make_directory(path: &Path, ops: &mut Vec<Op>) -> Result<()> {
+    let mut parent = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => {
+                ops.push(Op::MakeDirectory { parent: c_string(parent.as_os_str())?, name: c_string(name)? });
+                parent.push(name);
+            }
+            Component::ParentDir => drop(parent.pop()),
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use serde::Serializer;
 use super::op::{Base, NewFs, Op};
 use super::{Command, Joined, Plan, Source};
 use crate::runner::caps;
+use crate::runner::net::Private;
 use crate::runner::spec::Join;
 use crate::runner::sys::StringArray;
 
@@ -88,6 +89,9 @@ impl fmt::Display for Op {
             Self::Mask { base, path } => write!(f, "mask {base}{}", Shown(path)),
             Self::Loopback => f.write_str("bring lo up"),
             Self::Pivot => f.write_str("pivot into the root filesystem and detach the host's"),
+            Self::MakeDirectory { parent, name } => {
+                write!(f, "make directory {} in {} where it is missing", Shown(name), Shown(parent))
+            }
             Self::Hostname { name } => write!(f, "set the host name to {}", Shown(name)),
             Self::Terminal => f.write_str("open a terminal in /dev/pts and show it as /dev/console"),
             Self::Keyring => f.write_str("join a new session keyring"),
@@ -179,6 +183,10 @@ impl fmt::Display for Plan {
             writeln!(f, "set the clocks of the box off by {}", offsets.trim().replace('\n', ", "))?;
         }
         writeln!(f, "clone3 {}", names(self.namespaces).join(" "))?;
+        if let Some(Private { way, publish }) = &self.net {
+            writeln!(f, "connect the network by {}", way.name())?;
+            publish.iter().try_for_each(|port| writeln!(f, "publish {port}"))?;
+        }
         self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))?;
         let Command { user, cwd, candidates, args, .. } = &self.command;
         writeln!(f, "become user {} group {} groups {:?}", user.uid, user.gid, user.groups)?;
