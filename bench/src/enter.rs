@@ -98,7 +98,7 @@ pub(crate) fn all(
     rounds::one_by_one(&runs, RUN.id, &place, options, samples)?;
 
     let boxes = running::start_all(&place, podman.as_ref(), samples)?;
-    let (_alive, joins): (Vec<_>, Vec<_>) = boxes.into_iter().unzip();
+    let (mut boxes, joins): (Vec<_>, Vec<_>) = boxes.into_iter().unzip();
     let joins = namespaces::equal(joins, EXEC.id, &place, samples)?;
     rounds::one_by_one(&joins, EXEC.id, &place, options, samples)?;
 
@@ -107,6 +107,8 @@ pub(crate) fn all(
     for runners in [&starts, &runs, &joins] {
         calls::count(runners, &place, samples)?;
     }
+    running::still_up(&mut boxes)?;
+    drop(boxes);
     rounds::at_once(&starts, &place, options, samples)?;
     memory::weigh(&starts, &place, samples)
 }

@@ -1,9 +1,9 @@
 //! Boxes that run already, and the commands that join them.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
@@ -18,17 +18,26 @@ use crate::command::{command, spawn, timed};
 use crate::podman::Podman;
 use crate::samples::Samples;
 
-/// What the box does: nothing, for as long as it is wanted.
-const SLEEP: [&str; 2] = ["/bin/sleep", "3600"];
+/// What the box does: it says that it is there, and then nothing for as long as it is wanted.
+const STAY: [&str; 3] = ["/bin/sh", "-c", "echo up; exec sleep 3600"];
 const BOX: &str = "bench-box";
-/// How long a box may take to come up.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A box; it ends when this is dropped.
 pub(super) struct Alive {
     child: Child,
     /// What ends it, where it outlives the process that started it.
     end: Option<Command>,
+}
+
+/// Fails if one of them ended meanwhile: then nobody joined it.
+pub(super) fn still_up(boxes: &mut [Alive]) -> Result<()> {
+    for alive in boxes {
+        if let Some(status) = alive.child.try_wait().context(|| "waitpid")? {
+            let message = format!("a box ended while commands joined it: {status}");
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Alive {
@@ -73,7 +82,7 @@ pub(super) fn start_all(
 fn of_store(store: Store) -> Result<(Alive, Runner)> {
     store.does(&["create", "base", BOX], None)?;
     let mut stay = store.command(&["exec", "--net", "none", BOX, "--"]);
-    stay.args(SLEEP);
+    stay.args(STAY);
     store.dressed(&mut stay);
     let guest = store.guest.clone();
     let join = Runner::new(format!("rootling {} exec", store.kind), &WALLS, move |inside| {
@@ -92,7 +101,7 @@ fn of_bundle(
 ) -> Result<(Alive, Runner)> {
     let bundles = Bundles::new(runtime, guest, &place.root, &place.directory, &place.run)?;
     let container = bundles.name();
-    let (mut stay, mut end) = (bundles.run(&container, &SLEEP)?, bundles.delete(&container));
+    let (mut stay, mut end) = (bundles.run(&container, &STAY)?, bundles.delete(&container));
     for command in [&mut stay, &mut end] {
         guest.iter().for_each(|guest| guest.dress(command));
     }
@@ -102,7 +111,7 @@ fn of_bundle(
 }
 
 fn of_podman(podman: &Rc<Podman>) -> Result<(Alive, Runner)> {
-    let mut stay = podman.run_command(&["--net=none", "--name", BOX], &SLEEP);
+    let mut stay = podman.run_command(&["--net=none", "--name", BOX], &STAY);
     let end = podman.remove_command(BOX);
     let podman = Rc::clone(podman);
     let join = Runner::new("podman exec", &WITHOUT_USER, move |inside| Ok(podman.exec_command(BOX, inside)));
@@ -112,7 +121,7 @@ fn of_podman(podman: &Rc<Podman>) -> Result<(Alive, Runner)> {
 /// nsenter joins what bwrap made: the least that joining can cost a program.
 fn of_bwrap(root: &Path) -> Result<(Alive, Runner)> {
     let mut stay = bwrap(root, &["--die-with-parent"]);
-    stay.args(SLEEP);
+    stay.args(STAY);
     let alive = alive(&mut stay, None)?;
     let started = alive.child.id();
     let join = Runner::new("nsenter", &WALLS, move |inside| {
@@ -122,35 +131,25 @@ fn of_bwrap(root: &Path) -> Result<(Alive, Runner)> {
         command.args(inside);
         Ok(command)
     });
-    wait(alive, join)
+    Ok((alive, join))
 }
 
 fn up(stay: &mut Command, end: Option<Command>, join: Runner) -> Result<(Alive, Runner)> {
-    wait(alive(stay, end)?, join)
+    Ok((alive(stay, end)?, join))
 }
 
+/// Starts a box and waits until its command runs: who joins sooner would start a box of their own.
 fn alive(stay: &mut Command, end: Option<Command>) -> Result<Alive> {
-    let (_, child) = spawn(stay.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    Ok(Alive { child, end })
-}
-
-/// Waits until the box can be joined.
-fn wait(mut alive: Alive, join: Runner) -> Result<(Alive, Runner)> {
-    let start = Instant::now();
-    loop {
-        let Err(error) = join.command(&["/bin/true"]).and_then(|mut command| timed(&mut command)) else {
-            return Ok((alive, join));
-        };
-        let ended = alive.child.try_wait().context(|| "waitpid")?;
-        if let Some(status) = ended {
-            let message = format!("the box of {} ended: {status}", join.name);
-            return Err(Error::new(ErrorKind::FailedPrecondition, message));
-        }
-        if start.elapsed() > PATIENCE {
-            return Err(error.context(format!("join the box of {}", join.name)));
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    let (name, child) = spawn(stay.stdout(Stdio::piped()).stderr(Stdio::null()))?;
+    let mut alive = Alive { child, end };
+    let mut line = String::new();
+    if let Some(stdout) = &mut alive.child.stdout {
+        BufReader::new(stdout).read_line(&mut line).context(|| format!("read what {name} says"))?;
     }
+    if line.trim() == "up" {
+        return Ok(alive);
+    }
+    Err(Error::new(ErrorKind::FailedPrecondition, format!("the box of {name} did not come up")))
 }
 
 /// Returns the last of a line of first children, which is the command in the box: proc(5), /proc/PID/task/TID/children.
