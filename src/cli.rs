@@ -32,6 +32,7 @@ mod logs;
 mod ls;
 mod man;
 mod mount;
+mod mounts;
 mod net;
 mod prune;
 mod ps;
@@ -44,6 +45,7 @@ mod stop;
 mod surroundings;
 mod unshare;
 mod users;
+mod volume;
 mod walls;
 
 use output::{Format, Output};
@@ -177,10 +179,13 @@ enum Command {
     /// Show what trees occupy
     #[command(visible_alias = "df")]
     Du(du::Arguments),
-    /// Show a tree at a directory of the host
+    /// Show a tree at a directory of the host, without its set-user-id bits and devices
     Mount(mount::MountArguments),
     /// Undo a mount
     Umount(mount::UmountArguments),
+    /// Make, show, snapshot and remove volumes: data that boxes mount and that outlives them
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Run a command as root of your own user namespace, where your trees are
     Unshare(unshare::Arguments),
     /// Show what running boxes use
@@ -279,9 +284,11 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
             true => Entered::Root,
             false => Entered::Nothing,
         },
-        (_, Some(running), _) => {
-            runner::join_userns(running).context(|| "join the user namespace of the box")?
-        }
+        (_, Some(running), _) => match runner::join_userns(running) {
+            // The box has ended since it was found: as if it had never run.
+            Err(error) if error.kind() == ErrorKind::NotFound => runner::enter_userns(),
+            joined => joined.context(|| "join the user namespace of the box"),
+        }?,
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
@@ -407,6 +414,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),
+        Command::Volume(command) => volume::run(context, &command),
         Command::Unshare(arguments) => return unshare::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Fsck(arguments) => return fsck::run(context, &arguments),

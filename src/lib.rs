@@ -8,6 +8,7 @@
 //! | node | the store's object: a tree and its record; *active* (it can change) or *committed* (it never does) |
 //! | box | a named active node, with the committed nodes it stands on as its history |
 //! | fork | a new active node on a committed one |
+//! | volume | a node that boxes mount and that outlives them, with snapshots of its own |
 //!
 //! # Code map
 //!

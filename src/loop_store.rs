@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Context, Error, ErrorKind, Result, private};
 use serde::{Deserialize, Serialize};
 
 /// File systems that a loop store can have.
@@ -83,9 +83,8 @@ pub fn create(path: &Path, size_bytes: u64, fs: FileSystem) -> Result<PathBuf> {
         return Err(Error::new(ErrorKind::InvalidInput, message)
             .hint(format!("say --loop {}M or more", fs.smallest() >> 20)));
     }
-    fs::create_dir_all(mount_point(path))
-        .context(|| format!("mkdir({:?})", mount_point(path)))
-        .context(intent)?;
+    private::make_dirs(&mount_point(path)).context(intent)?;
+    private::close_to_others(path).context(intent)?;
     let _lock = lock(path).context(intent)?;
     let file = image(path);
     let made = File::create(&file).and_then(|image| image.set_len(size_bytes));
@@ -110,6 +109,8 @@ pub fn create(path: &Path, size_bytes: u64, fs: FileSystem) -> Result<PathBuf> {
 /// Returns where the store at `path` is, mounting it first if it is not.
 pub fn open(path: &Path) -> Result<PathBuf> {
     let intent = || format!("open the loop store {path:?}");
+    // The file system is mounted with all its rights: who writes the file is root.
+    private::close_to_others(path).context(intent)?;
     if is_mounted(path).context(intent)? {
         return Ok(mount_point(path));
     }

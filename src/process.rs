@@ -1,6 +1,7 @@
 //! A tree's own settings and what was asked for, made into what is run.
 
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
@@ -9,7 +10,8 @@ use crate::image::ImageConfig;
 use crate::runner::cgroup::Limits;
 use crate::runner::net::{Dns, Resolv, resolv};
 use crate::runner::{
-    self, Bind, DEFAULT_PATH, Device, FileAt, Namespaces, Process, Security, Spec, Tmpfs, Tty, Userns,
+    self, Bind, DEFAULT_PATH, Device, FileAt, Namespace, Namespaces, Process, Security, Spec, Tmpfs, Tty,
+    Userns,
 };
 
 /// What a person can ask for when running a command in a tree.
@@ -52,6 +54,8 @@ pub struct Request {
     pub sysctls: Vec<(String, String)>,
     /// May nothing be written to the tree?
     pub read_only: bool,
+    /// Further lines of `/etc/hosts`.
+    pub hosts: Vec<(String, IpAddr)>,
     /// Directories and files of the host shown inside.
     pub binds: Vec<Bind>,
     /// Empty file systems in memory.
@@ -117,7 +121,12 @@ impl Command {
 impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
-        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts(&self.command.hostname) }];
+        let hosts = hosts(&self.command.hostname, &self.hosts);
+        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts }];
+        if self.namespaces.uts == Namespace::Private {
+            let content = format!("{}\n", self.command.hostname);
+            files.push(FileAt { target: "/etc/hostname".into(), content });
+        }
         if let Some(Resolv { content, note }) = resolv(&self.namespaces.net, &self.dns) {
             files.push(FileAt { target: "/etc/resolv.conf".into(), content });
             if let Some(note) = note {
@@ -174,8 +183,10 @@ pub fn makes_i386_sockets(root: &Dir) -> bool {
     cfg!(target_arch = "x86_64") && there("/lib/ld-linux.so.2") && !there("/lib64/ld-linux-x86-64.so.2")
 }
 
-fn hosts(hostname: &str) -> String {
-    format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n")
+fn hosts(hostname: &str, further: &[(String, IpAddr)]) -> String {
+    let known = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    let further: String = further.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
+    format!("{known}127.0.1.1\t{hostname}\n{further}")
 }
 
 /// The account's shell if the tree has it, else the one every tree has.
@@ -203,6 +214,13 @@ pub fn hostname_of(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn further_hosts_are_lines_after_those_of_every_machine() {
+        let further = [("db".to_owned(), "10.0.0.1".parse().unwrap())];
+        let text = hosts("me", &further);
+        assert_eq!(text.lines().skip(2).collect::<Vec<_>>(), ["127.0.1.1\tme", "10.0.0.1\tdb"]);
+    }
 
     #[test]
     fn entrypoint_and_command_go_together_as_in_docker() {

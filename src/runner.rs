@@ -28,6 +28,10 @@
 //! | `join` | namespaces that exist already |
 //! | `idmap` | ids of the host for boxes whose root is nobody outside |
 //! | `seal` | the program itself, out of a box's reach |
+//! | `sources` | parts of the host for a box: opened once, by the caller
+//! | `target` | mount points in a hostile tree
+//! | `stubs` | mount points that were made, and go again
+//! | `give` | a directory made another user's
 //! | `device` | devices of the host for a box |
 //! | [`net`] | private networks, by the programs of others |
 //! | `sys` | system calls: the only unsafe file |
@@ -45,6 +49,7 @@ mod detach;
 mod device;
 mod door;
 mod exec;
+mod give;
 mod idmap;
 mod init;
 mod join;
@@ -57,9 +62,12 @@ mod report;
 mod running;
 mod seal;
 mod seccomp;
+mod sources;
 mod spawn;
 mod spec;
+mod stubs;
 mod sys;
+mod target;
 mod tty;
 mod user;
 mod userns;
@@ -72,15 +80,15 @@ pub use cgroup::{Cgroup, Limits};
 pub use detach::{Announcer, Detached, detach};
 pub use exec::exec;
 pub use idmap::IdBlock;
-pub use plan::{Base, Command, DEFAULT_PATH, Joined, NewFs, Op, Plan, Source};
+pub use plan::{Base, Command, DEFAULT_PATH, Joined, Like, NewFs, Op, Part, PathSource, Plan, Source};
 pub use processes::Seen;
 pub use running::Running;
 pub use seal::{is_sealed, seal};
 pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
 pub use spawn::{Outcome, run, run_detached};
 pub use spec::{
-    Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Process, Security, Spec, Time, Tmpfs, Tty,
-    Ulimit, Userns,
+    Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Owners, Process, Restrictions, Security,
+    Spec, Time, Tmpfs, Tty, Ulimit, Userns,
 };
 pub use sys::begin as begin_process;
 pub use user::{Account, User, resolve};

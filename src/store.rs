@@ -10,6 +10,7 @@
 //! | `id` `name` | the two ways to say which |
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork, commit: what makes nodes |
+//! | `volumes` | trees that are mounted in boxes: volumes and their snapshots
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
 //! | `check` | fsck |
@@ -20,12 +21,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use rootling_backends::probe::{self, Abilities};
-use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree};
+use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
 mod boxes;
 mod check;
@@ -41,6 +43,7 @@ mod lock;
 mod name;
 mod record;
 mod remove;
+mod volumes;
 
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
@@ -49,8 +52,9 @@ pub use format::{Features, Format};
 pub use id::ObjectId;
 pub use index::{Entry, Index};
 pub use name::Name;
-pub use record::{Record, State};
+pub use record::{Record, Role, State};
 pub use remove::Pruned;
+pub use volumes::{VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
 pub mod format_text {}
@@ -79,6 +83,11 @@ impl Node {
     pub fn label(&self) -> &str {
         self.name.as_ref().map_or(self.id.as_str(), Name::as_str)
     }
+
+    /// Returns what messages call it: a volume and its snapshots by the names that people give them.
+    pub(crate) fn shown(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.id.to_string(), Name::to_string)
+    }
 }
 
 /// What a materialization stands on.
@@ -96,7 +105,7 @@ const DIRECTORIES: [&str; 4] = ["o", "n", "tmp", "trash"];
 impl Store {
     // ------------------------------------------------------------ opening
 
-    /// Makes a store at `root`, an empty or missing directory, and opens it.
+    /// Makes a store at `root`, an empty or missing directory, and opens it. Nobody but its owner can enter it.
     ///
     /// `backend` becomes its default; `None` chooses by what the file system can do. An existing store is an error of kind
     /// `AlreadyExists`. A crash leaves a directory without `format`, which a second call completes.
@@ -105,7 +114,7 @@ impl Store {
         if Format::exists(root) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{root:?} is a store already")));
         }
-        fs::create_dir_all(root).context(|| format!("mkdir({root:?})")).context(intent)?;
+        private::make_dirs(root).context(intent)?;
         let strange: Vec<String> = files::list(root)
             .context(intent)?
             .into_iter()
@@ -130,7 +139,8 @@ impl Store {
             files::make_dir(&root.join(directory)).context(intent)?;
         }
         let lock = root.join("lock");
-        fs::File::create(&lock).context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
+        let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        made.context(|| format!("open({lock:?}, O_CREAT)")).context(intent)?;
         files::sync_dir(root).context(intent)?;
         fault::point("init.directories");
         format.write(root).context(intent)?;
@@ -149,6 +159,10 @@ impl Store {
             _ => error,
         })?;
         let root = std::path::absolute(root).context(|| format!("getcwd(), for {root:?}"))?;
+        // Stores were made open to all once; the set-user-id programs of the trees are those of the host.
+        if let Err(error) = private::close_to_others(&root) {
+            log::warn!("other users can run what lies in the store: {error}");
+        }
         Ok(Self { root, format, backends: Default::default() })
     }
 
@@ -236,8 +250,15 @@ impl Store {
 
     // ------------------------------------------------------------ reading
 
-    /// Returns all names and what they point at.
+    /// Returns all names of trees and what they point at; those of volumes are [`volumes`](Self::volumes)' business.
     pub fn names(&self) -> Result<BTreeMap<Name, ObjectId>> {
+        let mut names = self.all_names()?;
+        names.retain(|name, _| !name.is_volume());
+        Ok(names)
+    }
+
+    /// Returns all names, those of volumes included.
+    pub(crate) fn all_names(&self) -> Result<BTreeMap<Name, ObjectId>> {
         let directory = self.root.join("n");
         let mut names = BTreeMap::new();
         for file_name in files::list(&directory)? {
@@ -290,10 +311,14 @@ impl Store {
         Ok(files::list(&self.root.join("o"))?.iter().filter_map(|id| ObjectId::parse(id).ok()).collect())
     }
 
-    /// Returns all nodes that have a name, each with that name, sorted by it.
+    /// Returns all trees that have a name, each with that name, sorted by it; no volumes.
     pub fn nodes(&self) -> Result<Vec<Node>> {
         let _lock = self.share()?;
-        self.names()?
+        self.named_nodes(self.names()?)
+    }
+
+    pub(crate) fn named_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<Node>> {
+        names
             .into_iter()
             .filter_map(|(name, id)| match self.node(&id) {
                 // Removed since the names were listed.
@@ -323,7 +348,7 @@ impl Store {
 
     /// Returns a name of the node, if it has one.
     pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
-        Ok(self.names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
+        Ok(self.all_names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
     }
 
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).

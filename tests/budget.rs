@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::environment::{BINARY, Environment, ran, skip};
-use crate::rootless::{Ids, guest};
+use crate::guest::{Ids, guest};
 
 /// Calls of `run --net none base -- true` on overlay, as root, with all walls. It was 350 when written.
 const RUN_CALLS: u64 = 360;

@@ -173,7 +173,7 @@ fn a_loop_store_is_made_remounted_on_demand_and_grown() {
         let script = format!(
             "export ROOTLING_ROOT=$D/loop; $R -q init $D/loop --loop {size} --fs {fs}
             $R -q import dir:$D/root base; $R -q create base dev; $R ls --format json
-            stat -f -c %b $D/loop/mnt; umount $D/loop/mnt; $R -q ls; $R -q init $D/loop --loop {larger} >&2
+            test $(stat -c %a $D/loop) = 700; stat -f -c %b $D/loop/mnt; umount $D/loop/mnt; $R -q ls; $R -q init $D/loop --loop {larger} >&2
             stat -f -c %b $D/loop/mnt; $R fsck; du -m $D/loop/store.img | cut -f1; umount $D/loop/mnt"
         );
         let stdout = environment.script_ok(&script);
@@ -238,6 +238,7 @@ fn everything_in_the_help_is_imperative_and_has_no_full_stop() {
         "umount",
         "fsck",
         "prune",
+        "volume",
         "doctor",
         "completion",
         "man",
@@ -253,10 +254,10 @@ fn a_fork_of_the_host_keeps_out_what_is_running_and_changes_nothing() {
     }
     let environment = Environment::new();
     let script = "mark=/etc/rootling-test-$$; $R -q create host:/ h >&2
-        $R -q exec h -- sh -c \"echo x > $mark; rm /etc/hostname; touch /tmp/t /run/r; ls -A /run | wc -l\"
-        $R diff h | sed s,$mark,/etc/MARK,; test ! -e $mark; test -e /etc/hostname
+        $R -q exec h -- sh -c \"echo x > $mark; rm /etc/group; touch /tmp/t /run/r; ls -A /run | wc -l\"
+        $R diff h | sed s,$mark,/etc/MARK,; test ! -e $mark; test -e /etc/group
         $R -q run host:/ -- sh -c \"test ! -e $mark; rm -r /etc; echo gone\"; test -e /etc/passwd; $R -q rm h";
-    assert_eq!(environment.script_ok(script), "1\nD /etc/hostname\nA /etc/MARK\ngone\n");
+    assert_eq!(environment.script_ok(script), "1\nD /etc/group\nA /etc/MARK\ngone\n");
     environment.assert_tidy(&[]);
 }
 
@@ -317,12 +318,12 @@ fn what_a_running_fork_stands_on_is_not_removed_under_it() {
     environment.import_base();
     let busybox = "mkdir -p $D/root/usr/bin; cp $(command -v busybox) $D/root/usr/bin/; ln -sf busybox $D/root/usr/bin/sh
         $R -q import dir:$D/root base2 >&2; mkfifo $D/go $D/up; ";
-    let script = "$R -q run base2 -- /bin/busybox sh -c 'echo up; read go; /bin/busybox cat /etc/hostname' < $D/go > $D/out &
+    let script = "$R -q run base2 -- /bin/busybox sh -c 'echo up; read go; /bin/busybox cat /etc/motd' < $D/go > $D/out &
         exec 3> $D/go; while ! grep -q up $D/out; do sleep 0.01; done
         $R rm base2 2> $D/refused && echo removed; grep -c 'in use' $D/refused
         $R -q rm --force base2; $R -q prune > $D/pruned; echo go >&3; wait; cat $D/out; $R -q prune > $D/pruned; $R -q ls";
     let printed = environment.script_ok(&format!("{busybox}{script}"));
-    assert_eq!(printed, "1\nup\nbase\nbase\n");
+    assert_eq!(printed, "1\nup\nwelcome\nbase\n");
     environment.assert_tidy(&["base"]);
     assert_eq!(
         fs::read_dir(environment.store().join("o")).unwrap().count(),

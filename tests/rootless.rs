@@ -1,134 +1,13 @@
 //! The whole life as an ordinary user, with a range of ids and without, through the built binary.
 //!
-//! Run by root, who makes a user that exists only in the mount namespace of the test: private copies of the
-//! account files are mounted over the host's. The program stands in the test's directory, where the user may run it.
+//! Run by root, who makes the user.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
+use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use tempfile::TempDir;
-
-use crate::environment::{BINARY, Ran, is_root, ran, skip, tar_of};
-
-/// Each guest has an id of its own: tests run side by side and look for processes by it.
-static NEXT_ID: AtomicU32 = AtomicU32::new(64321);
-
-/// Whose ids the user may use besides their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ids {
-    Range,
-    None,
-}
-
-/// A user and a directory that is theirs, with `rootling`, and `root/`, a tree of busybox.
-pub(crate) struct Guest {
-    dir: TempDir,
-    id: u32,
-    ids: Ids,
-}
-
-/// Returns the guest, or `None` and the reason where none can be.
-pub(crate) fn guest(ids: Ids) -> Option<Guest> {
-    if !is_root() {
-        return None;
-    }
-    let lacking =
-        ["busybox", "setpriv", "newuidmap", "newgidmap", "tar"].into_iter().find(|tool| !found(tool));
-    if let Some(tool) = lacking {
-        skip(&format!("{tool} is not installed"));
-        return None;
-    }
-    if !Path::new("/etc/subuid").exists() || !Path::new("/etc/subgid").exists() {
-        skip("/etc/subuid and /etc/subgid do not exist");
-        return None;
-    }
-    let guest = Guest { dir: tempfile::tempdir().unwrap(), id: NEXT_ID.fetch_add(1, Ordering::Relaxed), ids };
-    guest.prepare();
-    let allowed = guest.script("unshare --user --map-root-user true");
-    if allowed.code != 0 {
-        skip(&format!("no user namespaces for ordinary users: {}", allowed.stderr));
-        return None;
-    }
-    Some(guest)
-}
-
-fn found(tool: &str) -> bool {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(tool).is_file())
-}
-
-impl Guest {
-    fn prepare(&self) {
-        let (dir, id) = (self.dir.path(), self.id);
-        fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
-        let root = dir.join("root");
-        for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
-            fs::create_dir_all(root.join(name)).unwrap();
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nme:x:1000:1000::/:/bin/sh\n").unwrap();
-        fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").unwrap();
-        fs::write(root.join("etc/motd"), "welcome\n").unwrap();
-        let busybox = ran(Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap()).stdout;
-        fs::copy(busybox.trim(), root.join("bin/busybox")).unwrap();
-        for tool in
-            ["sh", "grep", "id", "ls", "cat", "touch", "chown", "stat", "sleep", "rm", "mkdir", "true", "mv"]
-        {
-            symlink("busybox", root.join("bin").join(tool)).unwrap();
-        }
-        fs::copy(BINARY, dir.join("rootling")).unwrap();
-        chown(dir, Some(id), Some(id)).unwrap();
-        let account = |file: &str, line: &str| {
-            let text = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
-            fs::write(dir.join(file), format!("{text}{line}\n")).unwrap();
-        };
-        account("passwd", &format!("guest:x:{id}:{id}::/:/bin/sh"));
-        account("group", &format!("guest:x:{id}:"));
-        let range = if self.ids == Ids::Range { "guest:3000000:65536" } else { "" };
-        account("subuid", range);
-        account("subgid", range);
-    }
-
-    /// Runs `root` as root, then `user` as the guest, both in one mount namespace, with `$R` the program, `$D` the
-    /// directory and `$U` the guest's id.
-    pub(crate) fn script_after(&self, root: &str, user: &str) -> Ran {
-        let id = self.id;
-        let mount = "for file in passwd group subuid subgid; do mount --bind $D/$file /etc/$file; done";
-        let become_guest =
-            format!("exec setpriv --reuid {id} --regid {id} --clear-groups -- sh -euc \"$USER_SCRIPT\"");
-        let script = format!("{mount}\n{root}\n{become_guest}");
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
-            .env("USER_SCRIPT", user)
-            .env("R", self.dir.path().join("rootling"))
-            .env("U", id.to_string())
-            .env("D", self.dir.path())
-            .env("HOME", self.dir.path())
-            .env("ROOTLING_ROOT", self.dir.path().join("store"))
-            .env("ROOTLING_NET", "host")
-            .stdin(Stdio::null());
-        ran(command.output().expect("unshare and sh are there"))
-    }
-
-    pub(crate) fn script(&self, user: &str) -> Ran {
-        self.script_after("", user)
-    }
-
-    fn ok(&self, user: &str) -> String {
-        let ran = self.script(user);
-        assert_eq!(ran.code, 0, "stdout: {}\nstderr: {}", ran.stdout, ran.stderr);
-        ran.stdout
-    }
-
-    /// Runs one line that must fail; returns what it said, the test's directory made nameless.
-    fn fails(&self, user: &str) -> String {
-        let ran = self.script(user);
-        assert_ne!(ran.code, 0, "succeeded: {}{}", ran.stdout, ran.stderr);
-        ran.stderr.replace(&*self.dir.path().to_string_lossy(), "DIR")
-    }
-}
+use crate::environment::{BINARY, ran, skip, tar_of};
+use crate::guest::{Guest, Ids, found, guest};
 
 /// Import, create, exec, diff, commit, fork, run, fsck, rm: what each prints, whatever the backend.
 const LIFE: &str = "
@@ -248,12 +127,12 @@ fn a_user_leaves_boxes_running_and_finds_visits_and_ends_them() {
             $R -q start -u {other} dev -- sh -c 'echo out; trap \"exit 5\" TERM; while :; do sleep 0.05; done'
             $R -q run -d --name web base -- sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.05; done'
             until $R logs web | grep -q up; do sleep 0.01; done; until $R logs dev | grep out; do sleep 0.01; done
-            $R -q ps; $R -q exec web -- id -u; $R -q top dev | grep -c .; $R top dev | grep -c init
+            $R -q ps; $R -q exec web -- id -u; test $($R -q top dev | grep -c .) -ge 2; $R top dev | grep -c init
             $R stop -t 0 web; $R stop dev; $R wait dev; $R -q ps
             $R -q start -t dev -- sh -c 'read line; echo got $line; exit 6' > /dev/null
             echo hello | $R attach dev > $D/seen || echo $?; tr -d '\r' < $D/seen; ls $ROOTLING_ROOT/tmp; $R -q fsck > /dev/null"
         ));
-        let expected = "dev\nweb\nout\ndev\nweb\n0\n3\n1\nweb\ndev\n5\n6\nhello\ngot hello\n";
+        let expected = "dev\nweb\nout\ndev\nweb\n0\n1\nweb\ndev\n5\n6\nhello\ngot hello\n";
         assert_eq!(stdout, expected, "{ids:?}");
     }
 }
@@ -428,18 +307,18 @@ fn where_neither_overlay_works_both_reasons_are_told_and_copies_are_made() {
 fn what_fuse_overlayfs_wrote_the_kernel_reads() {
     let Some(guest) = guest_with_fuse() else { return };
     let ran = guest.script_after(
-        BY_FUSE,
+        &format!("{BY_FUSE}; mkdir $D/root/opt; touch $D/root/opt/a $D/root/opt/b"),
         &format!(
             "{INIT_BY_FUSE}
             $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
-            $R -q exec dev -- sh -ec 'grep -q fuse /proc/mounts; rm -r /etc; mkdir /etc; echo x > /etc/only; rm /bin/mv'
+            $R -q exec dev -- sh -ec 'grep -q fuse /proc/mounts; rm -r /opt; mkdir /opt; echo x > /opt/only; rm /bin/mv'
             $R -q commit dev one > /dev/null; $R diff base..one
             sed -i 's/\"overlay_by_fuse\": true, //' $ROOTLING_ROOT/format
-            echo the kernel:; $R diff base..one; $R -q run -u 0 one -- ls -A /etc
+            echo the kernel:; $R diff base..one; $R -q run -u 0 one -- ls -A /opt
             ! find $ROOTLING_ROOT/o -name '.wh.*' | grep ."
         ),
     );
-    let diff = "D /bin/mv\nD /etc/group\nD /etc/motd\nA /etc/only\nD /etc/passwd\n";
+    let diff = "D /bin/mv\nD /opt/a\nD /opt/b\nA /opt/only\n";
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.stdout, format!("{diff}the kernel:\n{diff}only\n"));
 }
@@ -517,4 +396,49 @@ fn the_users_own_program_is_out_of_the_boxs_reach() {
         $R -q run --privileged base -- sh -c 'echo spoiled > /proc/1/exe' 2>&1 | grep -o 'Read-only file system'
         test \"$before\" = \"$(sha256sum < $D/rootling)\" && echo same");
     assert_eq!(stdout, "Read-only file system\nsame\n");
+}
+
+/// Flags of mounts, volumes of the store, mount points that go again: what each prints.
+const MOUNTS: &str = "
+    mkdir $D/src; echo mine > $D/src/file; cp $D/root/bin/busybox $D/src/true
+    $R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base box > /dev/null
+    run() { $R -q run \"$@\"; }
+    run -v $D/src:/v base -- sh -c 'stat -c %u /v/file; touch /v/new'
+    stat -c %u $D/src/new | grep -c $U
+    run -v $D/src:/v:ro base -- sh -c 'touch /v/x 2> /dev/null || echo no'
+    run -v $D/src:/v:noexec base -- sh -c '/v/true 2> /dev/null || echo no'
+    run -v $D/src:/v:O base -- sh -c 'rm /v/file; mkdir /v/d; touch /v/d/x; ls /v'; ls $D/src
+    run -v $D/src:/v:idmap base -- true 2> $D/said && exit 1; grep -c 'users of its own' $D/said
+    $R -q exec -v $D/src:/made/here -v $D/src/file:/etc/new box -- cat /made/here/file /etc/new
+    $R -q exec box -- ls -d /made /etc/new 2> /dev/null || echo gone
+    run -v data:/etc base -- sh -c 'cat /etc/motd; echo changed > /etc/motd'
+    $R volume snapshot data 2> /dev/null
+    run -v data:/v base -- sh -c 'cat /v/motd; echo later > /v/motd'
+    $R -q volume restore data 1
+    run -v data:/v base -- cat /v/motd
+    $R -q volume rm --snapshots data
+    test -z \"$($R -q volume ls)\"
+    $R fsck > /dev/null
+";
+
+#[test]
+fn mounts_and_volumes_work_without_root() {
+    for ids in [Ids::Range, Ids::None] {
+        let Some(guest) = guest(ids) else { return };
+        let shown = guest.ok(MOUNTS);
+        let expected = "0\n1\nno\nno\nd\nnew\ntrue\nfile\nnew\ntrue\n1\nmine\nmine\ngone\nwelcome\ndata@1\nchanged\nchanged\n";
+        assert_eq!(shown, expected, "{ids:?}");
+        if ids == Ids::Range {
+            let given = guest
+                .ok("$R -q run -u me -v $D/src:/v:U base -- sh -c 'stat -c %u /v/file; touch /v/mine'
+                stat -c %u $D/src/file $D/src/mine");
+            // User 1000 is the 1000th of the range, after root.
+            assert_eq!(given, "1000\n3000999\n3000999\n");
+            let kept =
+                guest.ok("$R -q run --userns keep-id -v $D/src:/v:U base -- stat -c %u /v/file | grep -c $U");
+            assert_eq!(kept, "1\n");
+        }
+        let error = guest.fails("$R -q run -v /etc:/v:U base -- true");
+        assert!(error.contains("is the system's"), "{error}");
+    }
 }

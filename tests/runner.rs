@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
-use rootling::runner::{FileAt, Namespaces, Plan, Process, Security, Spec, Tmpfs, Tty, User, Userns};
+use rootling::runner::{
+    Device, FileAt, IdMap, Namespaces, Plan, Process, Security, Spec, Tmpfs, Tty, User, Userns,
+};
 use rootling_backends::Mount;
 
 const TOOLS: [&str; 18] = [
@@ -307,21 +309,34 @@ fn nothing_of_the_host_is_mounted_inside() {
 
 #[test]
 fn generated_files_show_and_never_reach_the_tree() {
-    let Some(mut fixture) = fixture(&["sh", "-c", "cat /etc/resolv.conf; echo more >> /etc/resolv.conf"])
-    else {
-        return;
-    };
+    let script = "cat /etc/resolv.conf /etc/missing /etc/nowhere; for f in /etc/resolv.conf /etc/missing; do echo more >> $f; done";
+    let Some(mut fixture) = fixture(&["sh", "-c", script]) else { return };
     let tree = fixture.root();
     std::fs::write(tree.join("etc/real"), "of the tree\n").unwrap();
     symlink("../../etc/real", tree.join("etc/resolv.conf")).unwrap();
-    fixture.spec.files = ["/etc/resolv.conf", "/etc/missing"]
+    symlink("../run/nothing/here", tree.join("etc/nowhere")).unwrap();
+    fixture.spec.files = ["/etc/resolv.conf", "/etc/missing", "/etc/nowhere"]
         .map(|target| FileAt { target: target.into(), content: "generated\n".into() })
         .to_vec();
     let (status, output, error) = parts(&fixture.run());
-    assert_eq!((status, output.as_str()), (0, "generated\n"));
-    assert!(error.contains("left out") && error.contains("/etc/missing"), "{error}");
+    assert_eq!((status, output.as_str()), (0, "generated\n".repeat(3).as_str()), "{error}");
     assert_eq!(std::fs::read_to_string(tree.join("etc/real")).unwrap(), "of the tree\n");
     assert!(!tree.join("etc/missing").exists());
+    assert_eq!(tree.join("etc/nowhere").read_link().unwrap().as_os_str(), "../run/nothing/here");
+    assert!(!tree.join("run").exists());
+}
+
+#[test]
+fn a_generated_file_without_a_place_in_a_read_only_tree_is_left_out() {
+    let Some(mut fixture) = fixture(&["sh", "-c", "cat /etc/there; ls /etc/missing"]) else { return };
+    std::fs::write(fixture.root().join("etc/there"), "").unwrap();
+    fixture.spec.read_only = true;
+    fixture.spec.files = ["/etc/there", "/etc/missing"]
+        .map(|target| FileAt { target: target.into(), content: "generated\n".into() })
+        .to_vec();
+    let (status, output, error) = parts(&fixture.run());
+    assert_eq!((status, output.as_str()), (1, "generated\n"), "{error}");
+    assert!(error.contains("left out") && error.contains("/etc/missing"), "{error}");
 }
 
 #[test]
@@ -332,7 +347,7 @@ fn a_read_only_tree_stays_as_it_is() {
         return;
     };
     fixture.spec.read_only = true;
-    fixture.spec.tmpfs = vec![Tmpfs { target: "/tmp".into(), mode: 0o1777 }];
+    fixture.spec.tmpfs = vec![Tmpfs::new("/tmp", 0o1777)];
     assert_eq!(parts(&fixture.run()).1, "ok\n");
     std::fs::remove_dir(fixture.root().join("sys")).unwrap();
     let (status, _, error) = parts(&fixture.run());
@@ -358,6 +373,44 @@ fn links_in_a_hostile_tree_lead_nowhere() {
             std::fs::remove_file(link).unwrap();
         }
     }
+}
+
+#[test]
+fn runs_leave_their_caller_no_descriptor_child_mount_or_namespace() {
+    let Some(mut fixture) = fixture(&["true"]) else { return };
+    let write = |fixture: &Fixture, name: &str| {
+        let path = fixture.dir.path().join(name);
+        std::fs::write(&path, serde_json::to_vec(&fixture.spec).unwrap()).unwrap();
+        path
+    };
+    let mut specs = vec![write(&fixture, "good")];
+    let good = fixture.spec.clone();
+    type Change = fn(&mut Spec);
+    let changes: [(&str, Change); 7] = [
+        ("no-command", |spec| spec.process.args = vec!["nowhere".into()]),
+        ("no-cwd", |spec| spec.process.cwd = "/missing".into()),
+        ("no-tree", |spec| spec.root = Mount::Bind { source: "/missing".into() }),
+        ("no-device", |spec| {
+            spec.devices = vec![Device { source: "/dev/missing".into(), target: "/dev/missing".into() }];
+        }),
+        ("no-map", |spec| {
+            let map = vec![IdMap { inside: 0, outside: u32::MAX, count: 1 }];
+            spec.userns = Userns::Private { uid_map: map.clone(), gid_map: map, idmapped_tree: true };
+        }),
+        ("users", |spec| {
+            let map = vec![IdMap { inside: 0, outside: 1 << 30, count: 65536 }];
+            spec.userns = Userns::Private { uid_map: map.clone(), gid_map: map, idmapped_tree: true };
+        }),
+        ("terminal", |spec| spec.process.tty = Tty::On),
+    ];
+    for (name, change) in changes {
+        fixture.spec = good.clone();
+        change(&mut fixture.spec);
+        specs.push(write(&fixture, name));
+    }
+    let output =
+        Command::new(program()).arg("many").arg("5").args(specs).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[test]
@@ -497,7 +550,7 @@ fn a_spec_that_cannot_work_is_refused() {
     assert!(refused(|spec| spec.process.args.clear()));
     assert!(refused(|spec| spec.process.cwd = "etc".into()));
     assert!(refused(|spec| spec.hostname = "a b".into()));
-    assert!(refused(|spec| spec.tmpfs = vec![Tmpfs { target: "/proc/self".into(), mode: 0 }]));
+    assert!(refused(|spec| spec.tmpfs = vec![Tmpfs::new("/proc/self", 0)]));
     assert!(refused(
         |spec| spec.userns = Userns::Private { uid_map: vec![], gid_map: vec![], idmapped_tree: false }
     ));

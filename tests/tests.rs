@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
+//! | `attack` | what was tried to get out of boxes, each beside the same without the wall |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
@@ -14,6 +15,8 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `volumes` | what is mounted in boxes, and volumes of the store
+//! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
@@ -28,6 +31,8 @@ mod budget;
 mod cli;
 #[cfg(test)]
 mod environment;
+#[cfg(test)]
+mod guest;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
@@ -51,5 +56,7 @@ mod readme;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod volumes;
 #[cfg(test)]
 mod wrong;

@@ -50,6 +50,7 @@ pub mod mount_table;
 pub mod overlay;
 mod pairing;
 pub mod plain;
+pub mod private;
 pub mod probe;
 pub mod reap;
 pub mod replicate;

@@ -268,6 +268,54 @@ impl Overlay {
     }
 }
 
+/// Stacks an empty layer in memory over `lower`, a detached mount of a directory: what is written goes there, and away with the mount.
+///
+/// With `owner` both are mapped, and `lower` must not have been shown yet. What is mounted in the directory is not shown. A file
+/// system that cannot map is an error of kind `Unsupported`. O(1).
+pub fn throw_away_over(lower: OwnedFd, owner: Option<&MappedOwner<'_>>) -> Result<OwnedFd> {
+    let userxattr = in_own_userns()?;
+    let stat = nix::sys::stat::fstat(&lower).context(|| "fstat(lower layer)")?;
+    let memory = sys::fsopen(c"tmpfs").context(|| "fsopen(\"tmpfs\")")?;
+    sys::fsconfig_create(memory.as_fd()).context(|| "fsconfig(tmpfs, FSCONFIG_CMD_CREATE)")?;
+    let memory = sys::fsmount(memory.as_fd(), 0).context(|| "fsmount(tmpfs)")?;
+    let make = |name: &'static str| {
+        nix::sys::stat::mkdirat(&memory, name, Mode::S_IRWXU)
+            .context(|| format!("mkdirat(tmpfs, {name:?})"))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(&memory, name, flags, Mode::empty()).context(|| format!("openat(tmpfs, {name:?})"))
+    };
+    let (dir, _work) = (make("upper")?, make("work")?);
+    // The root of an overlay looks as its upper directory does.
+    let (user, group) = (nix::unistd::Uid::from_raw(stat.st_uid), nix::unistd::Gid::from_raw(stat.st_gid));
+    match nix::unistd::fchown(&dir, Some(user), Some(group)) {
+        // An owner that the user namespace does not have: nobody here, and so is the copy's.
+        Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => {}
+        Err(errno) => return Err(Error::call(format!("fchown(upper, {user}, {group})"), errno)),
+    }
+    nix::sys::stat::fchmod(&dir, Mode::from_bits_truncate(stat.st_mode & 0o7777))
+        .context(|| format!("fchmod(upper, {:#o})", stat.st_mode & 0o7777))?;
+    let (lower, memory) = match owner {
+        Some(owner) => (owner.map(lower, Path::new("lower"))?, owner.map(memory, Path::new("tmpfs"))?),
+        None => (lower, memory),
+    };
+    let paths = (proc_path_in(&memory, "upper"), proc_path_in(&memory, "work"));
+    let upper = OpenUpper { dir: paths.0, work: paths.1, _files: vec![memory] };
+    let overlay = Overlay { lowers: Vec::new(), upper: None, volatile: false, userxattr };
+    overlay.assemble(c"rootling", &[lower], Some(&upper), |context| match owner {
+        Some(owner) => {
+            sys::with_fs_ids(owner.uid, owner.gid, || create(context)).context(|| "capset(effective)")?
+        }
+        None => create(context),
+    })
+}
+
+/// Is this process in a user namespace that is not the machine's? There OverlayFS must keep its marks in `user.`.
+fn in_own_userns() -> Result<bool> {
+    // user_namespaces(7): the initial one maps all ids to themselves.
+    let map = crate::small_file::read_record("/proc/self/uid_map")?;
+    Ok(map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
+}
+
 fn create(context: &OwnedFd) -> Result<()> {
     sys::fsconfig_create(context.as_fd()).context(|| "fsconfig(overlay, FSCONFIG_CMD_CREATE)")
 }
@@ -293,13 +341,9 @@ impl Upper {
             Error::new(ErrorKind::Unsupported, message)
         })?;
         let mount = owner.map(open_bind(both)?, both)?;
-        let below = |path: &Path| {
-            let mut text = proc_path(&mount).into_bytes();
-            text.push(b'/');
-            text.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
-            CString::new(text).expect("a path has no NUL")
-        };
-        Ok(OpenUpper { dir: below(&self.dir), work: below(&self.work), _files: vec![mount] })
+        let below = |path: &Path| proc_path_in(&mount, path.file_name().unwrap_or_default());
+        let (dir, work) = (below(&self.dir), below(&self.work));
+        Ok(OpenUpper { dir, work, _files: vec![mount] })
     }
 }
 
@@ -322,6 +366,12 @@ pub(crate) fn open_layer(path: &Path) -> Result<OwnedFd> {
 /// A path to an open directory that is short and has no character an option would need to escape.
 fn proc_path(layer: &OwnedFd) -> CString {
     CString::new(format!("/proc/self/fd/{}", layer.as_raw_fd())).expect("no NUL in a number")
+}
+
+/// The same of a name in it.
+fn proc_path_in(dir: &OwnedFd, name: impl AsRef<std::ffi::OsStr>) -> CString {
+    let name = name.as_ref().as_bytes();
+    CString::new([proc_path(dir).as_bytes(), b"/", name].concat()).expect("a name has no NUL")
 }
 
 fn set_lowers(context: &OwnedFd, lowers: &[OwnedFd]) -> Result<()> {

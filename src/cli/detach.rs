@@ -6,6 +6,7 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::enter;
+use super::mounts::MountFlags;
 use super::start::Flags;
 use super::surroundings::Surroundings;
 use super::walls::Walls;
@@ -60,6 +61,9 @@ pub(super) struct StartArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command [default: the box's own]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -73,8 +77,8 @@ struct Started<'a> {
 }
 
 pub(super) fn start(context: &Context, arguments: StartArguments) -> Result<i32> {
-    let (walls, surroundings, log_limit) = (&arguments.walls, &arguments.surroundings, arguments.log.limit());
-    let flags = Flags { walls, surroundings, log_limit, joinable: true };
+    let (walls, surroundings, mounts) = (&arguments.walls, &arguments.surroundings, &arguments.mounts);
+    let flags = Flags { walls, surroundings, mounts, log_limit: arguments.log.limit(), joinable: true };
     let what = enter::What::Own { entrypoint: arguments.entrypoint, args: arguments.command };
     enter::run_in_box(context, &arguments.name, flags, what)
 }

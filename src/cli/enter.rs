@@ -6,6 +6,7 @@ use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result
 
 use super::detach::DetachFlags;
 use super::live::{self, Claim, Note};
+use super::mounts::MountFlags;
 use super::start::{self, Flags, Place};
 use super::surroundings::Surroundings;
 use super::walls::Walls;
@@ -28,6 +29,9 @@ pub(super) struct EnterArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command [default: the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -47,22 +51,27 @@ pub(super) struct ExecArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let EnterArguments { name, detach, walls, surroundings, command } = arguments;
+    let EnterArguments { name, detach, walls, surroundings, mounts, command } = arguments;
+    let log_limit = detach.log.limit();
     let flags =
-        Flags { walls: &walls, surroundings: &surroundings, log_limit: detach.log.limit(), joinable: true };
+        Flags { walls: &walls, surroundings: &surroundings, mounts: &mounts, log_limit, joinable: true };
     run_in_box(context, &name, flags, What::Given(command))
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
-    let ExecArguments { name, detach, walls, surroundings, command } = arguments;
+    let ExecArguments { name, detach, walls, surroundings, mounts, command } = arguments;
+    let log_limit = detach.log.limit();
     let flags =
-        Flags { walls: &walls, surroundings: &surroundings, log_limit: detach.log.limit(), joinable: true };
+        Flags { walls: &walls, surroundings: &surroundings, mounts: &mounts, log_limit, joinable: true };
     run_in_box(context, &name, flags, What::Given(command))
 }
 
@@ -97,6 +106,7 @@ pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: 
     let wanted = start::request(context, &store, flags, args, &node.record.config, node.label())?;
     let (mount, _) = store.mount(&node)?;
     let root = show_for_reading(&store, &node, &mount)?;
+    let wanted = wanted.mounted(flags, &store, &root)?;
     let place =
         Place { mount, root: &root, slot: &slot, name: None, label: node.label(), id: node.id.as_str() };
     Ok(start::start(context, &wanted, flags, &place, &mut claimed)?.unwrap_or(0))
@@ -118,7 +128,7 @@ fn arguments(node: &Node, what: What, flags: Flags<'_>) -> Result<Vec<OsString>>
 
 /// Runs a command in a box that somebody else started, with the walls of then.
 fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: What) -> Result<i32> {
-    if let Some(flag) = flags.walls.given() {
+    if let Some(flag) = flags.walls.given().or_else(|| flags.mounts.given()) {
         let message = format!("{label} runs already: {flag} is settled when a box starts");
         return Err(Error::new(ErrorKind::FailedPrecondition, message)
             .hint("leave it out, or end what runs in the box first"));

@@ -54,6 +54,11 @@ pub(super) fn mount(context: &Context, arguments: &MountArguments) -> Result<()>
         .context(|| format!("open({:?}, O_DIRECTORY)", arguments.directory))
         .context(intent)?;
     let mount = mount.open(access).context(intent)?;
+    // Every user of the host can reach it: what is set-user-id or a device in a tree is for boxes (CVE-2023-0386).
+    let walls = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
+    sys::mount_setattr(mount.as_fd(), walls, 0, true)
+        .context(|| "mount_setattr(nosuid, nodev)")
+        .context(intent)?;
     sys::move_mount(mount.as_fd(), target.as_fd())
         .context(|| format!("move_mount({:?})", arguments.directory))
         .context(intent)?;

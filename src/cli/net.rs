@@ -18,7 +18,7 @@ pub(super) struct NetFlags {
     #[arg(long, value_name = "NETWORK", default_value = "auto", env = "ROOTLING_NET", hide_env = true)]
     net: Asked,
 
-    /// Publish a port on the host: [IP:][HOST:]PORT[/udp], on 127.0.0.1 unless 0.0.0.0: or another is given; ranges as 80-89:80-89
+    /// Publish a port on the host, as 8080:80, 53:53/udp, 80 (a free one) or 0.0.0.0:80:80; on 127.0.0.1 unless an address is given; ranges as 80-89:80-89
     #[arg(short, long, value_name = "PORTS", value_parser = said(net::parse_ports))]
     publish: Vec<Vec<Publish>>,
 

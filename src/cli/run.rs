@@ -7,6 +7,7 @@ use rootling_backends::{Access, Kind, Result};
 
 use super::detach::DetachFlags;
 use super::live;
+use super::mounts::MountFlags;
 use super::start::{self, Flags, Place};
 use super::surroundings::Surroundings;
 use super::walls::Walls;
@@ -44,6 +45,9 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     surroundings: Surroundings,
 
+    #[command(flatten)]
+    mounts: MountFlags,
+
     /// The command [default: the tree's own, else the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -63,10 +67,10 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
         live::require_free(&store, name)?;
     }
     // Nothing is forked for flags that are wrong.
-    let (walls, surroundings) = (&arguments.walls, &arguments.surroundings);
+    let (walls, surroundings, mounts) = (&arguments.walls, &arguments.surroundings, &arguments.mounts);
     // What is found by nobody is joined by nobody.
     let joinable = arguments.name.is_some() || arguments.detach.detach;
-    let flags = Flags { walls, surroundings, log_limit: arguments.detach.log.limit(), joinable };
+    let flags = Flags { walls, surroundings, mounts, log_limit: arguments.detach.log.limit(), joinable };
     let config = node.as_ref().map(|node| node.record.config.clone()).unwrap_or_default();
     let args = process::arguments(&config, arguments.entrypoint.as_deref(), arguments.command);
     let host = arguments.name.as_ref().map_or_else(|| label(&reference, node.as_ref()), ToString::to_string);
@@ -78,11 +82,13 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     drop(progress);
     let fork = fork?;
     context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
+    let root = fork.open_parent(&store)?;
+    let wanted = wanted.mounted(flags, &store, &root)?;
     let mut claimed = live::claim_fork(&store, &fork, arguments.name.as_ref())?;
     let id = fork.id().to_string();
     let place = Place {
         mount: fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?,
-        root: &fork.open_parent(&store)?,
+        root: &root,
         slot: fork.slot(),
         name: arguments.name.as_ref(),
         label: arguments.name.as_ref().map_or(id.as_str(), Name::as_str),
@@ -117,11 +123,16 @@ fn label(reference: &Reference, node: Option<&Node>) -> String {
 /// Started here only where a fork will walk one: starting them costs 0.3 ms.
 fn workers_take_no_signals(store: &Store) {
     if matches!(store.ephemeral_backend(), Kind::Reflink | Kind::Copy) {
-        let quiet = rayon::ThreadPoolBuilder::new().start_handler(|_| {
-            // A thread that may not block signals still walks trees.
-            SigSet::all().thread_block().unwrap_or_default();
-        });
-        // There is a pool already: then somebody else configured it.
-        drop(quiet.build_global());
+        start_quiet_workers();
     }
+}
+
+/// Starts the threads that walk trees, where they do not run yet.
+pub(super) fn start_quiet_workers() {
+    let quiet = rayon::ThreadPoolBuilder::new().start_handler(|_| {
+        // A thread that may not block signals still walks trees.
+        SigSet::all().thread_block().unwrap_or_default();
+    });
+    // There is a pool already: then somebody else configured it.
+    drop(quiet.build_global());
 }

@@ -1,6 +1,7 @@
 //! What `run`, `enter` and `exec` have in common: from flags to a process, and how it ended.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use super::Context;
 use super::live::{Claimed, Inherited, Note};
+use super::mounts::{MountFlags, Mounts};
 use super::surroundings::Surroundings;
 use super::users::{self, Chosen};
 use super::walls::Walls;
@@ -22,6 +24,7 @@ use crate::store::{Name, Store};
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
+    pub(super) mounts: &'a MountFlags,
     /// Bytes of each of its two logs, where it is left running.
     pub(super) log_limit: u64,
     /// May further commands join?
@@ -33,6 +36,8 @@ pub(super) struct Flags<'a> {
 pub(super) struct Wanted {
     request: Request,
     chosen: Chosen,
+    /// The use locks of volumes.
+    _used: Vec<File>,
     /// What commands that join get.
     inherited: Inherited,
     stop_signal: String,
@@ -78,6 +83,7 @@ pub(super) fn request(
     let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
         command,
+        hosts: flags.mounts.hosts(&net)?,
         namespaces: walls.namespaces(store, net)?,
         dns,
         userns: chosen.userns.clone(),
@@ -91,7 +97,15 @@ pub(super) fn request(
         // One that was asked for by a flag and is missing is more likely a slip.
         make_dirs: image.workdir.into_iter().filter(|_| flags.surroundings.workdir.is_none()).collect(),
     };
-    Ok(Wanted { request, chosen, inherited, stop_signal: config.stop_signal.clone() })
+    Ok(Wanted { request, chosen, _used: Vec::new(), inherited, stop_signal: config.stop_signal.clone() })
+}
+
+impl Wanted {
+    /// Opens what is to be mounted in the tree whose root `root` is, volumes of the store included.
+    pub(super) fn mounted(self, flags: Flags<'_>, store: &Store, root: &Dir) -> Result<Self> {
+        let Mounts { binds, tmpfs, used } = flags.mounts.open(store, root, flags.walls.dry_run)?;
+        Ok(Self { request: Request { binds, tmpfs, ..self.request }, _used: used, ..self })
+    }
 }
 
 /// A variable with its value: ours, where only the name was given.

@@ -10,7 +10,7 @@ use super::{Context, live};
 use crate::loop_store;
 use crate::reference::{self, Reference, Which};
 use crate::runner::{Entered, Running};
-use crate::store::{Node, Store};
+use crate::store::{Node, Role, Store};
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 ///
@@ -129,6 +129,11 @@ fn find_one(store: &Store, which: &Which) -> Result<Node> {
             [] => {}
             [id] => {
                 let node = store.node(id)?;
+                if node.record.role == Role::Volume {
+                    let message = format!("{id} is a volume, or a snapshot of one");
+                    return Err(Error::new(ErrorKind::FailedPrecondition, message)
+                        .hint("`rootling volume ls` says which; mount it with -v NAME:/PATH"));
+                }
                 return Ok(Node { name: store.name_of(id)?, ..node });
             }
             several => {

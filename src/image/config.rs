@@ -59,7 +59,7 @@ impl ImageConfig {
         *self == Self::default()
     }
 
-    /// Applies one change: a word of [`WORDS`], upper or lower case, and what follows it in a Dockerfile.
+    /// Applies one change: a word of `WORDS`, upper or lower case, and what follows it in a Dockerfile.
     ///
     /// `CMD` and `ENTRYPOINT` take a JSON list, or a line for `/bin/sh -c`; `ENV` and `LABEL` take `NAME=VALUE` with quotes where there
     /// are spaces, or `NAME VALUE`. As in docker, a new entrypoint makes an old command meaningless and drops it.

@@ -14,14 +14,14 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
-use super::plan::{Base, Command, NewFs, Op};
+use super::plan::{Base, Command, Like, NewFs, Op};
 use super::report::{self, Kind};
-use super::{caps, command, landlock, sys};
+use super::{caps, command, landlock, sys, target};
 
 type Result<T> = nix::Result<T>;
 
 /// The child's descriptors have no owner: the last steps close all at once.
-type Fd = BorrowedFd<'static>;
+pub(super) type Fd = BorrowedFd<'static>;
 
 /// What the child starts with and opens on its way.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Child<'a> {
     pub(super) root: Option<BorrowedFd<'a>>,
     /// What the caller opened for us, in the plan's order.
     pub(super) sources: &'a [OwnedFd],
+    /// Room for those of them that come later.
+    pub(super) late: &'a mut [Option<Fd>],
     /// Our bounding set before anything is dropped.
     pub(super) bounding: u64,
     /// What becomes of us; its user owns the terminal.
@@ -52,7 +54,8 @@ struct Held<'a> {
     /// A clone of `null` that covers nothing yet.
     cover: Option<Fd>,
     empty: Option<Fd>,
-    files: Option<Fd>,
+    /// The mount point that the last step found or made.
+    target: Option<Fd>,
 }
 
 impl<'a> Child<'a> {
@@ -67,6 +70,7 @@ impl<'a> Child<'a> {
             report,
             root,
             sources: &[],
+            late: &mut [],
             bounding,
             command,
             size: None,
@@ -78,8 +82,10 @@ impl<'a> Child<'a> {
     /// Runs the plan's steps in order; the first failure is reported and ends the process.
     pub(super) fn set_up(&mut self, ops: &[Op]) {
         for (index, op) in ops.iter().enumerate() {
-            match self.step(op) {
+            match self.step(index, op) {
                 Ok(()) => {}
+                // What is shown there is left out then, and says so.
+                Err(_) if matches!(op, Op::MountPoint { optional: true, .. }) => {}
                 Err(errno) if matches!((op, errno), (Op::File { .. }, Errno::ENOENT)) => {
                     report::send(self.report, Kind::Note, index, errno as i32, None);
                 }
@@ -91,7 +97,7 @@ impl<'a> Child<'a> {
         }
     }
 
-    fn step(&mut self, op: &Op) -> Result<()> {
+    fn step(&mut self, index: usize, op: &Op) -> Result<()> {
         match op {
             Op::Wait => self.wait(),
             Op::DieWithParent => die_with_parent(self.report),
@@ -102,7 +108,7 @@ impl<'a> Child<'a> {
                 nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)
             }
             Op::AttachRoot { attributes } => self.attach_root(*attributes),
-            Op::Either { first, second } => self.step(first).or_else(|_| self.step(second)),
+            Op::Either { first, second } => self.step(index, first).or_else(|_| self.step(index, second)),
             Op::Mount { new, base, target, resolve, make, optional, keep } => {
                 let mounted = self.mount(new, *base, target, *resolve, *make);
                 match mounted {
@@ -134,10 +140,18 @@ impl<'a> Child<'a> {
             Op::DevLink { name, target } => {
                 nix::unistd::symlinkat(target.as_c_str(), self.dev()?, name.as_c_str())
             }
-            Op::Bind { source, target, attributes } => self.bind(*source, target, *attributes),
-            Op::OpenFiles => self.open_files(),
+            Op::Receive { source } => self.receive(*source),
+            Op::MountPoint { parts, like, .. } => {
+                let directory = self.is_directory(*like)?;
+                let found = target::make(self.root()?, parts, directory, self.report, index)?;
+                self.held.target = Some(found);
+                Ok(())
+            }
+            Op::Bind { source, target, attributes, follows_host } => {
+                let propagation = if *follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+                self.bind(*source, target, *attributes, propagation)
+            }
             Op::File { name, target, content } => self.file(name, target, content.to_bytes()),
-            Op::CloseFiles => self.close_files(),
             Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
             Op::Mask { base, path } => self.mask(*base, path),
@@ -171,7 +185,25 @@ impl<'a> Child<'a> {
         Ok(())
     }
 
+    fn receive(&mut self, source: usize) -> Result<()> {
+        let (length, file) = sys::receive_file(self.report, &mut [0])?;
+        if length == 0 {
+            sys::exit(125);
+        }
+        let place = self.late.get_mut(source).ok_or(Errno::EBADF)?;
+        *place = Some(sys::leave(file.ok_or(Errno::EBADF)?));
+        Ok(())
+    }
+
     // ------------------------------------------------------------ places
+
+    fn is_directory(&self, like: Like) -> Result<bool> {
+        match like {
+            Like::Directory => Ok(true),
+            Like::File => Ok(false),
+            Like::Source(source) => Ok(fstat(self.source(source)?)?.st_mode & libc::S_IFMT == libc::S_IFDIR),
+        }
+    }
 
     fn base(&self, base: Base) -> Result<BorrowedFd<'a>> {
         let held = match base {
@@ -192,6 +224,9 @@ impl<'a> Child<'a> {
     }
 
     fn source(&self, index: usize) -> Result<BorrowedFd<'a>> {
+        if let Some(Some(late)) = self.late.get(index) {
+            return Ok(*late);
+        }
         self.sources.get(index).map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 
@@ -201,37 +236,6 @@ impl<'a> Child<'a> {
             Some(Base::Sys) => self.held.sys = Some(mount),
             Some(Base::Dev) => self.held.dev = Some(mount),
             Some(Base::Root) | None => {}
-        }
-    }
-
-    /// Opens a path the user named as a process inside would see it.
-    fn resolve(&self, path: &CStr, flags: OFlag) -> Result<Fd> {
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let how = OpenHow::new().flags(flags | OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
-        for _ in 0..128 {
-            // openat2(2): EAGAIN means that a rename or mount elsewhere raced with a `..`: try again.
-            match nix::fcntl::openat2(self.root()?, path, how) {
-                Err(Errno::EAGAIN) => {}
-                other => return other.map(sys::leave),
-            }
-        }
-        Err(Errno::EAGAIN)
-    }
-
-    /// Opens a directory whose last name is not followed, making it where asked.
-    fn directory(&self, base: Base, path: &CStr, make: bool) -> Result<Fd> {
-        let at = self.base(base)?;
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        if make && base == Base::Dev {
-            // Our own file system, where nothing is yet; what is asked for twice is there the second time.
-            ignore(nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755)), Errno::EEXIST)?;
-        }
-        match nix::fcntl::openat(at, path, flags, Mode::empty()) {
-            Err(Errno::ENOENT) if make => {
-                nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
-                nix::fcntl::openat(at, path, flags, Mode::empty()).map(sys::leave)
-            }
-            other => other.map(sys::leave),
         }
     }
 
@@ -245,10 +249,10 @@ impl<'a> Child<'a> {
         kernel::move_mount_to(self.root()?, AT_FDCWD, c"/")
     }
 
-    fn mount(&self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<Fd> {
+    fn mount(&mut self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<Fd> {
         let mount = new_mount(new)?;
         if resolve {
-            kernel::move_mount(mount, self.resolve(target, OFlag::O_DIRECTORY)?)?;
+            target::attach(mount, self.mount_point(target)?)?;
         } else {
             self.attach(mount, base, target, make)?;
         }
@@ -319,11 +323,20 @@ impl<'a> Child<'a> {
         kernel::move_mount_to(clone.as_fd(), self.dev()?, name)
     }
 
-    fn bind(&self, source: usize, target: &CStr, attributes: u64) -> Result<()> {
+    /// The mount point that the step before found, which is the one that was made if any was.
+    fn mount_point(&mut self, path: &CStr) -> Result<Fd> {
+        let target = match self.held.target.take() {
+            Some(target) => target,
+            None => target::resolve_or_cover(self.root()?, path)?,
+        };
+        target::refuse_kernels(target, self.dev()?)?;
+        Ok(target)
+    }
+
+    fn bind(&mut self, source: usize, target: &CStr, attributes: u64, propagation: u64) -> Result<()> {
         let mount = self.source(source)?;
-        kernel::mount_setattr(mount, attributes, libc::MS_PRIVATE, true)?;
-        let target = self.resolve(target, OFlag::empty())?;
-        kernel::move_mount(mount, target.as_fd())
+        kernel::mount_setattr(mount, attributes, propagation, true)?;
+        target::attach(mount, self.mount_point(target)?)
     }
 
     fn sysctl(&self, path: &CStr, value: &CStr) -> Result<()> {
@@ -332,22 +345,10 @@ impl<'a> Child<'a> {
         write_once(sysctls, path, value)
     }
 
-    /// On `/dev/shm`'s place for now: a clone can only be taken of what is attached (before Linux 6.15).
-    fn open_files(&mut self) -> Result<()> {
-        let target = self.directory(Base::Dev, c"shm", true)?;
-        let context = sys::leave(kernel::fsopen(c"tmpfs")?);
-        kernel::fsconfig_string(context.as_fd(), c"mode", c"0755")?;
-        kernel::fsconfig_create(context.as_fd())?;
-        let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let mount = sys::leave(kernel::fsmount(context.as_fd(), attributes)?);
-        kernel::move_mount(mount.as_fd(), target.as_fd())?;
-        self.held.files = Some(mount);
-        Ok(())
-    }
-
-    fn file(&self, name: &CStr, target: &CStr, mut content: &[u8]) -> Result<()> {
-        let target = self.resolve(target, OFlag::empty())?;
-        let files = self.held.files.ok_or(Errno::EBADF)?;
+    /// The file lies in `/dev`, and is shown from there: a clone can only be taken of what is attached (before Linux 6.15).
+    fn file(&mut self, name: &CStr, target: &CStr, mut content: &[u8]) -> Result<()> {
+        let target = self.mount_point(target)?;
+        let files = self.dev()?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = sys::leave(nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?);
         while !content.is_empty() {
@@ -356,13 +357,6 @@ impl<'a> Child<'a> {
         }
         let clone = sys::leave(kernel::open_tree_clone(file.as_fd(), c"", false)?);
         kernel::move_mount(clone.as_fd(), target.as_fd())
-    }
-
-    fn close_files(&mut self) -> Result<()> {
-        let Some(files) = self.held.files.take() else { return Ok(()) };
-        nix::unistd::fchdir(files)?;
-        nix::mount::umount2(c".", MntFlags::MNT_DETACH)?;
-        nix::unistd::chdir(c"/")
     }
 
     fn read_only(&self, base: Base, path: &CStr) -> Result<()> {

@@ -12,6 +12,7 @@ use super::plan::Command;
 use super::report::{self, Kind};
 use super::seccomp::Filter;
 use super::sys;
+use super::user::User;
 
 type Result<T> = nix::Result<T>;
 
@@ -53,13 +54,9 @@ pub(super) fn start(
     if let Some(terminal) = terminal {
         must(2, take(terminal));
     }
-    let user = &command.user;
-    let identity = sys::set_identity(user.uid, user.gid, Some(&user.groups)).or_else(|errno| match errno {
-        // setgroups is denied where a single id is mapped; there is no group to leave then.
-        Errno::EPERM if user.groups.is_empty() => sys::set_identity(user.uid, user.gid, None),
-        errno => Err(errno),
-    });
-    must(3, identity);
+    if !command.is_that_user {
+        must(3, become_user(&command.user));
+    }
     // After the identity, whose change would clear it. In a run the pid namespace sees to it; in an exec nothing
     // else does.
     must(6, super::child::die_with_parent(report));
@@ -100,6 +97,14 @@ pub(super) fn filter_init(command: &Command) {
         // Best effort: the command, which does the same, tells of a failure.
         install_seccomp(command).ok();
     }
+}
+
+fn become_user(user: &User) -> Result<()> {
+    sys::set_identity(user.uid, user.gid, Some(&user.groups)).or_else(|errno| match errno {
+        // setgroups is denied where a single id is mapped; there is no group to leave then.
+        Errno::EPERM if user.groups.is_empty() => sys::set_identity(user.uid, user.gid, None),
+        errno => Err(errno),
+    })
 }
 
 fn take(terminal: BorrowedFd<'_>) -> Result<()> {

@@ -19,7 +19,7 @@ use super::command::install_seccomp;
 use super::plan::{Command, sys_flags};
 use super::report::{self, Channel, Kind};
 use super::running::Running;
-use super::spawn::{Facts, Guest, Outcome, Signals, clone_into, finish, fork_command, limit, share_pipes};
+use super::spawn::{Facts, Guest, Outcome, Signals, clone_into, finish, fork_command, limit, pass_on};
 use super::spec::Process;
 use super::sys::{self, Cloned};
 use super::{caps, landlock, tty};
@@ -43,7 +43,7 @@ const STEPS: [&str; 10] = [
 pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
     let command = Command::build(process, &target.security)?;
     let handle = target.open()?;
-    share_pipes(sys::standard_files(), &target.userns, &process.user)?;
+    pass_on(sys::standard_files(), &target.userns, &process.user)?;
     let namespaces = foreign_namespaces(target.pid)?;
     let own_userns = namespaces.contains(CloneFlags::CLONE_NEWUSER);
     let facts = Facts::read()?;
@@ -97,7 +97,7 @@ pub fn exec(target: &Running, process: &Process) -> Result<Outcome> {
             }
             let name = |index: u32| STEPS.get(index as usize).copied().unwrap_or("enter the box").to_owned();
             let attend = |guest: BorrowedFd<'_>, master| tty::relay(guest, &signals.fd, master);
-            finish(&mut guest, &listener, &name, &command, attend, |_| {})
+            finish(&mut guest, &listener, &name, &command, &mut Vec::new(), attend, |_| {})
         }
     }
 }

@@ -4,10 +4,11 @@
 //! with their processes. So two boxes that run at the same time have no id in common, and none can act on the other's
 //! processes. Files never bear these ids: trees are shown through id-mapped mounts.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Context, Error, ErrorKind, Result, private};
 
 use super::spec::{IdMap, Userns};
 
@@ -54,10 +55,11 @@ impl IdBlock {
 }
 
 fn try_lock(path: &Path) -> Result<Option<File>> {
-    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let open =
+        || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = match open() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::create_dir_all(DIRECTORY).context(|| format!("mkdir({DIRECTORY:?})"))?;
+            private::make_dirs(Path::new(DIRECTORY))?;
             open()
         }
         other => other,

@@ -7,7 +7,7 @@
 //! | slirp4netns | users who have no pasta | `slirp4netns` | `slirp` |
 //!
 //! All three act from outside on the network namespace of a box whose first process waits. Ports are taken before it exists
-//! ([`Ready::new`]), the connection is made while it waits ([`Ready::connect`]), and dropping the [`Connected`] undoes it. If we
+//! (`Ready::new`), the connection is made while it waits (`Ready::connect`), and dropping the `Connected` undoes it. If we
 //! are killed, the namespace goes with the box and takes its interface along, pasta and slirp4netns are killed by the kernel
 //! (`PR_SET_PDEATHSIG`), locks end with us, and the rules of published ports are removed by the next box.
 //!

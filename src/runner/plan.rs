@@ -10,16 +10,18 @@ use serde::Serialize;
 
 use super::cgroup::Limits;
 use super::net::Private;
-use super::spec::{Device, Join, Namespace, Namespaces, Net, Security, Spec, Time, Userns};
+use super::spec::{Device, Join, Namespace, Namespaces, Net, Owners, Security, Spec, Time, Userns};
+use super::user::User;
 use print::flag_names;
 
 mod command;
+mod mounts;
 mod op;
 mod order;
 mod print;
 
 pub use command::{Command, DEFAULT_PATH};
-pub use op::{Base, NewFs, Op};
+pub use op::{Base, Like, NewFs, Op, Part};
 pub(super) use order::{DEV_OPTIONS, DEVICES};
 
 /// Everything a box needs, ready for a child that may not allocate.
@@ -58,11 +60,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Source {
-    /// A file or directory and all that is mounted in it.
-    Path {
-        /// The host's path; symbolic links are followed.
-        path: PathBuf,
-    },
+    /// A file or directory.
+    Path(PathSource),
     /// A device.
     Device {
         /// The host's path; symbolic links are followed.
@@ -73,6 +72,30 @@ pub enum Source {
         /// The further ones.
         devices: Vec<Device>,
     },
+}
+
+/// A file or directory of the host, and how it is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PathSource {
+    /// The host's path; symbolic links are followed.
+    pub path: PathBuf,
+    /// What of it, resolved within it.
+    pub below: Option<PathBuf>,
+    /// With all that is mounted in it?
+    pub recursive: bool,
+    /// Whose its files are inside.
+    pub owners: Owners,
+    /// Under a layer in memory that takes what is written?
+    pub throw_away: bool,
+    /// User and group, as the host counts them, that all of it is given to.
+    pub give: Option<(u32, u32)>,
+}
+
+impl PathSource {
+    /// Can it be opened only when the box's user namespace is there?
+    pub(super) fn comes_late(&self) -> bool {
+        self.throw_away && self.owners != Owners::Unmapped
+    }
 }
 
 /// Namespaces that are joined.
@@ -92,7 +115,9 @@ impl Plan {
         check_maps(&spec.userns)?;
         spec.limits.check()?;
         check_landlock(&spec.security)?;
-        let command = Command::build(&spec.process, &spec.security)?;
+        let mut command = Command::build(&spec.process, &spec.security)?;
+        // Root of a user namespace that the box did not start in is in no group of anybody's (BecomeRoot).
+        command.is_that_user = spec.userns != Userns::Host && command.user == User::ROOT;
         let mut sources = Vec::new();
         let ops = order::ops(spec, command.tty, &mut sources)?;
         Ok(Self {

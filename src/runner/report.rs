@@ -36,6 +36,10 @@ pub(super) enum Kind {
     Here = 7,
     /// Joining a namespace failed.
     Join = 8,
+    /// A mount point was made; the directory it is in comes along. `index` is the step, `errno` the part of its path.
+    MadeIn = 9,
+    /// The mount point itself comes along; always after [`Kind::MadeIn`].
+    Made = 10,
 }
 
 /// One message.
@@ -75,6 +79,8 @@ pub(super) struct Reports {
     pub(super) here: Option<libc::pid_t>,
     /// The terminal's master.
     pub(super) master: Option<OwnedFd>,
+    /// Mount points that were made.
+    pub(super) made: Vec<(Message, OwnedFd)>,
 }
 
 impl Reports {
@@ -141,7 +147,8 @@ impl Listener {
     pub(super) fn read(&self) -> Result<Reports> {
         let mut reports = Reports::default();
         while let Some(message) = self.read_one(&mut reports)? {
-            if message.kind != Kind::Ready as u32 && message.kind != Kind::Terminal as u32 {
+            let apart = [Kind::Ready, Kind::Terminal, Kind::MadeIn, Kind::Made];
+            if apart.iter().all(|kind| message.kind != *kind as u32) {
                 reports.messages.push(message);
             }
         }
@@ -185,6 +192,10 @@ impl Listener {
         }
         if message.kind == Kind::Terminal as u32 {
             reports.master = file;
+        } else if let Some(file) = file
+            && (message.kind == Kind::MadeIn as u32 || message.kind == Kind::Made as u32)
+        {
+            reports.made.push((message, file));
         }
         Ok(Some(message))
     }

@@ -4,23 +4,23 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::Mode;
+use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid};
 use rootling_backends::{Access, Context, Error, ErrorKind, MappedOwner, Result, small_file};
 
 use super::attend::{self, Attendant, Streams};
 use super::cgroup::{Cgroup, Limits};
-use super::child::Child;
-use super::plan::{Command, DEV_OPTIONS, Op, Plan, Source, sys_flags};
-use super::report::{self, Channel, Kind, Listener, Reports};
+use super::child::{Child, Fd};
+use super::plan::{Command, Op, Plan, sys_flags};
+use super::report::{self, Channel, Kind, Listener, Message, Reports};
 use super::running::Running;
 use super::spec::{IdMap, Ulimit, Userns};
+use super::stubs::Stubs;
 use super::sys::{self, Cloned};
 use super::user::User;
-use super::{caps, command, device, init, join, net, tty};
+use super::{caps, command, init, join, net, sources, tty};
 
 /// How a run ended.
 #[derive(Debug)]
@@ -55,16 +55,18 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
     let piped = attendant.is_some() && !plan.command.tty;
     let streams = if piped { Some(Streams::open()?) } else { None };
     let (theirs, ours) = streams.map(|streams| (streams.theirs, streams.ours)).unzip();
+    pass_on(given(theirs.as_ref()), &plan.userns, &plan.command.user)?;
     let root = if plan.userns.maps_tree() { None } else { Some(plan.root.open(access(plan))?) };
-    let sources = open_sources(plan)?;
+    let sources = sources::open(plan)?;
+    let mut late: Vec<Option<Fd>> = vec![None; sources.len()];
     let doors = join::open(&plan.joins)?;
     let network = net::Ready::new(plan.net.as_ref())?;
     // Before the guest, so that it is removed after the guest has ended.
     let cgroup = make_cgroup(plan)?;
     let facts = Facts::read()?;
     let signals = Signals::block()?;
-    let size =
-        tty::size().or_else(|| attendant.is_some().then_some(tty::USUAL_SIZE)).filter(|_| plan.command.tty);
+    let usual = || attendant.is_some().then_some(tty::USUAL_SIZE);
+    let size = if plan.command.tty { tty::size().or_else(usual) } else { None };
     let channel = Channel::new()?;
     let namespaces = u64::from(plan.namespaces.bits().cast_unsigned());
     let scout = !doors.is_empty();
@@ -89,6 +91,7 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
             let mut child = Child::new(report.as_fd(), root, bounding, &plan.command);
             child.size = size;
             child.sources = &sources;
+            child.late = &mut late;
             child.set_up(&plan.ops);
             let terminal = child.terminal.take();
             fork_command(&plan.command, &report, terminal, facts.ignored)
@@ -102,7 +105,7 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
             }
             if plan.ops.first() == Some(&Op::Wait) {
                 limit(&guest, &plan.limits, cgroup.as_ref(), within)?;
-                prepare(&mut guest, plan, &sources, network, &listener, given(theirs.as_ref()))?;
+                prepare(&mut guest, plan, &sources, network, &listener)?;
             }
             // Only the box may hold them now: their end is its end.
             drop((sources, theirs));
@@ -112,12 +115,18 @@ fn run_with(plan: &Plan, attendant: Option<Attendant>, started: impl FnOnce(&Run
                 None => tty::relay(guest, &signals.fd, master),
                 Some(attendant) => attend::attend(attendant, guest, &signals.fd, master, ours),
             };
-            finish(&mut guest, &listener, &step_name, &plan.command, attend, |process| {
-                // Without a boot id nothing could be found again.
-                if let Ok(running) = Running::of(process, plan, place) {
-                    started(&running);
-                }
-            })
+            let mut made = Vec::new();
+            let outcome =
+                finish(&mut guest, &listener, &step_name, &plan.command, &mut made, attend, |process| {
+                    // Without a boot id nothing could be found again.
+                    if let Ok(running) = Running::of(process, plan, place) {
+                        started(&running);
+                    }
+                });
+            // Nothing may run in the box any more when its mount points go.
+            drop(guest);
+            Stubs::of(plan, made).remove();
+            outcome
         }
     }
 }
@@ -198,20 +207,6 @@ fn access(plan: &Plan) -> Access {
     if plan.read_only { Access::ReadOnly } else { Access::ReadWrite }
 }
 
-fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
-    let open = |source: &Source| match source {
-        Source::Path { path } => {
-            let file = nix::fcntl::openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-            let file = file.context(|| format!("open({path:?}, O_PATH)"))?;
-            rootling_backends::sys::open_tree_clone(file.as_fd(), c"", true)
-                .context(|| format!("open_tree({path:?}, OPEN_TREE_CLONE)"))
-        }
-        Source::Device { path } => device::open(path),
-        Source::Dev { devices } => device::make(devices, &DEV_OPTIONS),
-    };
-    plan.sources.iter().map(open).collect()
-}
-
 /// Waits for the scout to hand over to the init.
 fn follow(mut scout: Guest, listener: &Listener, plan: &Plan) -> Result<Guest> {
     let here = listener.read_here()?;
@@ -239,7 +234,6 @@ fn prepare(
     sources: &[OwnedFd],
     network: net::Ready<'_>,
     listener: &Listener,
-    standard: [BorrowedFd<'_>; 3],
 ) -> Result<()> {
     if let Userns::Private { uid_map, gid_map, .. } = &plan.userns {
         write_maps(guest.pid, uid_map, gid_map)?;
@@ -248,27 +242,23 @@ fn prepare(
     for limit in &plan.security.ulimits {
         raise_limit(guest.pid, limit)?;
     }
-    let tree = if plan.userns.maps_tree() { Some(map_owners(guest, plan, sources, standard)?) } else { None };
-    listener.go(tree.as_ref().map(AsFd::as_fd))
+    if !plan.userns.maps_tree() {
+        return listener.go(None);
+    }
+    let (tree, late) = map_owners(guest, plan, sources)?;
+    listener.go(Some(tree.as_fd()))?;
+    late.iter().try_for_each(|mount| listener.go(Some(mount.as_fd())))
 }
 
-/// Makes the tree, and what else was opened for the box, show the owners that the box's users know; returns the tree.
-fn map_owners(
-    guest: &Guest,
-    plan: &Plan,
-    sources: &[OwnedFd],
-    standard: [BorrowedFd<'_>; 3],
-) -> Result<OwnedFd> {
+/// Makes the tree, and what else was opened for the box, show the owners that the box's users know; returns the tree, and those
+/// sources that could be made only now.
+fn map_owners(guest: &Guest, plan: &Plan, sources: &[OwnedFd]) -> Result<(OwnedFd, Vec<OwnedFd>)> {
     let path = format!("/proc/{}/ns/user", guest.pid);
     let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
     let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
-    share_pipes(standard, &plan.userns, &plan.command.user)?;
-    for (source, mount) in plan.sources.iter().zip(sources) {
-        if let Source::Dev { devices } = source {
-            device::give(mount.as_fd(), userns.as_fd(), (uid, gid), devices)?;
-        }
-    }
-    plan.root.open_mapped(access(plan), &MappedOwner { userns: userns.as_fd(), uid, gid })
+    let owner = MappedOwner { userns: userns.as_fd(), uid, gid };
+    let late = sources::map(plan, sources, &owner)?;
+    Ok((plan.root.open_mapped(access(plan), &owner)?, late))
 }
 
 /// A hard limit that the child, root of nothing but its own namespace, could not raise. What is lowered is lowered last.
@@ -285,17 +275,38 @@ fn raise_limit(pid: libc::pid_t, limit: &Ulimit) -> Result<()> {
     })
 }
 
-/// Gives pipes that we pass on to the command's user, who may open them again under `/dev/stdout` and the like.
-pub(super) fn share_pipes(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
-    // PIPEFS_MAGIC (linux/magic.h): pipes without a name, whose owner nobody else cares for.
+/// Looks at the three files that are passed on.
+///
+/// A directory is refused: from it a path leads to all of the host, as with any that is left open (CVE-2024-21626). A pipe is given to
+/// the command's user, who may open it again under `/dev/stdout` and the like.
+pub(super) fn pass_on(files: [BorrowedFd<'_>; 3], userns: &Userns, user: &User) -> Result<()> {
+    for (file, name) in files.into_iter().zip(["input", "output", "error"]) {
+        // A closed descriptor is none to pass on.
+        let Ok(stat) = fstat(file) else { continue };
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => {
+                let message =
+                    format!("standard {name} is a directory, from which the box could reach all others");
+                return Err(
+                    Error::new(ErrorKind::InvalidInput, message).hint("redirect it, as with </dev/null")
+                );
+            }
+            libc::S_IFIFO => share_pipe(file, userns, user)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// One without a name, whose owner nobody else cares for.
+fn share_pipe(file: BorrowedFd<'_>, userns: &Userns, user: &User) -> Result<()> {
+    // PIPEFS_MAGIC (linux/magic.h).
     const PIPEFS: libc::__fsword_t = 0x5049_5045;
     let Some((uid, gid)) = userns.outside(user.uid, user.gid) else { return Ok(()) };
-    for file in files {
-        // Best effort: a closed descriptor is none to share.
-        if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
-            nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
-        }
+    // Best effort: a pipe that cannot be looked at stays as it is.
+    if nix::sys::statfs::fstatfs(file).is_ok_and(|stat| stat.filesystem_type().0 == PIPEFS) {
+        nix::unistd::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .context(|| format!("fchown(pipe, {uid}, {gid})"))?;
     }
     Ok(())
 }
@@ -317,6 +328,7 @@ pub(super) fn fork_command(
     terminal: Option<BorrowedFd<'_>>,
     ignored: u64,
 ) -> ! {
+    init::take_in_orphans();
     match sys::fork() {
         Ok(0) => command::start(command, report.as_fd(), terminal, ignored),
         Ok(process) => {
@@ -333,10 +345,12 @@ pub(super) fn finish(
     listener: &Listener,
     step_name: &dyn Fn(u32) -> String,
     command: &Command,
+    made: &mut Vec<(Message, OwnedFd)>,
     attend: impl FnOnce(BorrowedFd<'_>, Option<OwnedFd>) -> Result<()>,
     started: impl FnOnce(libc::pid_t),
 ) -> Result<Outcome> {
-    let reports = listener.read()?;
+    let mut reports = listener.read()?;
+    made.append(&mut reports.made);
     if let Some(message) = reports.first(Kind::Step) {
         let errno = Errno::from_raw(message.errno);
         return Err(explain(Error::call(step_name(message.index), errno), errno));
@@ -382,6 +396,13 @@ fn notes(reports: &Reports, step_name: &dyn Fn(u32) -> String) -> Vec<String> {
 fn explain(error: Error, errno: Errno) -> Error {
     match errno {
         Errno::EROFS => error.hint("run it writable once, or make the directory in the tree"),
+        Errno::EXDEV => {
+            error.hint("a link in the tree leads below /proc, /sys or /dev: nothing is mounted there")
+        }
+        Errno::EEXIST => {
+            error.hint("there is a link in the tree that leads nowhere: remove it, or make what it names")
+        }
+        Errno::EISDIR => error.hint("a file cannot be shown over a directory: name a path below it"),
         Errno::EINVAL | Errno::ENOTDIR | Errno::ELOOP => {
             error.hint("make it a directory in the tree: links are not followed")
         }

@@ -12,6 +12,10 @@ use super::running::Running;
 use super::seccomp::Choice as Seccomp;
 use super::user::User;
 
+mod mounts;
+
+pub use mounts::{Bind, FileAt, Owners, Restrictions, Tmpfs};
+
 /// A box: a root filesystem, what is mounted in it, its walls, and the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -36,7 +40,7 @@ pub struct Spec {
     pub devices: Vec<Device>,
     /// Kernel parameters of the box's own namespaces, as sysctl(8) names them.
     pub sysctls: Vec<(String, String)>,
-    /// Empty file systems in memory; the directories must exist.
+    /// Empty file systems in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Directories and files of the host shown inside.
     pub binds: Vec<Bind>,
@@ -305,36 +309,6 @@ pub struct IdMap {
     pub outside: u32,
     /// How many.
     pub count: u32,
-}
-
-/// An empty file system in memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tmpfs {
-    /// The directory, inside.
-    pub target: PathBuf,
-    /// Permission bits of its root.
-    pub mode: u32,
-}
-
-/// Something of the host shown inside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bind {
-    /// The host's path; symbolic links are followed.
-    pub source: PathBuf,
-    /// The path inside. It must exist; symbolic links are followed within the root.
-    pub target: PathBuf,
-    /// May nothing be written through it?
-    pub read_only: bool,
-}
-
-/// A file with given content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileAt {
-    /// The path inside; symbolic links are followed within the root. Where nothing is, the file is left out
-    /// and a note says so: making a mount point would change the tree.
-    pub target: PathBuf,
-    /// What it holds.
-    pub content: String,
 }
 
 /// Strings of bytes in JSON: text where they are UTF-8, a list of numbers where they are not.

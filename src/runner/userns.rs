@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{ForkResult, Uid, getgid, getuid};
 use rootling_backends::{Context, Error, ErrorKind, Result};
@@ -141,7 +142,12 @@ pub fn join_userns(of: &Running) -> Result<Entered> {
     let handle = of.open()?;
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     nix::sched::setns(&handle, CloneFlags::CLONE_NEWUSER)
-        .context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid))?;
+        .context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid))
+        .map_err(|error| match error.errno() {
+            // It has ended since it was opened.
+            Some(Errno::ESRCH) => error.with_kind(ErrorKind::NotFound),
+            _ => error,
+        })?;
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
     become_root()?;
     match (further_ids("/proc/self/uid_map")?, further_ids("/proc/self/gid_map")?) {

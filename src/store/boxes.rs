@@ -13,7 +13,7 @@ use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Name, Node, ObjectId, Record, State, Store, fault, host, index};
+use super::{Base, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -89,7 +89,7 @@ impl Store {
     /// Durable on return.
     pub fn create(&self, base: Base<'_>, name: &Name, options: CreateOptions) -> Result<Node> {
         let intent = || match base {
-            Base::Node(node) => format!("fork {} as {name}", node.label()),
+            Base::Node(node) => format!("fork {} as {name}", node.shown()),
             Base::Host => format!("fork host:/ as {name}"),
         };
         let _lock = self.share_to_write().context(intent)?;
@@ -170,7 +170,7 @@ impl Store {
     ///
     /// Durable on return. O(1) with btrfs, and with overlay while the box is not in use; else O(changed files).
     pub fn commit(&self, node: &Node, name: &Name, description: &Description) -> Result<Node> {
-        let intent = || format!("commit {} as {name}", node.label());
+        let intent = || format!("commit {} as {name}", node.shown());
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
         self.freeze(node, Some(name), description).context(intent)
@@ -205,10 +205,14 @@ impl Store {
                 return Err(Error::new(ErrorKind::FailedPrecondition, message)
                     .hint(format!("make a box of it: rootling create {} NAME", node.label())));
             }
-            let what = format!("box {}", node.label());
+            let what = what_is(&node);
             let used = lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what)?;
-            // A commit may have sealed it while we waited for the lock.
-            if self.node(&node.id)?.record.state == State::Active {
+            // While we waited for the lock a commit may have sealed it, or a restore put another tree in its place.
+            let moved = match &node.name {
+                Some(name) => self.resolve_name(name)?.as_ref() != Some(&node.id),
+                None => false,
+            };
+            if !moved && self.node(&node.id)?.record.state == State::Active {
                 return Ok((node, used));
             }
         }
@@ -221,11 +225,12 @@ impl Store {
 
     // ------------------------------------------------------------ the steps
 
-    fn record(&self, draft: &Draft, backend: Kind, state: State) -> Record {
+    pub(crate) fn record(&self, draft: &Draft, backend: Kind, state: State) -> Record {
         Record {
             schema: SCHEMA,
             id: draft.id.clone(),
             state,
+            role: Role::Root,
             backend,
             form: Form::Full,
             parent: None,
@@ -259,14 +264,14 @@ impl Store {
     /// Keeps a committed node from being removed as long as the lock is held: something is about to stand on it.
     pub(crate) fn hold(&self, node: &Node) -> Result<std::fs::File> {
         let slot = self.object_dir(&node.id);
-        let held = lock::lock_dir(&slot, Mode::Shared, node.label())?;
+        let held = lock::lock_dir(&slot, Mode::Shared, &node.shown())?;
         // It may have been moved to the trash while we waited.
         std::fs::symlink_metadata(&slot).context(|| format!("stat({slot:?})"))?;
         Ok(held)
     }
 
     /// Forks a node into the draft; returns the record of an active node and the tree it was forked from.
-    fn fork_into(
+    pub(crate) fn fork_into(
         &self,
         draft: &Draft,
         node: &Node,
@@ -276,6 +281,7 @@ impl Store {
         let parent = self.tree(node)?;
         let forked = self.backend(kind)?.fork(&parent, &draft.slot, options)?;
         let record = Record {
+            role: node.record.role,
             form: forked.form,
             parent: Some(node.id.clone()),
             baseline: forked.baseline,
@@ -385,14 +391,14 @@ impl Store {
     /// Makes the present state of a box a committed node. The caller holds the store's lock.
     fn freeze(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
         let node = self.settle(node)?;
-        let what = format!("box {}", node.label());
+        let what = what_is(&node);
         let change = self.object_dir(&node.id).join("change");
         let _change = lock::lock_file(&change, Mode::Exclusive, &what)?;
         // Another commit may have gone first: then the box is a node further up.
         let node = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if node.record.state == State::Committed {
             let busy = node.record.continued_by.is_some();
-            let message = format!("{} is committed already", node.label());
+            let message = format!("{} is committed already", node.shown());
             let error =
                 Error::new(if busy { ErrorKind::Busy } else { ErrorKind::FailedPrecondition }, message);
             return Err(if busy {
@@ -448,6 +454,7 @@ impl Store {
             ForkOptions::default(),
         )?;
         let record = Record {
+            role: node.record.role,
             form: forked.form,
             parent: Some(node.id.clone()),
             baseline: forked.baseline,
@@ -458,7 +465,7 @@ impl Store {
         Ok(self.publish(draft, &record, None, Durability::Synced)?.id)
     }
 
-    fn switch(&self, name: &Name, id: &ObjectId) -> Result<()> {
+    pub(crate) fn switch(&self, name: &Name, id: &ObjectId) -> Result<()> {
         files::link_over(&format!("../o/{id}"), &self.name_link(name))?;
         files::sync_dir(&self.root.join("n"))
     }
@@ -484,6 +491,7 @@ impl Store {
         };
         fault::point("freeze.copied");
         let record = Record {
+            role: node.record.role,
             form,
             parent: node.record.parent.clone(),
             message: description.message.clone(),
@@ -505,5 +513,13 @@ impl Store {
             }
         }
         Ok(committed)
+    }
+}
+
+/// What messages call something that can change.
+fn what_is(node: &Node) -> String {
+    match node.record.role {
+        Role::Root => format!("box {}", node.label()),
+        Role::Volume => node.shown(),
     }
 }

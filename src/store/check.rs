@@ -10,7 +10,7 @@ use walkdir::WalkDir;
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{Index, Name, Node, ObjectId, State, Store, index};
+use super::{Index, Name, Node, ObjectId, Role, State, Store, index};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -155,7 +155,13 @@ impl Store {
                 continue;
             };
             match self.named(&name) {
-                Ok(Some(node)) => self.check_unfinished(&name, &node, checked),
+                Ok(Some(node)) => {
+                    self.check_unfinished(&name, &node, checked);
+                    if name.is_volume() != (node.record.role == Role::Volume) {
+                        let problem = "is a tree's name on a volume, or a volume's on a tree";
+                        checked.add(Severity::Problem, name, problem, false);
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => {
                     // A link to nothing leads to no tree: removing it loses nothing.

@@ -4,6 +4,7 @@
 //! sweep removes the draft. Publishing is: record, link in the parent, rename into `o/`, name. The name is the commit point.
 
 use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use rootling_backends::{Access, Context, Cost, Dir, Error, ErrorKind, Kind, Mount, Result, Tree, reap};
@@ -42,7 +43,7 @@ impl Store {
             if self.object_dir(&id).exists() {
                 continue;
             }
-            match fs::create_dir(&slot) {
+            match fs::DirBuilder::new().mode(0o700).create(&slot) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 made => made.context(|| format!("mkdir({slot:?})"))?,
             }

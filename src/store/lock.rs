@@ -9,7 +9,7 @@
 //! They are taken in this order: store, change, use. A process that waits for a lock says who holds it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -38,6 +38,7 @@ pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(path)
         // flock(2) works on a descriptor that cannot write: a read-only store can still be read.
         .or_else(|error| File::open(path).map_err(|_| error))

@@ -14,8 +14,25 @@ impl Name {
     /// Bytes in the longest name; percent-encoded it still fits a file name (255).
     pub const MAX: usize = 128;
 
+    /// What the names of volumes begin with; no person may give such a name to a tree.
+    pub(crate) const VOLUMES: &str = "_volume/";
+
     /// Reads a name: letters, digits and `_ . - + / :`, beginning with a letter, digit or `_`.
     pub fn parse(text: &str) -> Result<Self> {
+        if text.starts_with(Self::VOLUMES) {
+            let message = format!("name {text:?} is a volume's");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("see `rootling volume`"));
+        }
+        Self::parse_any(text)
+    }
+
+    /// Is it the name of a volume, or of a snapshot of one?
+    pub fn is_volume(&self) -> bool {
+        self.0.starts_with(Self::VOLUMES)
+    }
+
+    /// Reads a name, that of a volume included.
+    pub(crate) fn parse_any(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             Err(Error::new(ErrorKind::InvalidInput, format!("name {text:?} {why}"))
                 .hint("use letters, digits and _ . - + / : and begin with a letter or digit"))
@@ -56,7 +73,7 @@ impl Name {
 
     /// Reads what [`encoded`](Self::encoded) wrote.
     pub fn decode(file_name: &str) -> Result<Self> {
-        Self::parse(&file_name.replace("%2F", "/"))
+        Self::parse_any(&file_name.replace("%2F", "/"))
     }
 }
 
@@ -64,7 +81,7 @@ impl TryFrom<String> for Name {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
-        Self::parse(&text)
+        Self::parse_any(&text)
     }
 }
 
@@ -75,8 +92,12 @@ impl From<Name> for String {
 }
 
 impl fmt::Display for Name {
+    /// Shows the name of a tree as it is, and that of a volume as `volume NAME` or `volume NAME@LABEL`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        match self.0.strip_prefix(Self::VOLUMES) {
+            Some(volume) => f.pad(&format!("volume {}", volume.replacen('/', "@", 1))),
+            None => f.pad(&self.0),
+        }
     }
 }
 

@@ -28,6 +28,23 @@ pub enum State {
     Committed,
 }
 
+/// What a tree is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It is a root file system.
+    #[default]
+    Root,
+    /// It is a volume, or a snapshot of one: mounted in boxes.
+    Volume,
+}
+
+impl Role {
+    fn is_root(&self) -> bool {
+        *self == Self::Root
+    }
+}
+
 /// The record of one object. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -37,6 +54,9 @@ pub struct Record {
     pub id: ObjectId,
     /// Active or committed.
     pub state: State,
+    /// What the tree is for.
+    #[serde(default, skip_serializing_if = "Role::is_root")]
+    pub role: Role,
     /// The backend that made the tree.
     pub backend: Kind,
     /// Can the tree be read by itself?
@@ -121,6 +141,7 @@ mod tests {
             schema: SCHEMA,
             id: ObjectId::parse("0abcdefg").unwrap(),
             state: State::Active,
+            role: Role::Root,
             backend: Kind::Overlay,
             form: Form::Delta,
             parent: Some(ObjectId::parse("0123abcd").unwrap()),

@@ -48,7 +48,7 @@ impl Store {
             let _lock = self.share_to_write().context(intent)?;
             let node = self.settle(node).context(intent)?;
             let change = self.object_dir(&node.id).join("change");
-            let _change = lock::lock_file(&change, Mode::Exclusive, name.as_str()).context(intent)?;
+            let _change = lock::lock_file(&change, Mode::Exclusive, &name.to_string()).context(intent)?;
             if self.resolve_name(name).context(intent)?.as_ref() != Some(&node.id) {
                 let message = format!("{name} has changed meanwhile");
                 return Err(Error::new(ErrorKind::Busy, message).hint("try again")).context(intent);
@@ -90,14 +90,14 @@ impl Store {
 
     /// Takes the use lock of a node alone. One that is entered, mounted, being forked or stood on by an ephemeral fork is an
     /// error of kind `Busy`.
-    fn lock_unused(&self, node: &Node) -> Result<File> {
+    pub(crate) fn lock_unused(&self, node: &Node) -> Result<File> {
         let slot = self.object_dir(&node.id);
         let Some(alone) = lock::try_lock_dir(&slot, Mode::Exclusive)? else {
             let dir = File::open(&slot).context(|| format!("open({slot:?})"))?;
-            return Err(lock::busy(&dir, node.label()));
+            return Err(lock::busy(&dir, &node.shown()));
         };
         if let Some(place) = host::mounted_at(&slot)?.first() {
-            let message = format!("{} is mounted at {place:?}", node.label());
+            let message = format!("{} is mounted at {place:?}", node.shown());
             return Err(
                 Error::new(ErrorKind::Busy, message).hint(format!("rootling umount {}", place.display()))
             );
@@ -203,7 +203,7 @@ impl Store {
     /// Returns every object that a name or a living draft leads to.
     pub(crate) fn reachable(&self) -> Result<BTreeSet<ObjectId>> {
         let mut reached = BTreeSet::new();
-        let mut todo: Vec<ObjectId> = self.names()?.into_values().chain(self.draft_parents()?).collect();
+        let mut todo: Vec<ObjectId> = self.all_names()?.into_values().chain(self.draft_parents()?).collect();
         while let Some(id) = todo.pop() {
             if reached.contains(&id) {
                 continue;
@@ -267,7 +267,7 @@ impl Store {
         Ok(pruned)
     }
 
-    fn empty_trash(&self) -> Result<Pruned> {
+    pub(crate) fn empty_trash(&self) -> Result<Pruned> {
         let trash = self.root.join("trash");
         let mut pruned = Pruned::default();
         for id in files::list(&trash)? {

@@ -46,8 +46,38 @@ fn go(arguments: &[&str]) -> Result<u8, Box<dyn Error>> {
             let process: Process = serde_json::from_slice(&std::fs::read(process)?)?;
             Ok(ended(runner::exec(&running, &process)?))
         }
+        ["many", times, specs @ ..] => {
+            let before = holdings()?;
+            for spec in specs.repeat(times.parse()?) {
+                let spec: Spec = serde_json::from_slice(&std::fs::read(spec)?)?;
+                // What fails leaves as little as what does not.
+                drop(runner::run(&Plan::build(&spec)?, |_| {}));
+            }
+            let after = holdings()?;
+            if before == after { Ok(0) } else { Err(format!("{before:?} became {after:?}").into()) }
+        }
         _ => Err("usage: box run|rootless|plan|exec FILE [FILE]".into()),
     }
+}
+
+/// Descriptors, children, mounts and namespaces of this process.
+fn holdings() -> Result<[Vec<String>; 4], Box<dyn Error>> {
+    let links = |directory: &str| -> Result<Vec<String>, Box<dyn Error>> {
+        let mut links = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            // The one that reads this directory is closed by now.
+            if let Ok(target) = std::fs::read_link(&path) {
+                links.push(format!("{path:?} {target:?}"));
+            }
+        }
+        links.sort();
+        Ok(links)
+    };
+    let lines =
+        |path: &str| std::fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect());
+    let children = lines("/proc/thread-self/children")?;
+    Ok([links("/proc/self/fd")?, children, lines("/proc/self/mountinfo")?, links("/proc/self/ns")?])
 }
 
 fn ended(outcome: Outcome) -> u8 {

@@ -44,7 +44,9 @@ pub fn resolv(net: &Net, dns: &Dns) -> Option<Resolv> {
         Net::Join(join) => of_joined(join),
         _ => None,
     };
-    let host = joined.or_else(|| std::fs::read_to_string("/etc/resolv.conf").ok());
+    let wanted = *net != Net::None || *dns != Dns::default();
+    let hosts = || wanted.then(|| std::fs::read_to_string("/etc/resolv.conf").ok()).flatten();
+    let host = joined.or_else(hosts);
     make(net, dns, host.as_deref(), || std::fs::read_to_string(BEHIND_THE_STUB).ok())
 }
 

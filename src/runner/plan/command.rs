@@ -29,6 +29,9 @@ pub struct Command {
     pub cwd: CString,
     /// Who runs it.
     pub user: User,
+    /// Is the first process of the box that user already?
+    #[serde(skip)]
+    pub(in crate::runner) is_that_user: bool,
     /// Whether it gets a terminal; `auto` is decided when the plan is made.
     pub tty: bool,
     /// Limits of the process, set last: ours come before them.
@@ -59,6 +62,7 @@ impl Command {
             env: StringArray::new(process.env.iter().map(|text| c_string(text)).collect::<Result<_>>()?),
             cwd: c_string(process.cwd.as_os_str())?,
             user: process.user.clone(),
+            is_that_user: false,
             tty: match process.tty {
                 Tty::On => true,
                 Tty::Off => false,

@@ -37,6 +37,29 @@ pub struct NewFs {
     pub attributes: u64,
 }
 
+/// One name of a path to a mount point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The path up to and including the name.
+    #[serde(serialize_with = "text")]
+    pub path: CString,
+    /// The name.
+    #[serde(serialize_with = "text")]
+    pub name: CString,
+}
+
+/// What a mount point is made as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Like {
+    /// A directory.
+    Directory,
+    /// A file, which a symbolic link that leads nowhere also does for.
+    File,
+    /// As the source is.
+    Source(usize),
+}
+
 /// One step of the child. Each is a handful of system calls; a failure names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -139,6 +162,20 @@ pub enum Op {
         #[serde(serialize_with = "text")]
         target: CString,
     },
+    /// Take a source that the caller could open only after the box's user namespace was there.
+    Receive {
+        /// Which of [`Plan::sources`](super::Plan).
+        source: usize,
+    },
+    /// Make a mount point where nothing is, name by name, and tell the caller, who removes it again.
+    MountPoint {
+        /// The names of the path inside, from the root on; each is resolved within the root.
+        parts: Vec<Part>,
+        /// As what.
+        like: Like,
+        /// Go on without it.
+        optional: bool,
+    },
     /// Show a path of the host that the caller opened.
     Bind {
         /// Which of [`Plan::sources`](super::Plan).
@@ -146,14 +183,14 @@ pub enum Op {
         /// The path inside, resolved within the root.
         #[serde(serialize_with = "text")]
         target: CString,
-        /// `MOUNT_ATTR_*`.
+        /// `MOUNT_ATTR_*`, for all that is mounted in it, too.
         attributes: u64,
+        /// Do mounts that the host makes in it later show?
+        follows_host: bool,
     },
-    /// Attach a scratch file system for generated files.
-    OpenFiles,
     /// Write a generated file and show it over one of the tree.
     File {
-        /// Its name in the scratch file system.
+        /// Its name in `/dev`.
         #[serde(serialize_with = "text")]
         name: CString,
         /// The path inside, resolved within the root.
@@ -163,8 +200,6 @@ pub enum Op {
         #[serde(serialize_with = "text")]
         content: CString,
     },
-    /// Detach the scratch file system; what is shown of it stays.
-    CloseFiles,
     /// Set a kernel parameter.
     Sysctl {
         /// Path below `/proc/sys`.

@@ -1,7 +1,6 @@
 //! The order of SEQUENCE.md: from what is wanted to steps.
 
 use std::ffi::{CStr, CString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -9,7 +8,7 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, NewFs, Op};
-use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, namespaces};
+use super::{Source, c_string, fixed, has_own_net, joins, late_cgroup_namespace, mounts, namespaces};
 use crate::runner::device;
 use crate::runner::seccomp::Choice as Seccomp;
 use crate::runner::spec::{Namespace, Net, Spec, Userns};
@@ -38,18 +37,26 @@ pub(super) fn ops(spec: &Spec, tty: bool, sources: &mut Vec<Source>) -> Result<V
     if needs_caller(spec) {
         ops.push(Op::Wait);
     }
+    // Here, behind what `Wait` waits for: the places of what comes late are known at the end.
+    let late = ops.len();
     if spec.userns != Userns::Host {
         ops.push(Op::BecomeRoot);
     }
     if late_cgroup_namespace(spec) {
         ops.push(Op::CgroupNamespace);
     }
-    let attributes = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
+    let nodev = if spec.security.device_nodes { 0 } else { MOUNT_ATTR_NODEV };
+    // no_new_privs makes set-user-id do nothing; so does this, should a way around be found.
+    let nosuid = if spec.security.no_new_privileges { MOUNT_ATTR_NOSUID } else { 0 };
+    let attributes = nodev | nosuid;
     ops.extend([Op::DieWithParent, Op::Umask, Op::SlavePropagation, Op::AttachRoot { attributes }]);
     proc_ops(spec, &mut ops);
     sys_ops(spec, &mut ops);
     dev_ops(spec, &mut ops, sources)?;
-    user_ops(spec, &mut ops, sources)?;
+    mounts::ops(spec, &mut ops, sources)?;
+    let comes_late = |source: &Source| matches!(source, Source::Path(source) if source.comes_late());
+    let receive = (0..sources.len()).filter(|index| comes_late(&sources[*index]));
+    ops.splice(late..late, receive.map(|source| Op::Receive { source }));
     shm_ops(spec, &mut ops);
     for (name, value) in &spec.sysctls {
         ops.push(sysctl(spec, name, value)?);
@@ -209,43 +216,6 @@ fn below_dev(path: &Path) -> Result<&Path> {
     })
 }
 
-/// What the caller asked for, in its order; files last, so that they can lie on a tmpfs or a bind.
-fn user_ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> Result<()> {
-    for tmpfs in &spec.tmpfs {
-        let mode = format!("{:o}", tmpfs.mode & 0o7777);
-        ops.push(Op::Mount {
-            new: new_fs("tmpfs", &[("mode", &mode)], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
-            base: Base::Root,
-            target: inside(&tmpfs.target)?,
-            resolve: true,
-            make: false,
-            optional: false,
-            keep: None,
-        });
-    }
-    for bind in &spec.binds {
-        let read_only = if bind.read_only { MOUNT_ATTR_RDONLY } else { 0 };
-        ops.push(Op::Bind {
-            source: sources.len(),
-            target: inside(&bind.target)?,
-            attributes: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | read_only,
-        });
-        sources.push(Source::Path { path: bind.source.clone() });
-    }
-    if !spec.files.is_empty() {
-        ops.push(Op::OpenFiles);
-        for (index, file) in spec.files.iter().enumerate() {
-            ops.push(Op::File {
-                name: fixed(&index.to_string()),
-                target: inside(&file.target)?,
-                content: c_string(file.content.as_ref())?,
-            });
-        }
-        ops.push(Op::CloseFiles);
-    }
-    Ok(())
-}
-
 fn shm_ops(spec: &Spec, ops: &mut Vec<Op>) {
     let own = Op::DevDirectory { path: fixed("shm"), mode: 0o1777 };
     ops.push(if spec.namespaces.ipc == Namespace::Host {
@@ -292,25 +262,11 @@ fn of_kernel(path: &Path) -> Result<(Base, CString)> {
     Err(error.hint("name a path below /proc or /sys"))
 }
 
-/// A mount point the user named: absolute, and not among those that carry the box's own defences.
-fn inside(path: &Path) -> Result<CString> {
-    let mut names = path.components();
-    let absolute = names.next() == Some(Component::RootDir);
-    let first = names.next().map(|name| name.as_os_str().as_bytes());
-    let ours = [&b"proc"[..], b"sys", b"dev", b".."];
-    if !absolute || first.is_none_or(|first| ours.contains(&first)) {
-        let message = format!("cannot mount on {path:?}");
-        let error = Error::new(ErrorKind::InvalidInput, message);
-        return Err(error.hint("name an absolute path that is not /, /proc, /sys or /dev"));
-    }
-    c_string(path.as_os_str())
-}
-
 fn either(first: Op, second: Op) -> Op {
     Op::Either { first: Box::new(first), second: Box::new(second) }
 }
 
-fn new_fs(fs: &str, options: &[(&str, &str)], attributes: u64) -> NewFs {
+pub(super) fn new_fs(fs: &str, options: &[(&str, &str)], attributes: u64) -> NewFs {
     let options = options.iter().map(|(key, value)| (fixed(key), fixed(value))).collect();
     NewFs { fs: fixed(fs), options, wishes: Vec::new(), attributes }
 }

@@ -1,0 +1,240 @@
+//! `volume`: make, list, show, snapshot, fork, restore and remove volumes.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rootling_backends::{Error, ErrorKind, FS, Result};
+use serde::Serialize;
+
+use super::{Context, output, said};
+use crate::store::{Node, Store, VolumeName, VolumeReference};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Make an empty volume
+    Create {
+        /// Its name
+        #[arg(value_parser = said(VolumeName::parse))]
+        name: VolumeName,
+    },
+    /// List volumes and their snapshots
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show all that is known of a volume or a snapshot
+    #[command(visible_alias = "inspect")]
+    Show {
+        /// Which: NAME or NAME@SNAPSHOT
+        #[arg(value_parser = said(VolumeReference::parse))]
+        reference: VolumeReference,
+    },
+    /// Keep the present state of a volume, also while it is used
+    Snapshot {
+        /// The volume
+        #[arg(value_parser = said(VolumeName::parse))]
+        name: VolumeName,
+
+        /// Name of the snapshot [default: the next number]
+        #[arg(value_name = "SNAPSHOT")]
+        label: Option<String>,
+    },
+    /// Make a volume of a snapshot, or of another as it stands now
+    Fork {
+        /// Which: NAME or NAME@SNAPSHOT
+        #[arg(value_parser = said(VolumeReference::parse))]
+        reference: VolumeReference,
+
+        /// Name of the new volume
+        #[arg(value_parser = said(VolumeName::parse))]
+        name: VolumeName,
+    },
+    /// Give a volume the content of a snapshot; what it holds now becomes a snapshot first
+    Restore {
+        /// The volume
+        #[arg(value_parser = said(VolumeName::parse))]
+        name: VolumeName,
+
+        /// The snapshot, with or without NAME@
+        #[arg(value_name = "SNAPSHOT")]
+        label: String,
+    },
+    /// Remove volumes and snapshots; the snapshots of a volume stay, and can be forked
+    #[command(visible_aliases = ["delete", "remove"])]
+    Rm {
+        /// Which: NAME or NAME@SNAPSHOT
+        #[arg(required = true, value_parser = said(VolumeReference::parse))]
+        references: Vec<VolumeReference>,
+
+        /// Remove the snapshots of a volume, too
+        #[arg(long)]
+        snapshots: bool,
+    },
+}
+
+/// A volume or a snapshot, as it is printed.
+#[derive(Debug, Serialize)]
+struct Summary {
+    /// `NAME` or `NAME@SNAPSHOT`.
+    name: String,
+    id: String,
+    /// `volume` or `snapshot`.
+    kind: &'static str,
+    backend: &'static str,
+    created: Timestamp,
+    in_use: bool,
+}
+
+/// The document of `volume show`.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    summary: Summary,
+    path: PathBuf,
+    snapshots: Vec<String>,
+    cost: rootling_backends::Cost,
+}
+
+pub(super) fn run(context: &Context, command: &Command) -> Result<()> {
+    let store = context.store()?;
+    match command {
+        Command::Create { name } => made(context, &store, name, &store.create_volume(name, None)?),
+        Command::Ls => ls(context, &store),
+        Command::Show { reference } => show(context, &store, reference),
+        Command::Snapshot { name, label } => {
+            let progress = context.output.progress(format!("keeping volume {name}"));
+            let taken = store.snapshot_volume(name, label.as_deref());
+            drop(progress);
+            let (label, node) = taken?;
+            let reference = VolumeReference { name: name.clone(), label: Some(label) };
+            context.output.cost(&format!("kept {reference}"), node.record.backend, &node.record.cost);
+            context.output.data(&summary(&store, &reference, &node)?, || format!("{reference}\n"));
+            Ok(())
+        }
+        Command::Fork { reference, name } => {
+            let progress = context.output.progress(format!("forking volume {reference}"));
+            let forked = store.fork_volume(reference, name);
+            drop(progress);
+            let node = forked?;
+            context.output.cost(
+                &format!("forked {reference} as {name}"),
+                node.record.backend,
+                &node.record.cost,
+            );
+            made(context, &store, name, &node)
+        }
+        Command::Restore { name, label } => restore(context, &store, name, label),
+        Command::Rm { references, snapshots } => rm(context, &store, references, *snapshots),
+    }
+}
+
+fn made(context: &Context, store: &Store, name: &VolumeName, node: &Node) -> Result<()> {
+    let reference = VolumeReference { name: name.clone(), label: None };
+    context.output.data(&summary(store, &reference, node)?, || format!("{name}\n"));
+    Ok(())
+}
+
+fn summary(store: &Store, reference: &VolumeReference, node: &Node) -> Result<Summary> {
+    Ok(Summary {
+        name: reference.to_string(),
+        id: node.id.to_string(),
+        kind: if reference.label.is_some() { "snapshot" } else { "volume" },
+        backend: node.record.backend.name(),
+        created: node.record.created,
+        in_use: reference.label.is_none() && store.is_in_use(node)?,
+    })
+}
+
+fn ls(context: &Context, store: &Store) -> Result<()> {
+    let rows: Result<Vec<Summary>> =
+        store.volumes()?.iter().map(|(reference, node)| summary(store, reference, node)).collect();
+    let rows = rows?;
+    if context.output.quiet {
+        let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
+        context.output.raw(names.as_bytes());
+        return Ok(());
+    }
+    context.output.data(&rows, || {
+        let now = Timestamp::now();
+        let cells = |row: &Summary| {
+            let used = if row.in_use { "yes" } else { "" };
+            [&row.name, &row.id, row.kind, row.backend, &output::age(row.created, now), used]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        output::table(&["NAME", "ID", "KIND", "BACKEND", "AGE", "IN USE"], &cells)
+    });
+    Ok(())
+}
+
+fn show(context: &Context, store: &Store, reference: &VolumeReference) -> Result<()> {
+    let node = store.volume(reference)?;
+    let snapshots = store.volume_snapshots(&reference.name)?.into_iter().map(|(label, _)| label);
+    let shown = Shown {
+        summary: summary(store, reference, &node)?,
+        path: store.slot(&node).join(FS),
+        snapshots: snapshots.collect(),
+        cost: node.record.cost.clone(),
+    };
+    context.output.data(&shown, || {
+        let lines = [
+            ("name", shown.summary.name.clone()),
+            ("id", shown.summary.id.clone()),
+            ("kind", shown.summary.kind.to_owned()),
+            ("backend", shown.summary.backend.to_owned()),
+            ("created", shown.summary.created.to_string()),
+            ("in use", if shown.summary.in_use { "yes" } else { "no" }.to_owned()),
+            ("tree", output::plain(&shown.path).into_owned()),
+            (
+                "snapshots",
+                if shown.snapshots.is_empty() { "-".to_owned() } else { shown.snapshots.join(", ") },
+            ),
+            ("cost", output::describe(&shown.cost)),
+        ];
+        lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+    });
+    Ok(())
+}
+
+fn restore(context: &Context, store: &Store, name: &VolumeName, label: &str) -> Result<()> {
+    let label = match VolumeReference::parse(label) {
+        Ok(VolumeReference { name: other, label: Some(label) }) if other == *name => label,
+        Ok(VolumeReference { label: Some(_), .. }) => {
+            let message = format!("{label} is no snapshot of {name}");
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .hint(format!("to have its content under another name: rootling volume fork {label} NAME")));
+        }
+        _ => label.to_owned(),
+    };
+    let progress = context.output.progress(format!("restoring volume {name}"));
+    let kept = store.restore_volume(name, &label);
+    drop(progress);
+    let kept = kept?;
+    context.output.say(format!("restored {name} to {name}@{label}; what it held is {name}@{kept}"));
+    Ok(())
+}
+
+fn rm(context: &Context, store: &Store, references: &[VolumeReference], snapshots: bool) -> Result<()> {
+    for reference in references {
+        store.volume(reference)?;
+    }
+    for reference in references {
+        store.remove_volume(reference)?;
+        context.output.say(format!("removed {reference}"));
+        if reference.label.is_some() {
+            continue;
+        }
+        let left = store.volume_snapshots(&reference.name)?;
+        for (label, _) in &left {
+            let snapshot = VolumeReference { label: Some(label.clone()), ..reference.clone() };
+            if snapshots {
+                store.remove_volume(&snapshot)?;
+                context.output.say(format!("removed {snapshot}"));
+            } else {
+                context
+                    .output
+                    .say(format!("kept {snapshot}: rootling volume fork {snapshot} {}", reference.name));
+            }
+        }
+    }
+    Ok(())
+}
