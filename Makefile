@@ -28,9 +28,10 @@ release:
 	@$(CARGO) rustc --release --locked --bin rootling -- -C target-feature=+crt-static \
 	  || $(CARGO) build --release --locked
 
+# Half of it, or less: make bench BENCH='--part starts --fs ext4'
 bench: deps-test release
 	@bench/scripts/deps peers
-	@$(CARGO) run --release --locked -p rootling-bench
+	@$(CARGO) run --release --locked -p rootling-bench -- $(BENCH)
 
 deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --quiet cargo-deny

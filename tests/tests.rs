@@ -8,6 +8,7 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
+//! | `budget` | what a start costs: system calls and memory |
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
@@ -24,6 +25,8 @@
 
 #[cfg(test)]
 mod attack;
+#[cfg(test)]
+mod budget;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]

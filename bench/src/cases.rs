@@ -1,19 +1,27 @@
 //! What is measured, and what makes it fair or unfair: one file for each.
 
+mod at_once;
 mod changes;
 mod delete;
 mod durable;
+mod exec;
 mod first_write;
 mod fork;
+mod memory;
 mod run;
+mod start;
 mod syscalls;
 
+pub(crate) use at_once::AT_ONCE;
 pub(crate) use changes::CHANGES;
 pub(crate) use delete::DELETE;
 pub(crate) use durable::DURABLE;
+pub(crate) use exec::EXEC;
 pub(crate) use first_write::FIRST_WRITE;
 pub(crate) use fork::FORK;
+pub(crate) use memory::{MEMORY, PEAK};
 pub(crate) use run::RUN;
+pub(crate) use start::START;
 pub(crate) use syscalls::SYSCALLS;
 
 /// One benchmark.
@@ -32,7 +40,8 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 7] = [FORK, DURABLE, FIRST_WRITE, CHANGES, DELETE, RUN, SYSCALLS];
+pub(crate) const ALL: [Case; 12] =
+    [FORK, DURABLE, FIRST_WRITE, CHANGES, DELETE, START, RUN, EXEC, AT_ONCE, MEMORY, PEAK, SYSCALLS];
 
 /// The peer that does to a tree what the backend does: the first that took part is compared with.
 fn same_means(contender: &str) -> &'static [&'static str] {
@@ -42,5 +51,17 @@ fn same_means(contender: &str) -> &'static [&'static str] {
         "rootling reflink" => &["cp -a --reflink=always"],
         "rootling copy" => &["cp -a --reflink=never"],
         _ => &[],
+    }
+}
+
+/// The small program that makes the same namespaces as the same kind of user; of those that join a box, the fastest that has a state.
+fn beside_bwrap(contender: &str) -> &'static [&'static str] {
+    match contender {
+        _ if !contender.starts_with("rootling") => &[],
+        _ if contender.contains(" exec, user") => &["crun exec, user of one id"],
+        _ if contender.contains(" exec") => &["crun exec"],
+        _ if contender.contains(", user") => &["bwrap, user of one id"],
+        _ if contender.contains(", host network") => &["bwrap, host network"],
+        _ => &["bwrap"],
     }
 }

@@ -1,7 +1,7 @@
 //! Other programs: run, timed, and quoted when they fail.
 
 use std::ffi::OsStr;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
@@ -28,19 +28,48 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     run(command).map(|(_, output)| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Starts all of them, waits for all, and returns how long that took.
+pub(crate) fn timed_at_once(commands: &mut [Command]) -> Result<Duration> {
+    commands.iter_mut().for_each(|command| {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+    });
+    let start = Instant::now();
+    let started: Vec<_> = commands.iter_mut().map(spawn).collect();
+    // Everybody who started is waited for, whoever failed.
+    let ended: Vec<_> = started.into_iter().map(|child| child.and_then(finish)).collect();
+    let time = start.elapsed();
+    ended.into_iter().try_for_each(|output| output.map(drop))?;
+    Ok(time)
+}
+
 fn run(command: &mut Command) -> Result<(Duration, Output)> {
-    let name = command.get_program().to_string_lossy().into_owned();
     command.stderr(Stdio::piped());
     let start = Instant::now();
-    let spawned = command.spawn();
-    let child = spawned.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{name} is not installed")),
-        _ => Error::io(format!("execve({name:?})"), error),
-    })?;
-    let output = child.wait_with_output().context(|| format!("wait({name:?})"))?;
+    let output = finish(spawn(command)?);
     let time = start.elapsed();
+    Ok((time, output?))
+}
+
+/// A process and the name of its program.
+pub(crate) type Started = (String, Child);
+
+/// Starts it.
+pub(crate) fn spawn(command: &mut Command) -> Result<Started> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    match command.spawn() {
+        Ok(child) => Ok((name, child)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::NotFound, format!("{name} is not installed")))
+        }
+        Err(error) => Err(Error::io(format!("execve({name:?})"), error)),
+    }
+}
+
+/// Waits for its end; one that failed is quoted.
+pub(crate) fn finish((name, child): Started) -> Result<Output> {
+    let output = child.wait_with_output().context(|| format!("wait({name:?})"))?;
     if output.status.success() {
-        return Ok((time, output));
+        return Ok(output);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");

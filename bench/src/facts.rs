@@ -25,11 +25,12 @@ pub(crate) struct Facts {
     stolen: Option<f64>,
 }
 
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("cp", "--version"),
     ("btrfs", "--version"),
     ("mkfs.xfs", "-V"),
     ("podman", "--version"),
+    ("crun", "--version"),
     ("runc", "--version"),
     ("bwrap", "--version"),
     ("unshare", "--version"),

@@ -12,7 +12,7 @@
 //! | `proof` | equal work or no number: entries and bytes of every fork |
 //! | `edits` | ten edits, and whether they were found |
 //! | `cases` | what is measured and what makes it fair or unfair |
-//! | `enter` | the loop of the commands that run a command |
+//! | `enter` | what starts in a tree: who, in which namespaces, how fast, with how many calls and how much memory |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
 //! | `aims` | what rootling wants to be, and whether it is |
@@ -45,7 +45,7 @@ use rootling_backends::{Context, Result};
 
 use crate::facts::Facts;
 use crate::fixture::{FileSystem, Scratch};
-use crate::options::Options;
+use crate::options::{Options, Part};
 use crate::samples::Samples;
 
 fn main() -> ExitCode {
@@ -67,15 +67,21 @@ fn measure(options: &Options) -> Result<ExitCode> {
     let mut facts = Facts::gather(options);
     let mut samples = Samples::new(scratch.path());
     let sizes = trees::archives(options, &scratch)?;
+    let guests = options.wants(Part::Starts).then(|| enter::prepare(&scratch, &mut samples)).transpose()?;
     for kind in FileSystem::ALL {
         if !options.wants_file_system(kind.name()) {
             continue;
         }
         report::progress(&format!("{}: making the file system", kind.name()));
         let fixture = fixture::Loop::make(kind, &scratch)?;
-        life::all(&fixture, &sizes, options, &mut samples).context(|| format!("measure forks on {kind}"))?;
-        enter::all(&fixture, &sizes, options, &mut samples)
-            .context(|| format!("measure commands on {kind}"))?;
+        if options.wants(Part::Forks) {
+            life::all(&fixture, &sizes, options, &mut samples)
+                .context(|| format!("measure forks on {kind}"))?;
+        }
+        if let Some(guests) = &guests {
+            enter::all(&fixture, &sizes, guests, options, &mut samples)
+                .context(|| format!("measure starts on {kind}"))?;
+        }
     }
     facts.finish();
     let directory = report::write(&facts, &samples, options)?;

@@ -19,13 +19,22 @@ pub(crate) struct Options {
     pub(crate) file_system: Option<String>,
     /// One tree only.
     pub(crate) tree: Option<String>,
+    /// One part only: what is done to trees, or what starts in them.
+    pub(crate) part: Option<Part>,
     /// Rounds, if not the default.
     pub(crate) rounds: Option<usize>,
     /// Already in the private mount namespace.
     pub(crate) inside: bool,
 }
 
-const USAGE: &str = "flags: --quick, --rounds N, --cache DIR, --scratch DIR, --out DIR, \
+/// The two halves of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Forks,
+    Starts,
+}
+
+const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts, --cache DIR, --scratch DIR, --out DIR, \
                      --fs ext4|xfs|btrfs, --tree minbase|large";
 
 impl Options {
@@ -38,6 +47,7 @@ impl Options {
             out: "bench/runs".into(),
             file_system: None,
             tree: None,
+            part: None,
             rounds: None,
             inside: false,
         };
@@ -51,6 +61,13 @@ impl Options {
                 "--out" => options.out = value()?.into(),
                 "--fs" => options.file_system = Some(value()?),
                 "--tree" => options.tree = Some(value()?),
+                "--part" => {
+                    options.part = Some(match value()?.as_str() {
+                        "forks" => Part::Forks,
+                        "starts" => Part::Starts,
+                        other => return Err(wrong(format!("there is no part {other:?}"))),
+                    });
+                }
                 "--rounds" => {
                     let text = value()?;
                     let number = text.parse().map_err(|_| wrong(format!("{text:?} is not a number")))?;
@@ -67,9 +84,16 @@ impl Options {
         self.file_system.as_deref().is_none_or(|only| only == name)
     }
 
+    /// Is this part to be measured?
+    pub(crate) fn wants(&self, part: Part) -> bool {
+        self.part.is_none_or(|only| only == part)
+    }
+
     /// Is this tree to be measured?
     pub(crate) fn wants_tree(&self, name: &str) -> bool {
-        self.tree.as_deref().map_or(!self.quick || name == "minbase", |only| only == name)
+        // What starts in a tree does not depend on its size.
+        let small_only = self.quick || self.part == Some(Part::Starts);
+        self.tree.as_deref().map_or(!small_only || name == "minbase", |only| only == name)
     }
 
     /// Returns how often a fork of a tree of so many entries lives its life.
@@ -105,6 +129,14 @@ mod tests {
         assert!(!parse("--quick").unwrap().wants_tree("large"));
         assert!(parse("--quick --tree large").unwrap().wants_tree("large"));
         assert!(parse("").unwrap().wants_tree("large"));
+    }
+
+    #[test]
+    fn a_part_leaves_out_the_other_and_starts_need_the_small_tree_only() {
+        let starts = parse("--part starts").unwrap();
+        assert!(starts.wants(Part::Starts) && !starts.wants(Part::Forks) && !starts.wants_tree("large"));
+        assert!(parse("").unwrap().wants(Part::Forks));
+        assert_eq!(parse("--part all").unwrap_err().to_string(), "there is no part \"all\"");
     }
 
     #[test]

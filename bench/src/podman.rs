@@ -61,11 +61,25 @@ impl Podman {
         command
     }
 
-    /// Returns `podman run --rm`, without limits that a machine may not raise, in the host's network as the others are.
-    pub(crate) fn run_command(&self, inside: &[&'static str]) -> Command {
-        let mut command = self.command(["run", "--rm", "--net=host"]);
-        command.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000", "--cgroupns=private", IMAGE]);
-        command.args(inside);
+    /// Returns `podman run --rm`, without limits that a machine may not raise; `more` are flags.
+    pub(crate) fn run_command(&self, more: &[&str], inside: &[&str]) -> Command {
+        let mut command =
+            self.command(["run", "--rm", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"]);
+        command.arg("--cgroupns=private").args(more).arg(IMAGE).args(inside);
+        command
+    }
+
+    /// Returns `podman exec` into the container of this name.
+    pub(crate) fn exec_command(&self, name: &str, inside: &[&str]) -> Command {
+        let mut command = self.command(["exec"]);
+        command.arg(name).args(inside);
+        command
+    }
+
+    /// Returns what ends and deletes the container of this name.
+    pub(crate) fn remove_command(&self, name: &str) -> Command {
+        let mut command = self.command(["rm", "--force", "--time=0"]);
+        command.arg(name);
         command
     }
 }

@@ -90,7 +90,7 @@ fn summary(facts: &Facts, samples: &Samples) -> String {
     line(
         &mut text,
         format_args!(
-            "\nTimes in ms; the ratio is the median over that of the peer named: below 1.00 rootling is faster.\n"
+            "\nTimes in ms, memory in MiB; the ratio is the median over that of the peer named: below 1.00 rootling is faster.\n"
         ),
     );
     line(&mut text, format_args!("## Aims\n\n| | aim | measured |\n|---|---|---|"));
@@ -108,7 +108,12 @@ fn summary(facts: &Facts, samples: &Samples) -> String {
     text
 }
 
+/// Writes nothing of what this run was not to measure.
 fn table(text: &mut String, case: &Case, samples: &Samples) {
+    let of_case = |key: &Key| key.case == case.id;
+    if !samples.keys().iter().any(of_case) && !samples.not_run.iter().any(|out| of_case(&out.key)) {
+        return;
+    }
     line(text, format_args!("\n## {}\n\n{}\n", case.title, case.fairness));
     line(
         text,
@@ -116,7 +121,7 @@ fn table(text: &mut String, case: &Case, samples: &Samples) {
             "| file system | tree | who | median | min | p90 | n | ratio |\n|---|---|---|---:|---:|---:|---:|---|"
         ),
     );
-    let mut keys: Vec<_> = samples.keys().into_iter().filter(|key| key.case == case.id).collect();
+    let mut keys: Vec<_> = samples.keys().into_iter().filter(of_case).collect();
     keys.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.contender.cmp(&b.contender)));
     for key in keys {
         let Some(Summary { median, min, p90, n }) = samples.summary(&key) else { continue };
@@ -124,7 +129,7 @@ fn table(text: &mut String, case: &Case, samples: &Samples) {
         let Key { file_system, tree, contender, .. } = &key;
         let who =
             if contender.starts_with("rootling") { format!("**{contender}**") } else { contender.clone() };
-        let digits = if case.unit == "ms" { 2 } else { 0 };
+        let digits = if case.unit == "calls" { 0 } else { 2 };
         line(
             text,
             format_args!(
@@ -132,7 +137,7 @@ fn table(text: &mut String, case: &Case, samples: &Samples) {
             ),
         );
     }
-    for out in samples.not_run.iter().filter(|out| out.key.case == case.id) {
+    for out in samples.not_run.iter().filter(|out| of_case(&out.key)) {
         let Key { file_system, tree, contender, .. } = &out.key;
         line(
             text,
