@@ -263,11 +263,11 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     let umask = store::prepare_process();
     // A box to be entered that does not run yet may join another that does.
     let box_names = match command {
-        Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
-        Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
-        Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.walls.joined_box()],
+        Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
+        Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
+        Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Top(arguments) => [Some(arguments.name.as_str()), None],
-        Command::Run(arguments) => [arguments.walls.joined_box(), None],
+        Command::Run(arguments) => [arguments.settings.walls.joined_box(), None],
         _ => [None, None],
     };
     let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
@@ -340,10 +340,10 @@ impl Command {
     /// Is what it runs left running?
     fn detaches(&self) -> bool {
         match self {
-            Self::Run(arguments) => arguments.detach.detach && !arguments.walls.dry_run,
-            Self::Enter(arguments) => arguments.detach.detach && !arguments.walls.dry_run,
-            Self::Exec(arguments) => arguments.detach.detach && !arguments.walls.dry_run,
-            Self::Start(arguments) => !arguments.foreground && !arguments.walls.dry_run,
+            Self::Run(arguments) => arguments.detach.detach && !arguments.settings.walls.dry_run,
+            Self::Enter(arguments) => arguments.detach.detach && !arguments.settings.walls.dry_run,
+            Self::Exec(arguments) => arguments.detach.detach && !arguments.settings.walls.dry_run,
+            Self::Start(arguments) => !arguments.foreground && !arguments.settings.walls.dry_run,
             _ => false,
         }
     }
@@ -367,10 +367,10 @@ impl Command {
     /// What is settled when the box starts that this command may start.
     fn walls(&self) -> Option<&walls::Walls> {
         match self {
-            Self::Run(arguments) => Some(&arguments.walls),
-            Self::Enter(arguments) => Some(&arguments.walls),
-            Self::Exec(arguments) => Some(&arguments.walls),
-            Self::Start(arguments) => Some(&arguments.walls),
+            Self::Run(arguments) => Some(&arguments.settings.walls),
+            Self::Enter(arguments) => Some(&arguments.settings.walls),
+            Self::Exec(arguments) => Some(&arguments.settings.walls),
+            Self::Start(arguments) => Some(&arguments.settings.walls),
             _ => None,
         }
     }

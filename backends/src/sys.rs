@@ -451,10 +451,10 @@ fn set_mount(mount: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> 
 ///
 /// Only this thread is changed, and only for the time of `what`.
 pub fn with_fs_ids<T>(uid: u32, gid: u32, what: impl FnOnce() -> T) -> Result<T> {
-    let permitted = capabilities()?;
+    let before = capabilities()?;
     set_fs_ids(uid, gid);
     // A change from 0 took the capabilities over files out of the effective set (capabilities(7)).
-    let raised = set_effective(permitted);
+    let raised = set_capabilities(Capabilities { effective: before.permitted, ..before });
     let done = raised.map(|()| what());
     // The change back to 0 puts them in again.
     set_fs_ids(0, 0);
@@ -486,23 +486,43 @@ struct CapData {
 
 const CAP_VERSION_3: u32 = 0x2008_0522;
 
-/// The capability sets of this thread.
-fn capabilities() -> Result<[CapData; 2]> {
+/// The sets of a thread, a bit for each capability (capabilities(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Those that count now.
+    pub effective: u64,
+    /// Those that may be made effective.
+    pub permitted: u64,
+    /// Those that an `execve` may keep.
+    pub inheritable: u64,
+}
+
+/// Returns the sets of this thread.
+pub fn capabilities() -> Result<Capabilities> {
     let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
     let mut data = [CapData::default(); 2];
     // SAFETY: version 3 writes two data structs; both outlive the call.
     check_long(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    Ok(data)
+    let both = |half: fn(&CapData) -> u32| u64::from(half(&data[0])) | u64::from(half(&data[1])) << 32;
+    Ok(Capabilities {
+        effective: both(|half| half.effective),
+        permitted: both(|half| half.permitted),
+        inheritable: both(|half| half.inheritable),
+    })
 }
 
-/// Makes everything permitted in `sets` effective.
-fn set_effective(mut sets: [CapData; 2]) -> Result<()> {
+/// Sets the sets of this thread; bits that the kernel does not know are ignored.
+pub fn set_capabilities(sets: Capabilities) -> Result<()> {
     let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    for half in &mut sets {
-        half.effective = half.permitted;
-    }
+    let low = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("masked");
+    let half = |shift: u32| CapData {
+        effective: low(sets.effective >> shift),
+        permitted: low(sets.permitted >> shift),
+        inheritable: low(sets.inheritable >> shift),
+    };
+    let data = [half(0), half(32)];
     // SAFETY: version 3 reads two data structs; both outlive the call.
-    check_long(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) }).map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
 }
 
 /// Lets the command keep these descriptors open, under their numbers; they are closed here with the command.

@@ -6,10 +6,7 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::enter;
-use super::mounts::MountFlags;
-use super::start::Flags;
-use super::surroundings::Surroundings;
-use super::walls::Walls;
+use super::start::Settings;
 use super::{Context, said};
 use crate::runner::log;
 
@@ -56,13 +53,7 @@ pub(super) struct StartArguments {
     log: LogFlags,
 
     #[command(flatten)]
-    pub(super) walls: Walls,
-
-    #[command(flatten)]
-    surroundings: Surroundings,
-
-    #[command(flatten)]
-    mounts: MountFlags,
+    pub(super) settings: Settings,
 
     /// The command [default: the box's own]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -77,8 +68,7 @@ struct Started<'a> {
 }
 
 pub(super) fn start(context: &Context, arguments: StartArguments) -> Result<i32> {
-    let (walls, surroundings, mounts) = (&arguments.walls, &arguments.surroundings, &arguments.mounts);
-    let flags = Flags { walls, surroundings, mounts, log_limit: arguments.log.limit(), joinable: true };
+    let flags = arguments.settings.flags(arguments.log.limit(), true);
     let what = enter::What::Own { entrypoint: arguments.entrypoint, args: arguments.command };
     enter::run_in_box(context, &arguments.name, flags, what)
 }

@@ -6,10 +6,7 @@ use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result
 
 use super::detach::DetachFlags;
 use super::live::{self, Claim, Note};
-use super::mounts::MountFlags;
-use super::start::{self, Flags, Place};
-use super::surroundings::Surroundings;
-use super::walls::Walls;
+use super::start::{self, Flags, Place, Settings};
 use super::{Context, store};
 use crate::process;
 use crate::runner;
@@ -24,13 +21,7 @@ pub(super) struct EnterArguments {
     pub(super) detach: DetachFlags,
 
     #[command(flatten)]
-    pub(super) walls: Walls,
-
-    #[command(flatten)]
-    surroundings: Surroundings,
-
-    #[command(flatten)]
-    mounts: MountFlags,
+    pub(super) settings: Settings,
 
     /// The command [default: the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -46,13 +37,7 @@ pub(super) struct ExecArguments {
     pub(super) detach: DetachFlags,
 
     #[command(flatten)]
-    pub(super) walls: Walls,
-
-    #[command(flatten)]
-    surroundings: Surroundings,
-
-    #[command(flatten)]
-    mounts: MountFlags,
+    pub(super) settings: Settings,
 
     /// The command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
@@ -60,18 +45,14 @@ pub(super) struct ExecArguments {
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let EnterArguments { name, detach, walls, surroundings, mounts, command } = arguments;
-    let log_limit = detach.log.limit();
-    let flags =
-        Flags { walls: &walls, surroundings: &surroundings, mounts: &mounts, log_limit, joinable: true };
+    let EnterArguments { name, detach, settings, command } = arguments;
+    let flags = settings.flags(detach.log.limit(), true);
     run_in_box(context, &name, flags, What::Given(command))
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
-    let ExecArguments { name, detach, walls, surroundings, mounts, command } = arguments;
-    let log_limit = detach.log.limit();
-    let flags =
-        Flags { walls: &walls, surroundings: &surroundings, mounts: &mounts, log_limit, joinable: true };
+    let ExecArguments { name, detach, settings, command } = arguments;
+    let flags = settings.flags(detach.log.limit(), true);
     run_in_box(context, &name, flags, What::Given(command))
 }
 

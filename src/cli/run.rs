@@ -7,10 +7,7 @@ use rootling_backends::{Access, Kind, Result};
 
 use super::detach::DetachFlags;
 use super::live;
-use super::mounts::MountFlags;
-use super::start::{self, Flags, Place};
-use super::surroundings::Surroundings;
-use super::walls::Walls;
+use super::start::{self, Place, Settings};
 use super::{Context, Materialize, said, store};
 use crate::process;
 use crate::reference::Reference;
@@ -40,13 +37,7 @@ pub(super) struct RunArguments {
     materialize: Materialize,
 
     #[command(flatten)]
-    pub(super) walls: Walls,
-
-    #[command(flatten)]
-    surroundings: Surroundings,
-
-    #[command(flatten)]
-    mounts: MountFlags,
+    pub(super) settings: Settings,
 
     /// The command [default: the tree's own, else the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -67,10 +58,9 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
         live::require_free(&store, name)?;
     }
     // Nothing is forked for flags that are wrong.
-    let (walls, surroundings, mounts) = (&arguments.walls, &arguments.surroundings, &arguments.mounts);
     // What is found by nobody is joined by nobody.
     let joinable = arguments.name.is_some() || arguments.detach.detach;
-    let flags = Flags { walls, surroundings, mounts, log_limit: arguments.detach.log.limit(), joinable };
+    let flags = arguments.settings.flags(arguments.detach.log.limit(), joinable);
     let config = node.as_ref().map(|node| node.record.config.clone()).unwrap_or_default();
     let args = process::arguments(&config, arguments.entrypoint.as_deref(), arguments.command);
     let host = arguments.name.as_ref().map_or_else(|| label(&reference, node.as_ref()), ToString::to_string);

@@ -19,7 +19,28 @@ use crate::runner::log::Log;
 use crate::runner::{self, Attendant, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
 use crate::store::{Name, Store};
 
-/// The flags that these commands share.
+/// The flags that all of these commands have.
+#[derive(Debug, clap::Args)]
+pub(super) struct Settings {
+    #[command(flatten)]
+    pub(super) walls: Walls,
+
+    #[command(flatten)]
+    surroundings: Surroundings,
+
+    #[command(flatten)]
+    mounts: MountFlags,
+}
+
+impl Settings {
+    /// Returns them with what a command has settled besides.
+    pub(super) fn flags(&self, log_limit: u64, joinable: bool) -> Flags<'_> {
+        let Self { walls, surroundings, mounts } = self;
+        Flags { walls, surroundings, mounts, log_limit, joinable }
+    }
+}
+
+/// What was asked for, as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use nix::errno::Errno;
+use rootling_backends::sys::{self as kernel, Capabilities};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -122,10 +123,11 @@ pub(super) fn drop_all_but(keep: u64, bounding: u64) -> nix::Result<()> {
             other => other?,
         }
     }
+    let only = |set: u64| Capabilities { effective: set, permitted: set, inheritable: 0 };
     if bounding == FRESH {
-        return sys::set_capabilities(keep);
+        return kernel::set_capabilities(only(keep));
     }
-    sys::set_capabilities(sys::permitted()? & keep)?;
+    kernel::set_capabilities(only(kernel::capabilities()?.permitted & keep))?;
     let clear_all = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).expect("a small constant");
     sys::prctl(libc::PR_CAP_AMBIENT, clear_all)
 }

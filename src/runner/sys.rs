@@ -404,45 +404,6 @@ pub(super) fn set_identity(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
-/// struct __user_cap_header_struct (linux/capability.h).
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: c_int,
-}
-
-/// struct __user_cap_data_struct, twice: capabilities 0-31 and 32-63.
-#[repr(C)]
-#[derive(Default, Clone, Copy)]
-struct CapData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-const CAP_VERSION_3: u32 = 0x2008_0522;
-
-/// *child*: the permitted capabilities of this thread.
-pub(super) fn permitted() -> Result<u64> {
-    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    let mut data = [CapData::default(); 2];
-    // SAFETY: version 3 writes two data structs; both outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
-}
-
-/// *child*: makes `set` permitted and effective; nothing is inheritable.
-pub(super) fn set_capabilities(set: u64) -> Result<()> {
-    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
-    let half = |bits: u64| {
-        let bits = u32::try_from(bits & u64::from(u32::MAX)).expect("masked");
-        CapData { effective: bits, permitted: bits, inheritable: 0 }
-    };
-    let data = [half(set), half(set >> 32)];
-    // SAFETY: version 3 reads two data structs; both outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
-}
-
 /// *child*: has the kernel ask `filter` before every system call from here on; nothing takes that back. Needs
 /// `no_new_privs` or `CAP_SYS_ADMIN` (seccomp(2)); `flags` are `SECCOMP_FILTER_FLAG_*`.
 pub(super) fn install_seccomp(filter: &[libc::sock_filter], flags: c_ulong) -> Result<()> {
