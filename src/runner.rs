@@ -1,40 +1,28 @@
 //! Processes in namespaces: a root filesystem becomes a box with one command in it.
 //!
-//! | module | what it is for |
-//! |---|---|
-//! | `spec` | what to run, as data |
-//! | `plan` | what will be done, in order, with every string made |
-//! | `user` | users and groups by the tree's own files |
-//! | `spawn` | the parent: opens, clones, listens |
-//! | `child` | the child: system calls only |
-//! | `command` | from the set-up child to `execve` |
-//! | `init` | process 1 |
-//! | `tty` | terminals, signals, and the copy loop between |
-//! | `detach` | a process that goes on when its caller has gone |
-//! | `attend` | who stands by a box that nobody looks at |
-//! | `log` | what such a box said |
-//! | `door` | where visitors come to it, and what is said there |
-//! | `attach` | a visitor |
-//! | `control` | signals to what runs, and its end |
-//! | `processes` | what runs in a box, read from outside |
-//! | `exec` | another command in a running box |
-//! | `running` | how a running box is found again |
-//! | `userns` | root of one's own user namespace, for users who are not root |
-//! | `report` | what the child tells the parent |
-//! | `caps` | which capabilities stay |
-//! | [`cgroup`] | limits, and what was used |
-//! | `landlock` | files outside the box stay shut, whatever leads there |
-//! | `walls` | which parts of `/proc` and `/sys` are hidden or locked |
-//! | `join` | namespaces that exist already |
-//! | `idmap` | ids of the host for boxes whose root is nobody outside |
-//! | `seal` | the program itself, out of a box's reach |
-//! | `sources` | parts of the host for a box: opened once, by the caller
-//! | `target` | mount points in a hostile tree
-//! | `stubs` | mount points that were made, and go again
-//! | `give` | a directory made another user's
-//! | `device` | devices of the host for a box |
-//! | [`net`] | private networks, by the programs of others |
-//! | `sys` | system calls: the only unsafe file |
+//! | room | module | what it is for |
+//! |---|---|---|
+//! | data | `spec` | what to run |
+//! | | `plan` | what will be done, in order, with every string made |
+//! | | `running` | how a running box is found again |
+//! | | `user`, `idmap` | users by the tree's own files; ids of the host that nobody has |
+//! | the caller | `spawn` | clones, prepares what only the caller can, listens, waits |
+//! | | `sources`, `device`, `give` | what of the host a box gets: opened once, made, or made another's |
+//! | | `join` | namespaces that exist already |
+//! | | `stubs` | mount points that were made, and go again |
+//! | | `exec` | another command in a running box |
+//! | | `seal`, `userns` | the program out of a box's reach; root of one's own user namespace |
+//! | the child | `child`, `target` | system calls only; mount points in a hostile tree |
+//! | | `command`, `init` | from there to `execve`; process 1 |
+//! | | `report` | what the child tells the caller |
+//! | walls | `caps`, `seccomp`, `landlock`, `walls` | rights, system calls, files outside, parts of `/proc` and `/sys` |
+//! | | [`cgroup`] | limits, and what was used |
+//! | | [`net`] | private networks, by the programs of others |
+//! | who looks on | `tty` | terminals, signals, and the copy loop between |
+//! | | `detach`, `attend`, [`log`] | a box that goes on when its caller has gone, who stands by it, what it said |
+//! | | `door`, `attach` | where visitors come to it, and a visitor |
+//! | | `control`, `processes` | signals to what runs and its end; what runs, read from outside |
+//! | all | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
 
