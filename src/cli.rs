@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rootling_backends::{Context as _, ErrorKind, Kind, Result};
 
 use crate::runner::{self, Announcer, Detached, Entered, Userns};
@@ -220,6 +221,8 @@ struct Context {
     entered: Entered,
     /// What the caller's was before we set modes ourselves.
     umask: libc::mode_t,
+    /// Flags that a variable may stand for, and that were typed.
+    typed: Vec<&'static str>,
     /// Where something is to be left running: who waits for it to start.
     announcer: RefCell<Option<Announcer>>,
 }
@@ -227,11 +230,14 @@ struct Context {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     runner::begin_process();
-    let arguments = Arguments::parse();
+    let (arguments, typed) = match read() {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();
     let prepared = prepare(arguments.root, output, &arguments.command);
-    let prepared = prepared.and_then(|context| {
+    let prepared = prepared.map(|context| Context { typed, ..context }).and_then(|context| {
         if arguments.command.detaches() {
             match runner::detach()? {
                 Detached::Caller(code) => std::process::exit(code.into()),
@@ -257,6 +263,39 @@ pub fn main() -> i32 {
         }
     }
 }
+
+/// The flags that a variable may stand for, if they were typed.
+const BY_VARIABLE: [(&str, &str); 2] = [("net", "--net"), ("userns", "--userns")];
+
+/// Reads the command line: what it says, and which of [`BY_VARIABLE`] it says itself; else the exit code.
+fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
+    let matches = Arguments::command().try_get_matches();
+    let read = matches.and_then(|matches| {
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        let given = matches.subcommand().map(|(_, given)| given);
+        let is_typed = |id: &str| {
+            let known = given.filter(|given| given.try_contains_id(id).unwrap_or(false));
+            known.and_then(|given| given.value_source(id)) == Some(ValueSource::CommandLine)
+        };
+        let typed = BY_VARIABLE.into_iter().filter(|(id, _)| is_typed(id)).map(|(_, flag)| flag);
+        Ok((arguments, typed.collect()))
+    });
+    read.map_err(|error| {
+        // A closed pipe is no error of ours.
+        error.print().unwrap_or_default();
+        match error.exit_code() {
+            0 => 0,
+            // 2 could be the command's own.
+            _ if std::env::args().take_while(|word| word != "--").any(|word| RUNNING.contains(&&*word)) => {
+                125
+            }
+            code => code,
+        }
+    })
+}
+
+/// The commands that end as the command they run.
+const RUNNING: [&str; 5] = ["run", "exec", "enter", "shell", "start"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
@@ -292,7 +331,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
-    let context = Context { root, output, entered, umask, announcer: RefCell::new(None) };
+    let context = Context { root, output, entered, umask, typed: Vec::new(), announcer: RefCell::new(None) };
     if command.runs() && (context.entered != Entered::Root || command.shares_users()) {
         context.seal_for(&Userns::Host)?;
     }

@@ -11,7 +11,8 @@
 //! growing are the work of mkfs, mount(8), losetup and the file system's own tools: they know the formats.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::MetadataExt;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -83,11 +84,12 @@ pub fn create(path: &Path, size_bytes: u64, fs: FileSystem) -> Result<PathBuf> {
         return Err(Error::new(ErrorKind::InvalidInput, message)
             .hint(format!("say --loop {}M or more", fs.smallest() >> 20)));
     }
+    refuse_strangers(path).context(intent)?;
     private::make_dirs(&mount_point(path)).context(intent)?;
     private::close_to_others(path).context(intent)?;
     let _lock = lock(path).context(intent)?;
     let file = image(path);
-    let made = File::create(&file).and_then(|image| image.set_len(size_bytes));
+    let made = private_file().truncate(true).open(&file).and_then(|image| image.set_len(size_bytes));
     made.context(|| format!("truncate({file:?}, {size_bytes})")).context(intent)?;
     let mut make = Command::new(format!("mkfs.{}", fs.name()));
     run(make.arg("-q").arg("-f").arg(&file)).map_err(|error| {
@@ -99,11 +101,41 @@ pub fn create(path: &Path, size_bytes: u64, fs: FileSystem) -> Result<PathBuf> {
         }
     })?;
     let text = serde_json::to_vec_pretty(&Description { version: 1, fs }).expect("two plain fields");
-    fs::write(description(path), text)
+    private_file()
+        .truncate(true)
+        .open(description(path))
+        .and_then(|mut file| file.write_all(&text))
         .context(|| format!("write({:?})", description(path)))
         .context(intent)?;
     File::open(path).and_then(|dir| dir.sync_all()).context(|| format!("fsync({path:?})")).context(intent)?;
     mount(path).context(intent)
+}
+
+/// A directory with something in it is somebody's, unless a lock shows that we were cut off here.
+fn refuse_strangers(path: &Path) -> Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.context(|| format!("opendir({path:?})"))?,
+    };
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    let begun = names.iter().any(|name| name == "loop.lock");
+    let ours = |name: &std::ffi::OsString| {
+        begun && ["loop.lock", "store.img", "mnt"].iter().any(|known| name == known)
+    };
+    match names.iter().find(|name| !ours(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("{path:?} is neither empty nor a store: it holds {name:?}");
+            Err(Error::new(ErrorKind::FailedPrecondition, message).hint("choose an empty directory"))
+        }
+    }
+}
+
+/// A file that its owner alone may read: what is in it is the whole file system.
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600);
+    options
 }
 
 /// Returns where the store at `path` is, mounting it first if it is not.
@@ -168,7 +200,7 @@ fn describe(path: &Path) -> Result<Description> {
 
 fn lock(path: &Path) -> Result<File> {
     let file = path.join("loop.lock");
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&file);
+    let lock = private_file().truncate(false).open(&file);
     lock.and_then(|lock| lock.lock().map(|()| lock)).context(|| format!("flock({file:?})"))
 }
 

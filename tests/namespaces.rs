@@ -320,3 +320,34 @@ fn landlock_is_not_noticed_by_those_inside() {
         assert_eq!(output, "x\nout\n143\n3\ny\n", "{landlock}");
     }
 }
+
+#[test]
+fn what_was_settled_is_refused_and_not_ignored() {
+    let Some(environment) = environment() else { return };
+    let _dev = environment.start_dev(&[]);
+    for flags in [&["--net", "none"][..], &["--userns", "host"], &["--net", "host"]] {
+        let words = [&["exec"], flags, &["dev", "--", "true"]].concat();
+        let error = environment.fails(words);
+        assert!(error.contains(&format!("dev runs already: {} is settled", flags[0])), "{error}");
+    }
+    let error = environment.fails(["run", "--hostname", "x", "--uts", "host", "base", "--", "true"]);
+    assert!(error.contains("--hostname") && error.contains("hint"), "{error}");
+    let error = environment.fails(["run", "--sysctl", "kernel.msgmax=abc", "base", "--", "true"]);
+    assert!(error.contains("kernel/msgmax") && !error.contains("directory"), "{error}");
+}
+
+#[test]
+fn a_running_overlay_is_not_mounted_a_second_time() {
+    let Some(environment) = environment() else { return };
+    let _dev = environment.start_dev(&[]);
+    let place = environment.path("m");
+    fs::create_dir(&place).unwrap();
+    if environment.json(["show", "dev"])["form"] != "delta" {
+        return;
+    }
+    let place = place.to_string_lossy().into_owned();
+    for flags in [&[][..], &["--read-only"]] {
+        let error = environment.fails([&["mount"], flags, &["dev", &place]].concat());
+        assert!(error.contains("dev runs") && error.contains("rootling exec dev"), "{error}");
+    }
+}

@@ -223,3 +223,29 @@ fn too_few_file_descriptors_are_named() {
     environment.ok(["prune"]);
     environment.assert_tidy(&["base"]);
 }
+
+#[test]
+fn a_loop_store_is_not_made_over_somebodys_files() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    let place = environment.path("theirs");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("store.img"), "precious").unwrap();
+    let mode = || std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&place).unwrap()) & 0o7777;
+    let before = mode();
+    let error = environment.fails(["init", "--loop", "256M", &place.to_string_lossy()]);
+    assert!(error.contains("neither empty nor a store") && error.contains("store.img"), "{error}");
+    assert_eq!(std::fs::read_to_string(place.join("store.img")).unwrap(), "precious");
+    assert_eq!(mode(), before);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_run_is_125_and_of_the_rest_2() {
+    let environment = Environment::new();
+    assert_eq!(environment.run(["run", "--userns", "bogus", "base", "--", "true"]).code, 125);
+    assert_eq!(environment.run(["exec", "--pid", "", "base", "--", "true"]).code, 125);
+    assert_eq!(environment.run(["ls", "--bogus"]).code, 2);
+    assert_eq!(environment.run(["run", "--help"]).code, 0);
+}

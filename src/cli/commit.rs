@@ -2,7 +2,7 @@
 
 use rootling_backends::Result;
 
-use super::{Context, said, show, store};
+use super::{Context, live, said, show, store};
 use crate::store::{Description, Name};
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
+    live::require_free(&store, &arguments.name)?;
     let node = store::find(&store, &arguments.reference)?;
     let mut config = node.record.config.clone();
     for change in &arguments.change {

@@ -2,7 +2,7 @@
 
 use rootling_backends::{ErrorKind, Result};
 
-use super::{Context, Materialize, said, show, store};
+use super::{Context, Materialize, live, said, show, store};
 use crate::reference::Reference;
 use crate::store::{Base, Name, Node, Store};
 
@@ -70,6 +70,7 @@ fn make(
     name: &Name,
     materialize: Materialize,
 ) -> Result<()> {
+    live::require_free(store, name)?;
     let progress = context.output.progress(format!("forking {reference}"));
     let made = match Reference::parse(reference)? {
         Reference::Host => context

@@ -109,7 +109,8 @@ fn arguments(node: &Node, what: What, flags: Flags<'_>) -> Result<Vec<OsString>>
 
 /// Runs a command in a box that somebody else started, with the walls of then.
 fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: What) -> Result<i32> {
-    if let Some(flag) = flags.walls.given().or_else(|| flags.mounts.given()) {
+    let typed = || context.typed.first().copied();
+    if let Some(flag) = flags.walls.given().or_else(|| flags.mounts.given()).or_else(typed) {
         let message = format!("{label} runs already: {flag} is settled when a box starts");
         return Err(Error::new(ErrorKind::FailedPrecondition, message)
             .hint("leave it out, or end what runs in the box first"));

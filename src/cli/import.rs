@@ -10,7 +10,7 @@ use rootling_backends::attributes::Owners;
 use rootling_backends::entry::CloneMode;
 use rootling_backends::{Context as _, Cost, Dir, ErrorKind, Result, replicate};
 
-use super::{Context, Materialize, output, said, show, store};
+use super::{Context, Materialize, live, output, said, show, store};
 use crate::layer;
 use crate::reference::Source;
 use crate::runner::Entered;
@@ -40,6 +40,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
+    live::require_free(&store, &arguments.name)?;
     let progress = context.output.progress(format!("importing {}", arguments.source));
     let imported = import(context, &store, arguments);
     drop(progress);

@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use rootling_backends::{Access, Context as _, Error, ErrorKind, Form, Result, sys};
 
+use super::live::{self, Claim};
 use super::{Context, output, store};
 use crate::runner::Entered;
 use crate::store::{Node, State, Store};
@@ -46,9 +47,16 @@ pub(super) fn mount(context: &Context, arguments: &MountArguments) -> Result<()>
     if arguments.read_only {
         access = Access::ReadOnly;
     }
-    if access == Access::ReadWrite {
+    // Kept until the mount is there: whoever starts the box meanwhile waits.
+    let _claimed = if node.record.state == State::Active && node.record.form == Form::Delta {
         require_free(&store, &node)?;
-    }
+        match live::claim(&store.slot(&node))? {
+            Claim::Ours(claimed) => Some(claimed),
+            Claim::Runs(_) => return Err(runs(&node)),
+        }
+    } else {
+        None
+    };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let target = nix::fcntl::openat(AT_FDCWD, &arguments.directory, flags, Mode::empty())
         .context(|| format!("open({:?}, O_DIRECTORY)", arguments.directory))
@@ -75,6 +83,12 @@ fn require_visible_mounts(context: &Context, command: &str) -> Result<()> {
     let message = format!("{command} is only for root: your mounts would be seen by this command alone");
     Err(Error::new(ErrorKind::PermissionDenied, message)
         .hint("look at the tree from inside: rootling exec BOX COMMAND, or rootling run TREE COMMAND"))
+}
+
+fn runs(node: &Node) -> Error {
+    let name = node.label();
+    Error::new(ErrorKind::Busy, format!("{name} runs, and its overlay can be mounted once only"))
+        .hint(format!("look at it from inside: rootling exec {name} COMMAND"))
 }
 
 /// OverlayFS does not survive two mounts of one upper directory (kernel documentation, "undefined behavior").

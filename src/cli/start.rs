@@ -90,6 +90,7 @@ pub(super) fn request(
     label: &str,
 ) -> Result<Wanted> {
     let walls = flags.walls;
+    walls.check()?;
     let chosen = users::choose(context, store, walls)?;
     let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let image = Inherited {

@@ -207,6 +207,17 @@ impl Walls {
         given.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.limits.given())
     }
 
+    /// Refuses what contradicts itself.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.hostname.is_some() && self.uts != Place::Private {
+            return Err(invalid(
+                "--hostname needs a host name of the box's own".to_owned(),
+                "leave out --hostname or --uts",
+            ));
+        }
+        Ok(())
+    }
+
     /// Returns the box whose namespaces are joined, if one is; its users come with them.
     pub(super) fn joined_box(&self) -> Option<&str> {
         if let Users::Box(name) = &self.userns {

@@ -355,7 +355,11 @@ pub(super) fn finish(
     made.append(&mut reports.made);
     if let Some(message) = reports.first(Kind::Step) {
         let errno = Errno::from_raw(message.errno);
-        return Err(explain(Error::call(step_name(message.index), errno), errno));
+        let step = step_name(message.index);
+        let mounts =
+            ["mount ", "bind ", "attach ", "show ", "make "].iter().any(|verb| step.starts_with(verb));
+        let error = Error::call(step, errno);
+        return Err(if mounts { explain(error, errno) } else { error });
     }
     if let Some(message) = reports.first(Kind::Start) {
         let step = command::STEPS.get(message.index as usize).copied().unwrap_or("start the command");

@@ -363,3 +363,14 @@ fn a_unit_for_systemd_is_one_that_systemd_takes() {
         crate::environment::ran(Command::new("systemd-analyze").arg("verify").arg(&path).output().unwrap());
     assert_eq!(checked.code, 0, "{}", checked.stderr);
 }
+
+#[test]
+fn a_box_does_not_take_the_name_of_a_fork_that_runs() {
+    let Some(boxes) = Boxes::new() else { return };
+    boxes.ok(["-q", "run", "-d", "--name", "busy", "base", "--", "sleep", "1000"]);
+    for words in [&["create", "base", "busy"][..], &["fork", "base", "busy"]] {
+        let error = boxes.fails(words);
+        assert!(error.contains("the name busy is taken"), "{error}");
+    }
+    boxes.ok(["-q", "kill", "busy"]);
+}
