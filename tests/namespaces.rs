@@ -351,3 +351,60 @@ fn a_running_overlay_is_not_mounted_a_second_time() {
         assert!(error.contains("dev runs") && error.contains("rootling exec dev"), "{error}");
     }
 }
+
+#[test]
+fn ids_stay_lent_as_long_as_anybody_uses_them() {
+    let Some(environment) = environment() else { return };
+    let dev = environment.start_dev(&[]);
+    let map = environment.ok(["exec", "dev", "--", "cat", "/proc/self/uid_map"]);
+    let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let block = fs::File::open(format!("/run/rootling/ids/{}", (first - 0x7000_0000) / 65536)).unwrap();
+    let is_free = || block.try_lock().is_ok_and(|()| block.unlock().is_ok());
+    assert!(!is_free());
+    environment
+        .ok(["-q", "run", "-d", "--name", "guest", "--userns", "box:dev", "base", "--", "sleep", "1000"]);
+    drop(dev);
+    assert_eq!(environment.ok(["exec", "guest", "--", "cat", "/proc/self/uid_map"]), map);
+    assert!(!is_free(), "the ids of a box that runs would be lent to another");
+    environment.ok(["-q", "kill", "guest"]);
+    let start = Instant::now();
+    while !is_free() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the ids are never free again");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whoever joins is our program with the host's files still open, among processes that may be allowed to trace.
+#[test]
+fn what_joins_a_box_is_traced_by_nobody_in_it() {
+    let Some(environment) = environment() else { return };
+    let hunt = "sleep 1000 & while :; do for p in /proc/[0-9]*; do
+            test $p = /proc/1 || ! readlink $p/root > /dev/null || case $(tr '\\0' ' ' < $p/cmdline) in
+                init*) echo $p >> /caught;;
+                sleep*) echo $p > /control;;
+            esac; done 2> /dev/null; done";
+    environment.ok([
+        "-q",
+        "run",
+        "-d",
+        "--name",
+        "a",
+        "--cap-add",
+        "sys_ptrace",
+        "base",
+        "--",
+        "sh",
+        "-c",
+        hunt,
+    ]);
+    let start = Instant::now();
+    while environment.run(["exec", "a", "--", "test", "-e", "/control"]).code != 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "the control is void: nothing can be traced");
+    }
+    for _ in 0..25 {
+        environment.inside_ok(&["--pid", "box:a", "--ulimit", "nofile=64"], "true");
+    }
+    let caught = environment.run(["exec", "a", "--", "cat", "/caught"]);
+    assert_ne!(caught.code, 0, "traced: {}", caught.stdout);
+    environment.ok(["-q", "kill", "a"]);
+}

@@ -9,7 +9,7 @@ use super::live::{self, Claim, Note};
 use super::start::{self, Flags, Place, Settings};
 use super::{Context, store};
 use crate::process;
-use crate::runner;
+use crate::runner::{self, IdBlock};
 use crate::store::{Node, Store};
 
 #[derive(Debug, clap::Args)]
@@ -134,6 +134,8 @@ fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: Wha
         context.output.data(&process, || format!("join process {} and run {:?}", running.pid, process.args));
         return Ok(0);
     }
+    // Its ids stay lent as long as the command runs, which looks whether the box does after this.
+    let _block = IdBlock::keep(&running.userns)?;
     let joined = runner::exec(running, &process).map_err(|error| match error.kind() {
         ErrorKind::NotFound if !running.is_alive() => error
             .context(format!("join what runs in {label}"))

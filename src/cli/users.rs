@@ -27,11 +27,14 @@ impl Chosen {
 pub(super) fn choose(context: &Context, store: &Store, walls: &Walls) -> Result<Chosen> {
     let wanted = &walls.userns;
     if let (Users::Auto | Users::Box(_), Some(name)) = (wanted, walls.joined_box()) {
+        // Its ids stay lent, also when it ends before what joins it. That it runs after they are kept shows that they were its own.
+        let block = IdBlock::keep(&store::running(store, name)?.userns)?;
         let running = store::running(store, name)?;
-        return Ok(Chosen::given(match running.userns {
+        let userns = match running.userns {
             Userns::Host => Userns::Host,
             _ => Userns::Join(Join::Box(Box::new(running))),
-        }));
+        };
+        return Ok(Chosen { userns, optional: false, _block: block });
     }
     match (wanted, &context.entered) {
         (Users::Auto, Entered::Root) => {

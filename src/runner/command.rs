@@ -55,7 +55,8 @@ pub(super) fn start(
         must(2, take(terminal));
     }
     if !command.is_that_user {
-        must(3, become_user(&command.user));
+        // The change of user may make it traceable (fs.suid_dumpable), and it still is our program.
+        must(3, become_user(&command.user).and_then(|()| sys::prctl(libc::PR_SET_DUMPABLE, 0)));
     }
     // After the identity, whose change would clear it. In a run the pid namespace sees to it; in an exec nothing
     // else does.

@@ -1,11 +1,12 @@
 //! A directory of the host made another user's, for good: every entry by descriptor, through no link.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{Gid, Uid};
+use rootling_backends::sys as kernel;
 use rootling_backends::{Context, Dir, EntryType, Error, ErrorKind, Result};
 
 /// Directories that are the system's as a whole.
@@ -35,7 +36,7 @@ pub(super) fn refuse_of_system(file: &OwnedFd, stat: &FileStat) -> Result<()> {
     Ok(())
 }
 
-/// Makes `file`, and everything in it on its own file system, belong to a user and group. O(entries).
+/// Makes `file`, and everything in it but what is mounted there, belong to a user and group. O(entries).
 ///
 /// As chown(2) does, this clears set-user-id bits and capabilities of what changes hands. A second call changes nothing; one that
 /// was cut short is completed by the next.
@@ -51,8 +52,12 @@ pub(super) fn give(file: &OwnedFd, stat: &FileStat, uid: u32, gid: u32) -> Resul
         return Ok(());
     }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // A clone of the mount without what is mounted in it: from there nothing leads to another directory of the host.
+    let alone = kernel::open_tree_clone(file.as_fd(), c"", false)
+        .context(|| "open_tree(OPEN_TREE_CLONE), of what is to be given away")
+        .context(intent)?;
     let readable =
-        nix::fcntl::openat(file, ".", flags, Mode::empty()).context(|| "openat(\".\")").context(intent)?;
+        nix::fcntl::openat(&alone, ".", flags, Mode::empty()).context(|| "openat(\".\")").context(intent)?;
     let root = Dir::from_fd(readable, "");
     // Paths, not descriptors: the depth of a tree must not cost open files.
     let mut pending = vec![PathBuf::new()];
@@ -61,9 +66,6 @@ pub(super) fn give(file: &OwnedFd, stat: &FileStat, uid: u32, gid: u32) -> Resul
         for entry in dir.entries().context(intent)? {
             // Gone since the listing: nobody's.
             let Some(found) = dir.stat_if_exists(&entry.name).context(intent)? else { continue };
-            if found.st_dev != stat.st_dev {
-                continue;
-            }
             if (found.st_uid, found.st_gid) != (uid, gid) {
                 dir.set_owner(&entry.name, uid, gid).context(intent)?;
             }
@@ -96,6 +98,35 @@ mod tests {
         }
         let (file, stat) = open(dir.path());
         refuse_of_system(&file, &stat).unwrap();
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_directory_is_not_given_with_it() {
+        // A private mount namespace is a thread's of its own: the test's own ends with it.
+        let given = std::thread::spawn(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let (inside, canary) = (dir.path().join("in"), dir.path().join("canary"));
+            std::fs::create_dir_all(inside.join("m")).unwrap();
+            std::fs::create_dir_all(canary.join("d")).unwrap();
+            let none = None::<&str>;
+            let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS | nix::sched::CloneFlags::CLONE_NEWNS)
+                .is_err()
+            {
+                return None;
+            }
+            nix::mount::mount(none, "/", none, private, none).unwrap();
+            nix::mount::mount(Some(&canary), &inside.join("m"), none, nix::mount::MsFlags::MS_BIND, none)
+                .unwrap();
+            let (file, stat) = open(&inside);
+            give(&file, &stat, 1234, 4321).unwrap();
+            nix::mount::umount(&inside.join("m")).unwrap();
+            let owner = |path: &Path| std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(path).unwrap());
+            Some((owner(&inside), owner(&inside.join("m")), owner(&canary), owner(&canary.join("d"))))
+        });
+        if let Some(owners) = given.join().unwrap() {
+            assert_eq!(owners, (1234, 1234, 0, 0));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Ids of the host that nobody has, for a box whose root is nobody outside.
 //!
-//! A block is 65536 ids, lent for as long as a process lives: it holds a lock on a file named after the block, and locks die
-//! with their processes. So two boxes that run at the same time have no id in common, and none can act on the other's
+//! A block is 65536 ids, lent for as long as a process lives that uses them: it holds a lock on a file named after the block, and
+//! locks die with their processes. Whoever takes a block must have had it alone for a moment; then the lock is shared, so that
+//! those who join a box keep its ids lent when the first has ended. So two boxes that run at the same time have no id in common, and none can act on the other's
 //! processes. Files never bear these ids: trees are shown through id-mapped mounts.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -47,6 +48,22 @@ impl IdBlock {
         Err(Error::new(ErrorKind::Busy, message).hint("end some boxes, or use --userns host"))
     }
 
+    /// Keeps the ids of a box lent that is about to be joined; `None` where they are of no block.
+    ///
+    /// The caller then makes sure that the box still runs: before this returned, its ids may have been lent anew.
+    pub fn keep(userns: &Userns) -> Result<Option<Self>> {
+        let Some((first, _)) = userns.outside(0, 0) else { return Ok(None) };
+        let Some(number) =
+            first.checked_sub(FIRST).map(|offset| offset / COUNT).filter(|number| *number < BLOCKS)
+        else {
+            return Ok(None);
+        };
+        let path = Path::new(DIRECTORY).join(number.to_string());
+        let lock = open(&path)?;
+        lock.lock_shared().context(|| format!("flock({path:?}, LOCK_SH)"))?;
+        Ok(Some(Self { first: FIRST + number * COUNT, _lock: lock }))
+    }
+
     /// The user namespace in which 0 to 65535 are this block, with the tree shown so that its owners are those on disk.
     pub fn userns(&self) -> Userns {
         let map = vec![IdMap { inside: 0, outside: self.first, count: COUNT }];
@@ -54,7 +71,7 @@ impl IdBlock {
     }
 }
 
-fn try_lock(path: &Path) -> Result<Option<File>> {
+fn open(path: &Path) -> Result<File> {
     let open =
         || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = match open() {
@@ -64,12 +81,21 @@ fn try_lock(path: &Path) -> Result<Option<File>> {
         }
         other => other,
     };
-    let file = file.context(|| format!("open({path:?}, O_CREAT)"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(Error::io(format!("flock({path:?})"), error)),
+    file.context(|| format!("open({path:?}, O_CREAT)"))
+}
+
+/// Alone first, which nobody is where anybody still uses the ids; then shared, for those who join. In between, as flock(2) says,
+/// the lock is nobody's: then somebody else may have it, and this block is not ours.
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    let file = open(path)?;
+    for lock in [File::try_lock, File::try_lock_shared] {
+        match lock(&file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(Error::io(format!("flock({path:?})"), error)),
+        }
     }
+    Ok(Some(file))
 }
 
 #[cfg(test)]

@@ -192,15 +192,19 @@ fn shift_clocks(offsets: &str) -> Result<()> {
     })
 }
 
-/// A new user namespace is refused in a chroot (`EPERM`), by a limit (`ENOSPC`) and by kernels without them (`EINVAL`): those are
+/// A new user namespace is refused in a chroot (`EPERM`) and by kernels without them (`EINVAL`): those are
 /// of kind `Unsupported`, because the same box without one may work.
 fn cannot_clone(plan: &Plan, errno: Errno) -> Error {
     let error = Error::call("clone3(new namespaces)", errno);
     let users = matches!(plan.userns, Userns::Private { .. });
-    if users && matches!(errno, Errno::EPERM | Errno::ENOSPC | Errno::EINVAL) {
-        return error.with_kind(ErrorKind::Unsupported);
+    match errno {
+        Errno::EPERM | Errno::EINVAL if users => error.with_kind(ErrorKind::Unsupported),
+        // A limit that somebody may have used up on purpose is no reason to go without.
+        Errno::ENOSPC if users => error.with_kind(ErrorKind::FailedPrecondition).hint(
+            "end some boxes, or raise the limit: sysctl user.max_user_namespaces; --userns host goes without",
+        ),
+        _ => error,
     }
-    error
 }
 
 fn access(plan: &Plan) -> Access {
@@ -358,7 +362,11 @@ pub(super) fn finish(
         let step = step_name(message.index);
         let mounts =
             ["mount ", "bind ", "attach ", "show ", "make "].iter().any(|verb| step.starts_with(verb));
-        let error = Error::call(step, errno);
+        // Never a kind that would let the box be tried again with other users: what a step meets, a box may have put there.
+        let error = match Error::call(step, errno) {
+            error if error.kind() == ErrorKind::Unsupported => error.with_kind(ErrorKind::FailedPrecondition),
+            error => error,
+        };
         return Err(if mounts { explain(error, errno) } else { error });
     }
     if let Some(message) = reports.first(Kind::Start) {
