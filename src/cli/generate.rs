@@ -39,6 +39,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let What::Systemd(arguments) = &arguments.what;
     let store = context.store()?;
     let node = store::find(&store, &arguments.name)?;
+    node.require_box()?;
     let config = &node.record.config;
     if arguments.command.is_empty() && config.entrypoint.is_empty() && config.cmd.is_empty() {
         let message = format!("{} has no command of its own", node.label());

@@ -36,6 +36,18 @@ pub struct Description {
     pub config: Option<ImageConfig>,
 }
 
+impl Node {
+    /// Refuses a committed node, with kind `FailedPrecondition`: nothing runs in it, because nothing changes it.
+    pub fn require_box(&self) -> Result<()> {
+        if self.record.state == State::Active {
+            return Ok(());
+        }
+        let message = format!("{} is committed: it cannot be changed", self.label());
+        Err(Error::new(ErrorKind::FailedPrecondition, message)
+            .hint(format!("make a box of it: rootling create {} NAME", self.label())))
+    }
+}
+
 impl Store {
     /// Makes a committed node of what `fill` writes into an empty tree, and names it.
     ///
@@ -200,11 +212,7 @@ impl Store {
         let _lock = self.share_to_write()?;
         loop {
             let node = self.settle(node)?;
-            if node.record.state == State::Committed {
-                let message = format!("{} is committed: it cannot be changed", node.label());
-                return Err(Error::new(ErrorKind::FailedPrecondition, message)
-                    .hint(format!("make a box of it: rootling create {} NAME", node.label())));
-            }
+            node.require_box()?;
             let what = what_is(&node);
             let used = lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what)?;
             // While we waited for the lock a commit may have sealed it, or a restore put another tree in its place.

@@ -342,6 +342,8 @@ fn foreground_runs_are_listed_and_stopped_too() {
 fn a_unit_for_systemd_is_one_that_systemd_takes() {
     let Some(boxes) = Boxes::with_dev() else { return };
     assert!(boxes.fails(["generate", "systemd", "dev"]).contains("dev has no command of its own"));
+    let error = boxes.fails(["generate", "systemd", "base", "--", "true"]);
+    assert!(error.contains("base is committed") && error.contains("rootling create base"), "{error}");
     let unit = boxes.ok(["generate", "systemd", "dev", "--", "sh", "-c", "echo \"$HOME\" 100%; sleep 1"]);
     for line in ["Type=exec", "KillMode=mixed", "Restart=on-failure", "WantedBy=multi-user.target"] {
         assert!(unit.lines().any(|known| known == line), "{line} in {unit}");
