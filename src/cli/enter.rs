@@ -131,7 +131,9 @@ fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: Wha
     let root = Dir::open(format!("/proc/{}/root", running.pid)).context(|| format!("enter {label}"))?;
     let process = start::process(context, flags, command, &note.inherited, label, &root)?;
     if flags.walls.dry_run {
-        context.output.data(&process, || format!("join process {} and run {:?}", running.pid, process.args));
+        context
+            .output
+            .data(&process, || format!("join process {} and run {:?}\n", running.pid, process.args));
         return Ok(0);
     }
     // Its ids stay lent as long as the command runs, which looks whether the box does after this.

@@ -190,7 +190,7 @@ pub(super) fn start(
     }
     if flags.walls.dry_run {
         let plan = Plan::build(&spec)?;
-        context.output.data(&plan, || plan.to_string());
+        context.output.data(&plan, || format!("{plan}\n"));
         return Ok(None);
     }
     let outcome = match run(context, wanted, flags, place, claimed, &spec) {
