@@ -98,13 +98,28 @@ impl Machine {
     }
 
     /// Starts it, and returns what it printed when it has switched itself off.
+    ///
+    /// On a busy host the emulator loses a timer's interrupt now and then, and one of its processors stands still for good: such a
+    /// run says nothing of what was to be tested, so there is another.
     pub(crate) fn run(mut self) -> String {
         self.init.push_str("\necho \"## END OF SCRIPT\"\npoweroff -f\n");
         let init = std::mem::take(&mut self.init);
         self.archive.file("second", init.as_bytes());
         let dir = tempfile::tempdir().expect("a temporary directory");
         let initrd = dir.path().join("initrd");
-        fs::write(&initrd, self.archive.finish()).expect("the archive is written");
+        let archive = std::mem::take(&mut self.archive);
+        fs::write(&initrd, archive.finish()).expect("the archive is written");
+        for _ in 0..2 {
+            let text = self.run_once(&initrd);
+            if !text.contains(STALLED) {
+                return text;
+            }
+            say(&format!("the emulator stood still, once more:\n{text}"));
+        }
+        self.run_once(&initrd)
+    }
+
+    fn run_once(&self, initrd: &Path) -> String {
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
@@ -112,8 +127,11 @@ impl Machine {
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
-            .arg(&initrd)
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+            .arg(initrd)
+            .args([
+                "-append",
+                "console=ttyS0 quiet panic=-1 mitigations=off sysctl.kernel.panic_on_rcu_stall=1",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -141,10 +159,14 @@ impl Machine {
         let mut said = String::new();
         qemu.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
         assert!(status.is_some(), "the machine does not end; it printed:\n{text}{said}");
-        assert!(text.contains("END OF SCRIPT"), "the machine did not get to its end:\n{text}{said}");
+        let ended = text.contains("END OF SCRIPT") || text.contains(STALLED);
+        assert!(ended, "the machine did not get to its end:\n{text}{said}");
         text
     }
 }
+
+/// What the kernel says of a processor that stands still, before it panics because of that.
+const STALLED: &str = "rcu: INFO: rcu_";
 
 #[expect(clippy::print_stderr, reason = "a skipped test says why")]
 fn say(text: &str) {
