@@ -1,9 +1,11 @@
 //! One grammar of references: how a person says which tree.
 //!
 //! ```text
-//! NAME      a box or a committed node          NAME~2   two states back
-//! 3f9a      the beginning of an id (>= 4)      -        the last one used
-//! A..B      a range, for diff                  host:/   the running machine
+//! NAME      a box or a committed node          NAME~2   two states back, also NAME@{2}
+//! NAME@L    a box's snapshot of label L        NAME^    one state back
+//! 3f9a      the beginning of an id (>= 4)      - or @   the last one used
+//! A..B      a range                            host:/   the running machine
+//! REF:/p    a path inside
 //! dir:/p    a directory (import)               tar:F|-  a tar archive (import)
 //! ```
 //!
@@ -56,6 +58,23 @@ fn unknown(text: &str, hint: &'static str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("{text:?} is not a reference")).hint(hint)
 }
 
+/// Takes one way to say "states back" off the end: `~N`, `~`, `^` or `@{N}`.
+fn one_suffix<'a>(text: &str, which: &'a str) -> Result<Option<(&'a str, u32)>> {
+    let number =
+        |digits: &str| digits.parse().map_err(|_| unknown(text, "how many states back is a number: NAME~2"));
+    if let Some(before) = which.strip_suffix('^') {
+        return Ok(Some((before, 1)));
+    }
+    if let Some((before, digits)) = which.strip_suffix('}').and_then(|rest| rest.rsplit_once("@{")) {
+        return Ok(Some((before, number(digits)?)));
+    }
+    match which.rsplit_once('~') {
+        None => Ok(None),
+        Some((before, "")) => Ok(Some((before, 1))),
+        Some((before, digits)) => Ok(Some((before, number(digits)?))),
+    }
+}
+
 impl Reference {
     /// Reads a reference to a node or to the host.
     pub fn parse(text: &str) -> Result<Self> {
@@ -65,16 +84,29 @@ impl Reference {
         if ["dir:", "tar:", "oci:", "docker:", "host:"].iter().any(|transport| text.starts_with(transport)) {
             return Err(unknown(text, "import it first: rootling import SOURCE NAME"));
         }
-        let (which, back) = match text.rsplit_once('~') {
-            None => (text, 0),
-            Some((which, "")) => (which, 1),
-            Some((which, back)) => {
-                let back = back.parse().map_err(|_| unknown(text, "after ~ comes a number: NAME~2"))?;
-                (which, back)
-            }
+        let (mut which, mut back) = (text, 0_u32);
+        while let Some((before, steps)) = one_suffix(text, which)? {
+            which = before;
+            back = back
+                .checked_add(steps)
+                .ok_or_else(|| unknown(text, "that is further than anything goes back"))?;
+        }
+        let which = match which {
+            "-" | "@" => Which::Last,
+            name => Which::Named(Name::parse_with_label(name)?),
         };
-        let which = if which == "-" { Which::Last } else { Which::Named(Name::parse(which)?) };
         Ok(Self::Node { which, back })
+    }
+
+    /// Reads `REFERENCE:/PATH`: a path inside a tree. `None` where the text has no `:/`, so that it can be something else.
+    pub fn parse_path(text: &str) -> Result<Option<(Self, PathBuf)>> {
+        let Some((reference, path)) = text.split_once(":/") else { return Ok(None) };
+        let path = PathBuf::from(format!("/{path}"));
+        if reference == "host" {
+            Ok(Some((Self::Host, path)))
+        } else {
+            Ok(Some((Self::parse(reference)?, path)))
+        }
     }
 
     /// Reads `A..B` or a single reference.
@@ -184,6 +216,13 @@ mod tests {
         assert_eq!(Reference::parse("dev~12").unwrap(), named("dev", 12));
         assert_eq!(Reference::parse("-").unwrap(), Reference::Node { which: Which::Last, back: 0 });
         assert_eq!(Reference::parse("host:/").unwrap(), Reference::Host);
+        assert_eq!(Reference::parse("@").unwrap(), Reference::parse("-").unwrap());
+        assert_eq!(Reference::parse("dev^^").unwrap(), named("dev", 2));
+        assert_eq!(Reference::parse("dev@{3}").unwrap(), named("dev", 3));
+        let snapshot = Which::Named(Name::parse_with_label("dev@clean").unwrap());
+        assert_eq!(Reference::parse("dev@clean~2").unwrap(), Reference::Node { which: snapshot, back: 2 });
+        assert_eq!(Reference::parse_path("dev:/etc/x").unwrap(), Some((named("dev", 0), "/etc/x".into())));
+        assert_eq!(Reference::parse_path("./etc/x").unwrap(), None);
         let range = Reference::parse_range("a..b~1").unwrap();
         assert_eq!(range, (named("a", 0), Some(named("b", 1))));
         assert_eq!(Source::parse("tar:-").unwrap(), Source::StandardInput);

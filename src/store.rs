@@ -10,7 +10,8 @@
 //! | `id` `name` | the two ways to say which |
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork, commit: what makes nodes |
-//! | `volumes` | trees that are mounted in boxes: volumes and their snapshots
+//! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
+//! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
 //! | `check` | fsck |
@@ -39,10 +40,12 @@ mod format;
 mod host;
 mod id;
 mod index;
+mod life;
 mod lock;
 mod name;
 mod record;
 mod remove;
+mod snapshots;
 mod volumes;
 
 pub use boxes::{CreateOptions, Description};
@@ -51,9 +54,11 @@ pub use draft::Ephemeral;
 pub use format::{Features, Format};
 pub use id::ObjectId;
 pub use index::{Entry, Index};
-pub use name::Name;
-pub use record::{Record, Role, State};
+pub use life::Life;
+pub use name::{Label, Name};
+pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
+pub use snapshots::SnapshotOptions;
 pub use volumes::{VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
@@ -250,14 +255,15 @@ impl Store {
 
     // ------------------------------------------------------------ reading
 
-    /// Returns all names of trees and what they point at; those of volumes are [`volumes`](Self::volumes)' business.
+    /// Returns all names of boxes and trees, and what they point at; the other two kinds are
+    /// [`volumes`](Self::volumes)' and [`snapshots`](Self::snapshots)' business.
     pub fn names(&self) -> Result<BTreeMap<Name, ObjectId>> {
         let mut names = self.all_names()?;
-        names.retain(|name, _| !name.is_volume());
+        names.retain(|name, _| !name.is_volume() && !name.is_snapshot());
         Ok(names)
     }
 
-    /// Returns all names, those of volumes included.
+    /// Returns all names, those of volumes and of snapshots included.
     pub(crate) fn all_names(&self) -> Result<BTreeMap<Name, ObjectId>> {
         let directory = self.root.join("n");
         let mut names = BTreeMap::new();

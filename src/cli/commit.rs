@@ -32,7 +32,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     for change in &arguments.change {
         config.change(change)?;
     }
-    let description = Description { message: arguments.message.clone(), config: Some(config) };
+    let description =
+        Description { message: arguments.message.clone(), config: Some(config), ..Description::default() };
     let progress = context.output.progress(format!("committing {}", node.label()));
     let committed = store.commit(&node, &arguments.name, &description);
     drop(progress);

@@ -13,7 +13,7 @@ use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index};
+use super::{Base, Cause, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -34,6 +34,10 @@ pub struct Description {
     pub message: Option<String>,
     /// How it wants to be run; `None` as the box does.
     pub config: Option<ImageConfig>,
+    /// Why it is committed.
+    pub cause: Cause,
+    /// When it may be removed without being asked for.
+    pub expires: Option<Timestamp>,
 }
 
 impl Node {
@@ -246,6 +250,10 @@ impl Store {
             baseline: Baseline::None,
             created: Timestamp::now(),
             source: None,
+            follows: None,
+            cause: Cause::Asked,
+            expires: None,
+            life: Life::default(),
             continued_by: None,
             message: None,
             config: ImageConfig::default(),
@@ -263,7 +271,7 @@ impl Store {
         }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
-            self.freeze(node, None, &Description::default()).map(Some)
+            self.freeze(node, None, &Description { cause: Cause::Fork, ..Description::default() }).map(Some)
         } else {
             Ok(Some(now))
         }
@@ -391,7 +399,7 @@ impl Store {
         if !unfinished(&node) {
             return Ok(node);
         }
-        let above = self.stack_on(&node)?;
+        let above = self.stack_on(&node, node.record.life.clone().moved_to(&node.id))?;
         self.switch(name, &above)?;
         Ok(Node { name: Some(name.clone()), ..self.node(&above)? })
     }
@@ -430,15 +438,14 @@ impl Store {
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         backend.barrier(&tree.slot)?;
         fault::point("freeze.synced");
-        let above = self.stack_on(node)?;
-        fault::point("freeze.stacked");
         let record = Record {
             state: State::Committed,
             continued_by: Some(box_name.clone()),
-            message: description.message.clone(),
-            config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
-            ..node.record.clone()
+            ..described(description, node)
         };
+        let life = life_after(node, name.map(|_| &node.id));
+        let above = self.stack_on(node, life)?;
+        fault::point("freeze.stacked");
         record.write(&tree.slot, Durability::Synced)?;
         fault::point("freeze.recorded");
         // Only now: an active box needs what this removes.
@@ -454,7 +461,7 @@ impl Store {
     }
 
     /// Makes an unnamed empty active node on `node`, which is sealed or about to be.
-    fn stack_on(&self, node: &Node) -> Result<ObjectId> {
+    fn stack_on(&self, node: &Node, life: Life) -> Result<ObjectId> {
         let draft = self.draft()?;
         let forked = self.backend(node.record.backend)?.fork(
             &self.tree(node)?,
@@ -467,6 +474,7 @@ impl Store {
             parent: Some(node.id.clone()),
             baseline: forked.baseline,
             config: node.record.config.clone(),
+            life,
             cost: forked.cost,
             ..self.record(&draft, node.record.backend, State::Active)
         };
@@ -502,25 +510,55 @@ impl Store {
             role: node.record.role,
             form,
             parent: node.record.parent.clone(),
+            follows: node.record.follows.clone(),
             message: description.message.clone(),
             config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
+            cause: description.cause,
+            expires: description.expires,
             cost,
             baseline: Baseline::None,
             ..self.record(&draft, node.record.backend, State::Committed)
         };
         let committed = self.seal_and_publish(draft, record, name, false)?;
+        let life = life_after(node, name.map(|_| &committed.id));
         if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full && !stands_outside) {
             // A full tree only remembers whom it is compared with; a delta stands where it stands.
             self.link_child(&committed.id, &node.id, Durability::Synced)?;
             fault::point("freeze.linked");
-            let record = Record { parent: Some(committed.id.clone()), baseline, ..node.record.clone() };
+            let parent = Some(committed.id.clone());
+            let record = Record { parent, baseline, follows: None, life, ..node.record.clone() };
             record.write(&tree.slot, Durability::Synced)?;
             fault::point("freeze.rebased");
             if let Some(old) = &node.record.parent {
                 files::remove_if_exists(&self.child_link(old, &node.id))?;
             }
+        } else if name.is_some() {
+            // The snapshot lies beside the box; what came before is told by the record alone.
+            let record = Record { follows: Some(committed.id.clone()), life, ..node.record.clone() };
+            record.write(&tree.slot, Durability::Synced)?;
         }
         Ok(committed)
+    }
+}
+
+/// The record of a box's node as that is sealed: what belongs to the box goes on with the box.
+fn described(description: &Description, node: &Node) -> Record {
+    Record {
+        message: description.message.clone(),
+        config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
+        cause: description.cause,
+        expires: description.expires,
+        created: Timestamp::now(),
+        ..node.record.clone()
+    }
+}
+
+/// What a box takes along once its state is `named`: nothing new where nobody can call it by a name.
+fn life_after(node: &Node, named: Option<&ObjectId>) -> Life {
+    let life = node.record.life.clone();
+    match named {
+        Some(state) => life.moved_to(state),
+        None => life,
     }
 }
 

@@ -14,6 +14,9 @@ impl Name {
     /// Bytes in the longest name; percent-encoded it still fits a file name (255).
     pub const MAX: usize = 128;
 
+    /// Bytes in the longest file name that a name becomes.
+    const MAX_ENCODED: usize = 255;
+
     /// What the names of volumes begin with; no person may give such a name to a tree.
     pub(crate) const VOLUMES: &str = "_volume/";
 
@@ -23,7 +26,7 @@ impl Name {
             let message = format!("name {text:?} is a volume's");
             return Err(Error::new(ErrorKind::InvalidInput, message).hint("see `rootling volume`"));
         }
-        Self::parse_any(text)
+        Self::parse_plain(text)
     }
 
     /// Is it the name of a volume, or of a snapshot of one?
@@ -31,8 +34,44 @@ impl Name {
         self.0.starts_with(Self::VOLUMES)
     }
 
-    /// Reads a name, that of a volume included.
+    /// Reads the name of a tree, a box, or a snapshot of a box (`NAME@LABEL`).
+    pub fn parse_with_label(text: &str) -> Result<Self> {
+        match text.split_once('@') {
+            None => Self::parse(text),
+            Some((name, label)) => Self::parse(name)?.snapshot(&Label::parse(label)?),
+        }
+    }
+
+    /// Returns the name of this box's snapshot of that label.
+    pub fn snapshot(&self, label: &Label) -> Result<Self> {
+        let name = Self(format!("{}@{label}", self.0));
+        if name.encoded().len() > Self::MAX_ENCODED {
+            let message = format!("{name} is too long for a name");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("choose a shorter label"));
+        }
+        Ok(name)
+    }
+
+    /// Takes the name of a snapshot apart: the box's and its label; `None` for any other name.
+    pub fn of_snapshot(&self) -> Option<(Self, Label)> {
+        let (name, label) = self.0.split_once('@')?;
+        Some((Self(name.to_owned()), Label(label.to_owned())))
+    }
+
+    /// Is it the name of a snapshot of a box?
+    pub fn is_snapshot(&self) -> bool {
+        self.0.contains('@')
+    }
+
+    /// Reads any name: of a tree, a snapshot, a volume.
     pub(crate) fn parse_any(text: &str) -> Result<Self> {
+        match text.split_once('@') {
+            None => Self::parse_plain(text),
+            Some((name, label)) => Self::parse_plain(name)?.snapshot(&Label::parse(label)?),
+        }
+    }
+
+    fn parse_plain(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             Err(Error::new(ErrorKind::InvalidInput, format!("name {text:?} {why}"))
                 .hint("use letters, digits and _ . - + / : and begin with a letter or digit"))
@@ -77,6 +116,57 @@ impl Name {
     }
 }
 
+/// What a snapshot of a box is called: the part of its name behind the `@`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Label(String);
+
+impl Label {
+    /// Bytes in the longest label.
+    pub const MAX: usize = 59;
+
+    /// Reads a label: letters, digits and `_ . -`, beginning with a letter or digit.
+    pub fn parse(text: &str) -> Result<Self> {
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        if first && rest && text.len() <= Self::MAX && !text.contains("..") && !text.ends_with('.') {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} is not the label of a snapshot"))
+            .hint("use up to 59 letters, digits and _ . - and begin with a letter or digit"))
+    }
+
+    /// Returns the label of this number, which snapshots get that nobody named.
+    pub fn numbered(number: u32) -> Self {
+        Self(number.to_string())
+    }
+
+    /// Returns the label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
 impl TryFrom<String> for Name {
     type Error = Error;
 
@@ -115,6 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn snapshots_are_a_box_and_a_label() {
+        let name = Name::parse_with_label("dev/rust@before-upgrade").unwrap();
+        let (of, label) = name.of_snapshot().unwrap();
+        assert_eq!((of.as_str(), label.as_str()), ("dev/rust", "before-upgrade"));
+        assert_eq!(of.snapshot(&label).unwrap(), name);
+        assert_eq!(Name::decode(&name.encoded()).unwrap(), name);
+        for text in ["dev@", "@a", "dev@a/b", "dev@a@b", "dev@a..b", "dev@{1}", "_volume/x@1"] {
+            assert!(Name::parse_with_label(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn names_that_would_confuse_are_refused() {
         for text in [
             "", "-", "-x", ".", "..", "a..b", "a/../b", "/a", "a/", "a b", "a@b", "a~2", "host:/", "a\n", "é",
@@ -127,7 +229,7 @@ mod tests {
     proptest! {
         #[test]
         fn encoding_is_one_safe_file_name_and_reverses(text in "[ -~]{0,140}") {
-            if let Ok(name) = Name::parse(&text) {
+            if let Ok(name) = Name::parse_with_label(&text) {
                 let encoded = name.encoded();
                 prop_assert!(encoded.len() <= 255 && !encoded.contains('/') && encoded != "." && encoded != "..");
                 prop_assert_eq!(Name::decode(&encoded).unwrap(), name);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
 use super::id::ObjectId;
+use super::life::Life;
 use super::name::Name;
 use crate::image::ImageConfig;
 
@@ -45,6 +46,27 @@ impl Role {
     }
 }
 
+/// Why a committed node was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Somebody asked for it.
+    #[default]
+    Asked,
+    /// Something was forked of a box, and stands on the box's state of that moment.
+    Fork,
+    /// What a box held was about to be replaced: restore, undo, redo, apply, rebase.
+    Safety,
+    /// A policy, or a shell that makes a node for each command.
+    Automatic,
+}
+
+impl Cause {
+    fn is_asked(&self) -> bool {
+        *self == Self::Asked
+    }
+}
+
 /// The record of one object. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -74,6 +96,18 @@ pub struct Record {
     /// Where the content came from, for imports: the reference as it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The state that came before, where that is not the parent: a running delta is snapshotted beside its box, not below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<ObjectId>,
+    /// Why it was committed.
+    #[serde(default, skip_serializing_if = "Cause::is_asked")]
+    pub cause: Cause,
+    /// When it may be removed without being asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// What belongs to a box, whichever tree it has at the moment.
+    #[serde(default, skip_serializing_if = "Life::is_empty")]
+    pub life: Life,
     /// For a node that was a box and was sealed in place: the box, whose name is about to move on to a node above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued_by: Option<Name>,
@@ -91,6 +125,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Returns the state that came before this one: what `NAME~1` means.
+    pub fn predecessor(&self) -> Option<&ObjectId> {
+        self.follows.as_ref().or(self.parent.as_ref())
+    }
+
     /// Returns the record's place in an object's directory.
     pub fn path(slot: &Path) -> PathBuf {
         slot.join("meta.json")
@@ -149,6 +188,10 @@ mod tests {
             baseline: Baseline::Upper,
             created: Timestamp::UNIX_EPOCH,
             source: None,
+            follows: None,
+            cause: Cause::Asked,
+            expires: None,
+            life: Life::default(),
             continued_by: None,
             message: None,
             config: ImageConfig::default(),

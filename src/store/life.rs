@@ -1,0 +1,59 @@
+//! What belongs to a box whichever tree it has: it moves on when the box's name moves to another object.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::ObjectId;
+
+/// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Life {
+    /// The states that `undo` goes back to, oldest first; the last is the one that the box was last snapshotted as or restored to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<ObjectId>,
+    /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub future: Vec<ObjectId>,
+    /// Fields of later versions.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Life {
+    /// How many states back `undo` can go.
+    pub const DEPTH: usize = 1000;
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Notes that the box is in a new state: what was undone before can not be redone any more.
+    #[must_use]
+    pub(crate) fn moved_to(mut self, state: &ObjectId) -> Self {
+        self.future.clear();
+        if self.past.last() != Some(state) {
+            self.past.push(state.clone());
+        }
+        let too_many = self.past.len().saturating_sub(Self::DEPTH);
+        self.past.drain(..too_many);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_state_ends_the_future_and_the_past_is_bounded() {
+        let id = |number: u32| ObjectId::parse(&format!("{number:0>8}")).unwrap();
+        let mut life = Life { future: vec![id(9)], ..Life::default() };
+        for number in 0..1005 {
+            life = life.moved_to(&id(number)).moved_to(&id(number));
+        }
+        assert_eq!(life.future, []);
+        assert_eq!((life.past.len(), &life.past[0]), (Life::DEPTH, &id(5)));
+    }
+}
