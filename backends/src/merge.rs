@@ -17,7 +17,7 @@ use crate::backend::Cost;
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::entry::{CloneMode, Copier};
 use crate::error::{Context, Result};
-use crate::marks::{Marks, Opacity};
+use crate::marks::{Marks, Opacity, make_whiteout};
 use crate::{sys, walk};
 
 /// Trees to merge and where to.
@@ -27,6 +27,8 @@ pub(crate) struct Merge<'a> {
     pub(crate) layers: &'a [Dir],
     /// How OverlayFS's marks are spelled; without it, none is honoured.
     pub(crate) marks: Option<Marks>,
+    /// Make a layer, not a tree: what hides something beneath all of them still does.
+    pub(crate) keep_marks: bool,
     pub(crate) target: &'a Dir,
     pub(crate) clone: CloneMode,
     pub(crate) owners: Owners,
@@ -40,8 +42,8 @@ pub(crate) struct Made {
 }
 
 enum Task {
-    /// A directory that is made, and the layers that have it.
-    Directory(PathBuf, Vec<usize>),
+    /// A directory that is made, the layers that have it, and whether one beneath those has something else there.
+    Directory(PathBuf, Vec<usize>, bool),
     /// Some entries of a directory, none of them directories.
     Entries(PathBuf, usize, Vec<(OsString, EntryType)>),
 }
@@ -49,8 +51,12 @@ enum Task {
 /// What one directory of the merged tree holds.
 #[derive(Default)]
 struct Listing {
-    directories: Vec<(OsString, Vec<usize>)>,
+    directories: Vec<(OsString, Vec<usize>, bool)>,
     others: Vec<(usize, Vec<(OsString, EntryType)>)>,
+    /// Names that are deleted in all of it.
+    whiteouts: Vec<OsString>,
+    /// Nothing from beneath the layers shows in it.
+    is_opaque: bool,
 }
 
 /// Clears the process's umask, once: modes are given to `openat` and `mkdirat` as they are meant.
@@ -70,9 +76,15 @@ impl Merge<'_> {
         let xattrs = if self.marks.is_some() { Xattrs::WithoutOverlay } else { Xattrs::All };
         let copier = Copier::new(self.clone, xattrs).with_owners(self.owners);
         let made = Mutex::new(Vec::new());
-        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect());
+        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect(), false);
         walk::for_each(vec![first], |task, more| match task {
-            Task::Directory(path, layers) => self.directory(path, layers, more, &copier, &made),
+            Task::Directory(path, layers, hides) => {
+                let handled = self.directory(&path, layers, more, &copier, &made)?;
+                if hides {
+                    self.hide_beneath(&path)?
+                };
+                Ok(handled)
+            }
             Task::Entries(path, layer, entries) => self.entries(&path, layer, &entries, &copier, None),
         })?;
         copier.make_links(self.target)?;
@@ -86,32 +98,47 @@ impl Merge<'_> {
 
     fn directory(
         &self,
-        path: PathBuf,
+        path: &Path,
         layers: Vec<usize>,
         more: &mut Vec<Task>,
         copier: &Copier,
         made: &Mutex<Vec<Made>>,
     ) -> Result<usize> {
-        let (attributes, listing) = self.list(&path, &layers, copier.xattrs())?;
+        let (attributes, listing) = self.list(path, &layers, copier.xattrs())?;
         made.lock()
             .expect("no thread panics while it holds the lock")
-            .push(Made { path: path.clone(), attributes: attributes.owned(copier.owners()) });
+            .push(Made { path: path.to_owned(), attributes: attributes.owned(copier.owners()) });
         let mut handled = 1;
         if !listing.directories.is_empty() || !listing.others.is_empty() {
-            let to = walk::open_below(self.target, &path)?;
-            for (name, layers) in listing.directories {
+            let to = walk::open_below(self.target, path)?;
+            for (name, layers, hides) in listing.directories {
                 to.make_dir(&name, 0o700)?;
-                more.push(Task::Directory(path.join(name), layers));
+                more.push(Task::Directory(path.join(name), layers, hides));
             }
             for (layer, mut entries) in listing.others {
                 while entries.len() > 2 * walk::CHUNK {
                     let rest = entries.split_off(entries.len() - walk::CHUNK);
-                    more.push(Task::Entries(path.clone(), layer, rest));
+                    more.push(Task::Entries(path.to_owned(), layer, rest));
                 }
-                handled += self.entries(&path, layer, &entries, copier, Some(&to))?;
+                handled += self.entries(path, layer, &entries, copier, Some(&to))?;
+            }
+        }
+        if self.keep_marks {
+            let to = walk::open_below(self.target, path)?;
+            listing.whiteouts.iter().try_for_each(|name| make_whiteout(&to, name))?;
+            if listing.is_opaque {
+                self.hide_beneath(path)?;
             }
         }
         Ok(handled)
+    }
+
+    /// Marks a directory of the target opaque, if it is to be a layer.
+    fn hide_beneath(&self, path: &Path) -> Result<()> {
+        match &self.marks {
+            Some(marks) if self.keep_marks => marks.make_opaque(&walk::open_below(self.target, path)?),
+            _ => Ok(()),
+        }
     }
 
     fn entries(
@@ -139,7 +166,7 @@ impl Merge<'_> {
 
     fn list(&self, path: &Path, layers: &[usize], xattrs: Xattrs) -> Result<(Attributes, Listing)> {
         let mut merged = Merged::default();
-        let mut attributes = None;
+        let (mut attributes, mut is_opaque) = (None, false);
         for &layer in layers {
             let Some(dir) = walk::enter(&self.layers[layer], path)? else {
                 if attributes.is_none() {
@@ -155,10 +182,12 @@ impl Merge<'_> {
                 self.sort(&mut merged, layer, &dir, entry, opacity)?;
             }
             if opacity == Opacity::Opaque {
+                is_opaque = true;
                 break;
             }
         }
-        Ok((attributes.expect("a directory is in one layer at least"), merged.listing()))
+        let listing = Listing { is_opaque, ..merged.listing() };
+        Ok((attributes.expect("a directory is in one layer at least"), listing))
     }
 
     fn sort(
@@ -189,6 +218,8 @@ struct Merged {
 enum Name {
     /// Nothing below matters any more.
     Settled,
+    /// It is deleted.
+    Whiteout,
     /// A directory in these layers; `true` while a lower one may add to it.
     Directory(Vec<usize>, bool),
 }
@@ -215,17 +246,21 @@ impl Merged {
                         _ => self.others.push((layer, vec![(name.clone(), kind)])),
                     }
                 }
-                self.names.insert(name, Name::Settled);
+                self.names.insert(name, if whiteout { Name::Whiteout } else { Name::Settled });
             }
         }
     }
 
     fn listing(self) -> Listing {
-        let directories = self.names.into_iter().filter_map(|(name, state)| match state {
-            Name::Directory(layers, _) => Some((name, layers)),
-            Name::Settled => None,
-        });
-        Listing { directories: directories.collect(), others: self.others }
+        let mut listing = Listing { others: self.others, ..Listing::default() };
+        for (name, state) in self.names {
+            match state {
+                Name::Directory(layers, open) => listing.directories.push((name, layers, !open)),
+                Name::Whiteout => listing.whiteouts.push(name),
+                Name::Settled => {}
+            }
+        }
+        listing
     }
 }
 

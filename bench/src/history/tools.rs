@@ -66,12 +66,12 @@ impl Keeper for BtrfsProgs {
         let (last, present) = (self.state(self.states), self.directory.join("present"));
         let start = Instant::now();
         self.take(&present)?;
-        let mut send = command(
-            "bash",
-            ["-c", "set -o pipefail; btrfs send -q --no-data -p \"$0\" \"$1\" | btrfs receive --dump"],
-        );
-        let text = output(send.arg(&last).arg(&present))?;
+        let stream = self.directory.join("stream");
+        let mut send = command("btrfs", ["send", "-q", "--no-data", "-p"]);
+        timed(send.arg(&last).arg(&present).arg("-f").arg(&stream))?;
+        let text = output(command("btrfs", ["receive", "--dump", "-f"]).arg(&stream))?;
         let time = start.elapsed();
+        std::fs::remove_file(&stream).context(|| format!("unlink({stream:?})"))?;
         self.delete(&present)?;
         Ok(Some((time, text.lines().filter(|line| line.starts_with("update_extent")).count())))
     }
