@@ -31,22 +31,29 @@ pub(crate) fn flatten_noting_directories(
     }
     let open = layers.iter().map(Dir::open).collect::<Result<Vec<_>>>()?;
     let marks = Some(Marks::new(userxattr));
-    Merge { layers: &open, marks, keep_marks: false, target, clone, owners: Owners::Keep }
+    Merge { layers: &open, marks, beneath: None, target, clone, owners: Owners::Keep }
         .run()
         .context(|| format!("flatten {} layers to {:?}", layers.len(), target.path()))
 }
 
-/// Merges deltas (top first) into the existing empty directory `target`: one delta that does over any tree what all of them do.
+/// Merges deltas (top first) into the existing empty directory `target`: one delta that does to `beneath`, the tree that the lowest of
+/// them stands on, what all of them do.
 ///
-/// What they delete or hide beneath them stays deleted and hidden. O(entries of the deltas), on all cores. A failure leaves what was
-/// made; nothing is synced.
-pub fn merge_deltas(deltas: &[PathBuf], target: &Dir, userxattr: bool, clone: CloneMode) -> Result<Cost> {
+/// What they delete or hide there stays deleted and hidden. O(entries of the deltas), on all cores. A failure leaves what was made;
+/// nothing is synced.
+pub fn merge_deltas(
+    deltas: &[PathBuf],
+    beneath: &Dir,
+    target: &Dir,
+    userxattr: bool,
+    clone: CloneMode,
+) -> Result<Cost> {
     if deltas.is_empty() {
         return Err(Error::new(ErrorKind::InvalidInput, "merging needs one delta at least"));
     }
     let open = deltas.iter().map(Dir::open).collect::<Result<Vec<_>>>()?;
     let marks = Some(Marks::new(userxattr));
-    Merge { layers: &open, marks, keep_marks: true, target, clone, owners: Owners::Keep }
+    Merge { layers: &open, marks, beneath: Some(beneath), target, clone, owners: Owners::Keep }
         .run()
         .map(|(cost, _)| cost)
         .context(|| format!("merge {} deltas to {:?}", deltas.len(), target.path()))
@@ -119,7 +126,7 @@ mod tests {
         assert_eq!(names(&target.open_dir("hidden-then-made").unwrap()), Vec::<String>::new());
 
         let merged = slot(&temp, "merged-delta");
-        merge_deltas(&paths[..2], &merged, true, CloneMode::Auto).unwrap();
+        merge_deltas(&paths[..2], base, &merged, true, CloneMode::Auto).unwrap();
         let again = slot(&temp, "flat-again");
         let two = [merged.path().to_owned(), paths[2].clone()];
         flatten(&two, &again, true, CloneMode::Auto).unwrap();

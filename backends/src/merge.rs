@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use crate::attributes::{Attributes, Owners, Xattrs};
 use crate::backend::Cost;
+use crate::delta::vanishing;
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::entry::{CloneMode, Copier};
 use crate::error::{Context, Result};
@@ -27,8 +28,8 @@ pub(crate) struct Merge<'a> {
     pub(crate) layers: &'a [Dir],
     /// How OverlayFS's marks are spelled; without it, none is honoured.
     pub(crate) marks: Option<Marks>,
-    /// Make a layer, not a tree: what hides something beneath all of them still does.
-    pub(crate) keep_marks: bool,
+    /// Make a layer over this tree, as it looks: what hides something of it still does.
+    pub(crate) beneath: Option<&'a Dir>,
     pub(crate) target: &'a Dir,
     pub(crate) clone: CloneMode,
     pub(crate) owners: Owners,
@@ -42,10 +43,37 @@ pub(crate) struct Made {
 }
 
 enum Task {
-    /// A directory that is made, the layers that have it, and whether one beneath those has something else there.
-    Directory(PathBuf, Vec<usize>, bool),
+    /// A directory that is made, the layers that have it, and what it hides beneath them all.
+    Directory(PathBuf, Vec<usize>, Cover),
     /// Some entries of a directory, none of them directories.
     Entries(PathBuf, usize, Vec<(OsString, EntryType)>),
+}
+
+/// Does anything from beneath the layers show in a directory?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    /// Yes.
+    None,
+    /// No, which it must say itself.
+    Own,
+    /// No: it lies in one that says so. OverlayFS wants no marks in those, and would list whiteouts there.
+    Above,
+}
+
+impl Cover {
+    fn of(hides: bool) -> Self {
+        if hides { Self::Own } else { Self::None }
+    }
+
+    /// Returns the same for a directory that is opaque in one of the layers.
+    fn with(self, is_opaque: bool) -> Self {
+        if self == Self::None { Self::of(is_opaque) } else { self }
+    }
+
+    /// Returns what covers a directory in this one.
+    fn below(self, hides: bool) -> Self {
+        if self == Self::None { Self::of(hides) } else { Self::Above }
+    }
 }
 
 /// What one directory of the merged tree holds.
@@ -76,14 +104,12 @@ impl Merge<'_> {
         let xattrs = if self.marks.is_some() { Xattrs::WithoutOverlay } else { Xattrs::All };
         let copier = Copier::new(self.clone, xattrs).with_owners(self.owners);
         let made = Mutex::new(Vec::new());
-        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect(), false);
+        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect(), Cover::None);
         walk::for_each(vec![first], |task, more| match task {
-            Task::Directory(path, layers, hides) => {
-                let handled = self.directory(&path, layers, more, &copier, &made)?;
-                if hides {
-                    self.hide_beneath(&path)?
-                };
-                Ok(handled)
+            Task::Directory(path, layers, cover) => {
+                let listing = self.directory(&path, &layers, &copier, &made)?;
+                self.mark(&path, &listing, cover)?;
+                self.fill(&path, listing, cover, more, &copier)
             }
             Task::Entries(path, layer, entries) => self.entries(&path, layer, &entries, &copier, None),
         })?;
@@ -96,49 +122,73 @@ impl Merge<'_> {
         Ok((cost, directories))
     }
 
+    /// Lists a directory of the target, and notes what it is to be given in the end.
     fn directory(
         &self,
         path: &Path,
-        layers: Vec<usize>,
-        more: &mut Vec<Task>,
+        layers: &[usize],
         copier: &Copier,
         made: &Mutex<Vec<Made>>,
-    ) -> Result<usize> {
-        let (attributes, listing) = self.list(path, &layers, copier.xattrs())?;
+    ) -> Result<Listing> {
+        let (attributes, listing) = self.list(path, layers, copier.xattrs())?;
         made.lock()
             .expect("no thread panics while it holds the lock")
             .push(Made { path: path.to_owned(), attributes: attributes.owned(copier.owners()) });
+        Ok(listing)
+    }
+
+    /// Makes what is in a directory of the target; the directories in it are tasks.
+    fn fill(
+        &self,
+        path: &Path,
+        listing: Listing,
+        cover: Cover,
+        more: &mut Vec<Task>,
+        copier: &Copier,
+    ) -> Result<usize> {
         let mut handled = 1;
-        if !listing.directories.is_empty() || !listing.others.is_empty() {
-            let to = walk::open_below(self.target, path)?;
-            for (name, layers, hides) in listing.directories {
-                to.make_dir(&name, 0o700)?;
-                more.push(Task::Directory(path.join(name), layers, hides));
-            }
-            for (layer, mut entries) in listing.others {
-                while entries.len() > 2 * walk::CHUNK {
-                    let rest = entries.split_off(entries.len() - walk::CHUNK);
-                    more.push(Task::Entries(path.to_owned(), layer, rest));
-                }
-                handled += self.entries(path, layer, &entries, copier, Some(&to))?;
-            }
+        if listing.directories.is_empty() && listing.others.is_empty() {
+            return Ok(handled);
         }
-        if self.keep_marks {
-            let to = walk::open_below(self.target, path)?;
-            listing.whiteouts.iter().try_for_each(|name| make_whiteout(&to, name))?;
-            if listing.is_opaque {
-                self.hide_beneath(path)?;
+        let to = walk::open_below(self.target, path)?;
+        let cover = cover.with(listing.is_opaque);
+        for (name, layers, hides) in listing.directories {
+            to.make_dir(&name, 0o700)?;
+            more.push(Task::Directory(path.join(name), layers, cover.below(hides)));
+        }
+        for (layer, mut entries) in listing.others {
+            while entries.len() > 2 * walk::CHUNK {
+                let rest = entries.split_off(entries.len() - walk::CHUNK);
+                more.push(Task::Entries(path.to_owned(), layer, rest));
             }
+            handled += self.entries(path, layer, &entries, copier, Some(&to))?;
         }
         Ok(handled)
     }
 
-    /// Marks a directory of the target opaque, if it is to be a layer.
-    fn hide_beneath(&self, path: &Path) -> Result<()> {
-        match &self.marks {
-            Some(marks) if self.keep_marks => marks.make_opaque(&walk::open_below(self.target, path)?),
-            _ => Ok(()),
+    /// Writes OverlayFS's marks into a directory of the target, if that is to be a layer.
+    fn mark(&self, path: &Path, listing: &Listing, cover: Cover) -> Result<()> {
+        let (Some(marks), Some(beneath)) = (&self.marks, self.beneath) else { return Ok(()) };
+        match cover.with(listing.is_opaque) {
+            Cover::None => self.mark_deleted(path, &listing.whiteouts, beneath),
+            Cover::Own => marks.make_opaque(&walk::open_below(self.target, path)?),
+            Cover::Above => Ok(()),
         }
+    }
+
+    /// Makes whiteouts for what there is beneath: OverlayFS would list those that hide nothing.
+    fn mark_deleted(&self, path: &Path, names: &[OsString], beneath: &Dir) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(below) = vanishing(walk::enter(beneath, path))?.flatten() else { return Ok(()) };
+        let to = walk::open_below(self.target, path)?;
+        for name in names {
+            if below.stat_if_exists(name)?.is_some() {
+                make_whiteout(&to, name)?;
+            }
+        }
+        Ok(())
     }
 
     fn entries(

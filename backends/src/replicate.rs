@@ -47,7 +47,7 @@ pub(crate) fn replicate_noting_directories(
     Merge {
         layers: &layers,
         marks: None,
-        keep_marks: false,
+        beneath: None,
         target,
         clone: options.clone,
         owners: options.owners,
