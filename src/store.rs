@@ -9,7 +9,8 @@
 //! | `format` `record` `index` | the files that are read and written |
 //! | `id` `name` | the two ways to say which |
 //! | `draft` | building an object aside and publishing it |
-//! | `boxes` | import, create, fork, commit: what makes nodes |
+//! | `boxes` | import, create, fork: what makes nodes |
+//! | `freeze` | the present state of a box becomes a committed node |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
@@ -37,6 +38,7 @@ mod draft;
 mod fault;
 mod files;
 mod format;
+mod freeze;
 mod host;
 mod id;
 mod index;
