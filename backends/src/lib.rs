@@ -21,6 +21,7 @@
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
+//! | [`candidates`] | paths that may differ, from deltas and searches, compared between any two trees |
 //! | `pairing` | one path compared on both sides: turns the candidates of a search into changes |
 //! | [`btrfs`] | backend: a subvolume for each tree, snapshots |
 //! | [`overlay`] | backend: an upper directory for each tree |
@@ -33,6 +34,7 @@ pub mod attributes;
 pub mod backend;
 #[cfg(feature = "btrfs")]
 pub mod btrfs;
+pub mod candidates;
 pub mod change;
 pub mod compare;
 mod data;
