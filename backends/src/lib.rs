@@ -24,6 +24,7 @@
 //! | [`within`](mod@within) | the changes at some paths only |
 //! | `replace`, `links` | a new entry in place of another; names of one inode |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
+//! | [`candidates`] | paths that may differ, from deltas and searches, compared between any two trees |
 //! | `pairing` | one path compared on both sides: turns the candidates of a search into changes |
 //! | [`btrfs`] | backend: a subvolume for each tree, snapshots |
 //! | [`overlay`] | backend: an upper directory for each tree |
@@ -36,6 +37,7 @@ pub mod attributes;
 pub mod backend;
 #[cfg(feature = "btrfs")]
 pub mod btrfs;
+pub mod candidates;
 pub mod change;
 pub mod compare;
 mod data;

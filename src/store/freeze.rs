@@ -168,7 +168,7 @@ impl Store {
             cause: description.cause,
             expires: description.expires,
             cost,
-            baseline: Baseline::None,
+            baseline: baseline_of_copy(form, baseline.as_ref(), &node.record),
             ..self.record(&draft, node.record.backend, State::Committed)
         };
         let committed = self.seal_and_publish(draft, record, name, false)?;
@@ -202,6 +202,17 @@ fn described(description: &Description, node: &Node) -> Record {
         expires: description.expires,
         created: Timestamp::now(),
         ..node.record.clone()
+    }
+}
+
+/// Returns where a search starts for what the copy of a box, made with `made`, changed against the box's parent.
+fn baseline_of_copy(form: Form, made: Option<&Baseline>, original: &Record) -> Baseline {
+    match (form, made, &original.baseline) {
+        _ if original.parent.is_none() => Baseline::None,
+        (Form::Delta, ..) => Baseline::Upper,
+        // A snapshot has the inodes of its source, with the generations in which they were changed.
+        (Form::Full, Some(Baseline::Generation { .. }), known @ Baseline::Generation { .. }) => known.clone(),
+        (Form::Full, ..) => Baseline::None,
     }
 }
 
