@@ -273,6 +273,13 @@ pub(crate) fn plain(path: &Path) -> Cow<'_, str> {
     plain_text(path.as_os_str())
 }
 
+/// Returns a person's text as it can be shown in a row: its first line, escaped, with a sign where there is more.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut lines = text.trim_end().lines();
+    let first = plain_text(lines.next().unwrap_or_default().as_ref()).into_owned();
+    if lines.next().is_some() { format!("{first} …") } else { first }
+}
+
 /// Returns text as it can be shown.
 pub(crate) fn plain_text(text: &OsStr) -> Cow<'_, str> {
     match text.to_str() {
