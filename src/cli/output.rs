@@ -24,6 +24,17 @@ pub(crate) enum Format {
     Table,
     /// One JSON document for programs
     Json,
+    /// A graph for graphviz; only of log
+    Dot,
+    /// A picture of the graph; only of log
+    Svg,
+}
+
+impl Format {
+    /// Is it a drawing, which only a graph has?
+    pub(crate) fn draws(self) -> bool {
+        matches!(self, Self::Dot | Self::Svg)
+    }
 }
 
 /// Where everything that is said goes through.
@@ -42,7 +53,8 @@ impl Output {
                 text.push('\n');
                 write_out(text.as_bytes());
             }
-            Format::Table => write_out(table().as_bytes()),
+            // Drawings are refused where there is no graph.
+            Format::Table | Format::Dot | Format::Svg => write_out(table().as_bytes()),
         }
     }
 
