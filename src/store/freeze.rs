@@ -95,7 +95,7 @@ impl Store {
             continued_by: Some(box_name.clone()),
             ..described(description, node)
         };
-        let life = life_after(node, name.map(|_| &node.id));
+        let life = life_after(node, name.map(|name| (name, &node.id)));
         let above = self.stack_on(node, life)?;
         fault::point("freeze.stacked");
         record.write(&tree.slot, Durability::Synced)?;
@@ -172,7 +172,7 @@ impl Store {
             ..self.record(&draft, node.record.backend, State::Committed)
         };
         let committed = self.seal_and_publish(draft, record, name, false)?;
-        let life = life_after(node, name.map(|_| &committed.id));
+        let life = life_after(node, name.map(|name| (name, &committed.id)));
         if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full && !stands_outside) {
             // A full tree only remembers whom it is compared with; a delta stands where it stands.
             self.link_child(&committed.id, &node.id, Durability::Synced)?;
@@ -217,10 +217,12 @@ fn baseline_of_copy(form: Form, made: Option<&Baseline>, original: &Record) -> B
 }
 
 /// What a box takes along once its state is `named`: nothing new where nobody can call it by a name.
-fn life_after(node: &Node, named: Option<&ObjectId>) -> Life {
+fn life_after(node: &Node, named: Option<(&Name, &ObjectId)>) -> Life {
     let life = node.record.life.clone();
-    match named {
-        Some(state) => life.moved_to(state),
+    let Some((name, state)) = named else { return life };
+    let life = life.moved_to(state);
+    match name.of_snapshot() {
+        Some((_, label)) => life.labelled(&label),
         None => life,
     }
 }
