@@ -221,7 +221,8 @@ impl Backend for OverlayFs {
         let mut changes = Changes::new(options);
         changes.entry(&old, &new, OsStr::new("."), Path::new("")).context(what)?;
         compare_layers(&layers, &old, &new, &mut changes).context(what)?;
-        Ok(changes.into_sorted())
+        changes.note_lost_links(&old).context(what)?;
+        changes.finish(&old, &new).context(what)
     }
 
     /// Counts the upper directory. A delta's own files are its alone, except that a copy-up by clone shares what was not overwritten.
