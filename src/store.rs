@@ -48,6 +48,7 @@ mod name;
 mod record;
 mod remove;
 mod snapshots;
+mod three_way;
 mod volumes;
 
 pub use boxes::{CreateOptions, Description};
@@ -61,6 +62,7 @@ pub use name::{Label, Name};
 pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
 pub use snapshots::SnapshotOptions;
+pub use three_way::{Conflict, Decision, decide};
 pub use volumes::{VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]

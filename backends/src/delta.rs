@@ -234,7 +234,7 @@ fn names_of(tree: &Dir, wanted: &HashMap<(u64, u64), u64>) -> Result<Vec<(PathBu
 }
 
 /// Turns the failure to find something that was listed a moment ago into `None`: the tree may be in use.
-fn vanishing<T>(result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn vanishing<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR)) => Ok(None),

@@ -14,10 +14,11 @@ use nix::errno::Errno;
 
 use crate::attributes::{Attributes, Owners, Xattrs};
 use crate::backend::Cost;
+use crate::delta::vanishing;
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::entry::{CloneMode, Copier};
 use crate::error::{Context, Result};
-use crate::marks::{Marks, Opacity};
+use crate::marks::{Marks, Opacity, make_whiteout};
 use crate::{sys, walk};
 
 /// Trees to merge and where to.
@@ -27,6 +28,8 @@ pub(crate) struct Merge<'a> {
     pub(crate) layers: &'a [Dir],
     /// How OverlayFS's marks are spelled; without it, none is honoured.
     pub(crate) marks: Option<Marks>,
+    /// Make a layer over this tree, as it looks: what hides something of it still does.
+    pub(crate) beneath: Option<&'a Dir>,
     pub(crate) target: &'a Dir,
     pub(crate) clone: CloneMode,
     pub(crate) owners: Owners,
@@ -40,17 +43,48 @@ pub(crate) struct Made {
 }
 
 enum Task {
-    /// A directory that is made, and the layers that have it.
-    Directory(PathBuf, Vec<usize>),
+    /// A directory that is made, the layers that have it, and what it hides beneath them all.
+    Directory(PathBuf, Vec<usize>, Cover),
     /// Some entries of a directory, none of them directories.
     Entries(PathBuf, usize, Vec<(OsString, EntryType)>),
+}
+
+/// Does anything from beneath the layers show in a directory?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    /// Yes.
+    None,
+    /// No, which it must say itself.
+    Own,
+    /// No: it lies in one that says so. OverlayFS wants no marks in those, and would list whiteouts there.
+    Above,
+}
+
+impl Cover {
+    fn of(hides: bool) -> Self {
+        if hides { Self::Own } else { Self::None }
+    }
+
+    /// Returns the same for a directory that is opaque in one of the layers.
+    fn with(self, is_opaque: bool) -> Self {
+        if self == Self::None { Self::of(is_opaque) } else { self }
+    }
+
+    /// Returns what covers a directory in this one.
+    fn below(self, hides: bool) -> Self {
+        if self == Self::None { Self::of(hides) } else { Self::Above }
+    }
 }
 
 /// What one directory of the merged tree holds.
 #[derive(Default)]
 struct Listing {
-    directories: Vec<(OsString, Vec<usize>)>,
+    directories: Vec<(OsString, Vec<usize>, bool)>,
     others: Vec<(usize, Vec<(OsString, EntryType)>)>,
+    /// Names that are deleted in all of it.
+    whiteouts: Vec<OsString>,
+    /// Nothing from beneath the layers shows in it.
+    is_opaque: bool,
 }
 
 /// Clears the process's umask, once: modes are given to `openat` and `mkdirat` as they are meant.
@@ -70,9 +104,13 @@ impl Merge<'_> {
         let xattrs = if self.marks.is_some() { Xattrs::WithoutOverlay } else { Xattrs::All };
         let copier = Copier::new(self.clone, xattrs).with_owners(self.owners);
         let made = Mutex::new(Vec::new());
-        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect());
+        let first = Task::Directory(PathBuf::new(), (0..self.layers.len()).collect(), Cover::None);
         walk::for_each(vec![first], |task, more| match task {
-            Task::Directory(path, layers) => self.directory(path, layers, more, &copier, &made),
+            Task::Directory(path, layers, cover) => {
+                let listing = self.directory(&path, &layers, &copier, &made)?;
+                self.mark(&path, &listing, cover)?;
+                self.fill(&path, listing, cover, more, &copier)
+            }
             Task::Entries(path, layer, entries) => self.entries(&path, layer, &entries, &copier, None),
         })?;
         copier.make_links(self.target)?;
@@ -84,34 +122,73 @@ impl Merge<'_> {
         Ok((cost, directories))
     }
 
+    /// Lists a directory of the target, and notes what it is to be given in the end.
     fn directory(
         &self,
-        path: PathBuf,
-        layers: Vec<usize>,
-        more: &mut Vec<Task>,
+        path: &Path,
+        layers: &[usize],
         copier: &Copier,
         made: &Mutex<Vec<Made>>,
-    ) -> Result<usize> {
-        let (attributes, listing) = self.list(&path, &layers, copier.xattrs())?;
+    ) -> Result<Listing> {
+        let (attributes, listing) = self.list(path, layers, copier.xattrs())?;
         made.lock()
             .expect("no thread panics while it holds the lock")
-            .push(Made { path: path.clone(), attributes: attributes.owned(copier.owners()) });
+            .push(Made { path: path.to_owned(), attributes: attributes.owned(copier.owners()) });
+        Ok(listing)
+    }
+
+    /// Makes what is in a directory of the target; the directories in it are tasks.
+    fn fill(
+        &self,
+        path: &Path,
+        listing: Listing,
+        cover: Cover,
+        more: &mut Vec<Task>,
+        copier: &Copier,
+    ) -> Result<usize> {
         let mut handled = 1;
-        if !listing.directories.is_empty() || !listing.others.is_empty() {
-            let to = walk::open_below(self.target, &path)?;
-            for (name, layers) in listing.directories {
-                to.make_dir(&name, 0o700)?;
-                more.push(Task::Directory(path.join(name), layers));
+        if listing.directories.is_empty() && listing.others.is_empty() {
+            return Ok(handled);
+        }
+        let to = walk::open_below(self.target, path)?;
+        let cover = cover.with(listing.is_opaque);
+        for (name, layers, hides) in listing.directories {
+            to.make_dir(&name, 0o700)?;
+            more.push(Task::Directory(path.join(name), layers, cover.below(hides)));
+        }
+        for (layer, mut entries) in listing.others {
+            while entries.len() > 2 * walk::CHUNK {
+                let rest = entries.split_off(entries.len() - walk::CHUNK);
+                more.push(Task::Entries(path.to_owned(), layer, rest));
             }
-            for (layer, mut entries) in listing.others {
-                while entries.len() > 2 * walk::CHUNK {
-                    let rest = entries.split_off(entries.len() - walk::CHUNK);
-                    more.push(Task::Entries(path.clone(), layer, rest));
-                }
-                handled += self.entries(&path, layer, &entries, copier, Some(&to))?;
-            }
+            handled += self.entries(path, layer, &entries, copier, Some(&to))?;
         }
         Ok(handled)
+    }
+
+    /// Writes OverlayFS's marks into a directory of the target, if that is to be a layer.
+    fn mark(&self, path: &Path, listing: &Listing, cover: Cover) -> Result<()> {
+        let (Some(marks), Some(beneath)) = (&self.marks, self.beneath) else { return Ok(()) };
+        match cover.with(listing.is_opaque) {
+            Cover::None => self.mark_deleted(path, &listing.whiteouts, beneath),
+            Cover::Own => marks.make_opaque(&walk::open_below(self.target, path)?),
+            Cover::Above => Ok(()),
+        }
+    }
+
+    /// Makes whiteouts for what there is beneath: OverlayFS would list those that hide nothing.
+    fn mark_deleted(&self, path: &Path, names: &[OsString], beneath: &Dir) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(below) = vanishing(walk::enter(beneath, path))?.flatten() else { return Ok(()) };
+        let to = walk::open_below(self.target, path)?;
+        for name in names {
+            if below.stat_if_exists(name)?.is_some() {
+                make_whiteout(&to, name)?;
+            }
+        }
+        Ok(())
     }
 
     fn entries(
@@ -139,7 +216,7 @@ impl Merge<'_> {
 
     fn list(&self, path: &Path, layers: &[usize], xattrs: Xattrs) -> Result<(Attributes, Listing)> {
         let mut merged = Merged::default();
-        let mut attributes = None;
+        let (mut attributes, mut is_opaque) = (None, false);
         for &layer in layers {
             let Some(dir) = walk::enter(&self.layers[layer], path)? else {
                 if attributes.is_none() {
@@ -155,10 +232,12 @@ impl Merge<'_> {
                 self.sort(&mut merged, layer, &dir, entry, opacity)?;
             }
             if opacity == Opacity::Opaque {
+                is_opaque = true;
                 break;
             }
         }
-        Ok((attributes.expect("a directory is in one layer at least"), merged.listing()))
+        let listing = Listing { is_opaque, ..merged.listing() };
+        Ok((attributes.expect("a directory is in one layer at least"), listing))
     }
 
     fn sort(
@@ -189,6 +268,8 @@ struct Merged {
 enum Name {
     /// Nothing below matters any more.
     Settled,
+    /// It is deleted.
+    Whiteout,
     /// A directory in these layers; `true` while a lower one may add to it.
     Directory(Vec<usize>, bool),
 }
@@ -215,17 +296,21 @@ impl Merged {
                         _ => self.others.push((layer, vec![(name.clone(), kind)])),
                     }
                 }
-                self.names.insert(name, Name::Settled);
+                self.names.insert(name, if whiteout { Name::Whiteout } else { Name::Settled });
             }
         }
     }
 
     fn listing(self) -> Listing {
-        let directories = self.names.into_iter().filter_map(|(name, state)| match state {
-            Name::Directory(layers, _) => Some((name, layers)),
-            Name::Settled => None,
-        });
-        Listing { directories: directories.collect(), others: self.others }
+        let mut listing = Listing { others: self.others, ..Listing::default() };
+        for (name, state) in self.names {
+            match state {
+                Name::Directory(layers, open) => listing.directories.push((name, layers, !open)),
+                Name::Whiteout => listing.whiteouts.push(name),
+                Name::Settled => {}
+            }
+        }
+        listing
     }
 }
 
