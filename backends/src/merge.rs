@@ -14,11 +14,11 @@ use nix::errno::Errno;
 
 use crate::attributes::{Attributes, Owners, Xattrs};
 use crate::backend::Cost;
-use crate::delta::vanishing;
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::entry::{CloneMode, Copier};
 use crate::error::{Context, Result};
 use crate::marks::{Marks, Opacity, make_whiteout};
+use crate::walk::vanishing;
 use crate::{sys, walk};
 
 /// Trees to merge and where to.
@@ -220,7 +220,7 @@ impl Merge<'_> {
         for &layer in layers {
             let Some(dir) = walk::enter(&self.layers[layer], path)? else {
                 if attributes.is_none() {
-                    attributes = Some(mount_point(&self.layers[layer], path, xattrs)?);
+                    attributes = Some(directory_attributes(&self.layers[layer], path, xattrs)?);
                 }
                 continue;
             };
@@ -314,10 +314,15 @@ impl Merged {
     }
 }
 
-/// What is mounted on a directory is not part of the tree, but it hides the directory's own attributes.
-fn mount_point(layer: &Dir, path: &Path, xattrs: Xattrs) -> Result<Attributes> {
-    let (parent, name) = crate::entry::open_parent(layer, path)?;
-    Attributes::of_entry(&parent, name, &parent.stat(name)?, xattrs)
+/// Returns the attributes of a directory of a tree. What is mounted on one is not part of the tree, but it hides the directory's own.
+pub(crate) fn directory_attributes(tree: &Dir, path: &Path, xattrs: Xattrs) -> Result<Attributes> {
+    match walk::enter(tree, path)? {
+        Some(dir) => Attributes::of_open(&dir, &dir.stat_self()?, xattrs, &dir),
+        None => {
+            let (parent, name) = crate::entry::open_parent(tree, path)?;
+            Attributes::of_entry(&parent, name, &parent.stat(name)?, xattrs)
+        }
+    }
 }
 
 /// A default ACL that the target's own parent gave it would be inherited by all that is made in it.
@@ -331,6 +336,15 @@ fn drop_default_acl(target: &Dir) -> Result<()> {
 
 /// Gives directories their attributes, the deepest first; returns which inode each of them is.
 pub(crate) fn finish(target: &Dir, made: Vec<Made>) -> Result<Vec<(u64, PathBuf)>> {
+    finish_by(target, made, |attributes, dir| attributes.apply_to_open(dir, &dir.stat_self()?, dir))
+}
+
+/// The same, with the caller's way to give them.
+pub(crate) fn finish_by(
+    target: &Dir,
+    made: Vec<Made>,
+    give: impl Fn(&Attributes, &Dir) -> Result<()> + Sync,
+) -> Result<Vec<(u64, PathBuf)>> {
     let inodes = Mutex::new(Vec::with_capacity(made.len()));
     let mut levels: Vec<Vec<Made>> = Vec::new();
     for made in made {
@@ -345,9 +359,8 @@ pub(crate) fn finish(target: &Dir, made: Vec<Made>) -> Result<Vec<(u64, PathBuf)
             let mut known = Vec::with_capacity(chunk.len());
             for Made { path, attributes } in chunk {
                 let dir = walk::open_below(target, &path)?;
-                let stat = dir.stat_self()?;
-                attributes.apply_to_open(&dir, &stat, &dir)?;
-                known.push((stat.st_ino, path));
+                give(&attributes, &dir)?;
+                known.push((dir.stat_self()?.st_ino, path));
             }
             let handled = known.len();
             inodes.lock().expect("no thread panics while it holds the lock").append(&mut known);

@@ -146,7 +146,7 @@ impl Setup {
         self.backend.changes(&fork.tree, &fork.parent, &fork.baseline, options).unwrap()
     }
 
-    fn root(&self, tree: &Tree) -> Dir {
+    pub(crate) fn root(&self, tree: &Tree) -> Dir {
         self.backend.open_root(tree).unwrap()
     }
 
