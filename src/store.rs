@@ -11,6 +11,9 @@
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork: what makes nodes |
 //! | `freeze` | the present state of a box becomes a committed node |
+//! | `restore` `undo` | a box becomes what another state is; back and forth along its states |
+//! | `in_place` | a tree is changed where it is |
+//! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
@@ -41,26 +44,32 @@ mod format;
 mod freeze;
 mod host;
 mod id;
+mod in_place;
 mod index;
 mod life;
 mod lock;
 mod name;
 mod record;
 mod remove;
+mod restore;
+mod settle;
 mod snapshots;
 mod three_way;
+mod undo;
 mod volumes;
 
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
+pub use freeze::Still;
 pub use id::ObjectId;
 pub use index::{Entry, Index};
 pub use life::Life;
 pub use name::{Label, Name};
-pub use record::{Cause, Record, Role, State};
+pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
+pub use restore::{Moved, RestoreOptions};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
 pub use volumes::{VolumeName, VolumeReference};
@@ -340,14 +349,14 @@ impl Store {
             .collect()
     }
 
-    /// Returns the nodes made from `id` that still exist.
+    /// Returns the nodes made from `id`, or that need it for another reason, that still exist.
     pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
         let mut children = Vec::new();
         for child in files::list(&self.object_dir(id).join("by"))? {
             let Ok(child) = ObjectId::parse(&child) else { continue };
             match self.node(&child) {
                 // A link is made before its child and may outlive it: only the child's own word counts.
-                Ok(node) if node.record.parent.as_ref() == Some(id) => children.push(node),
+                Ok(node) if node.record.needs().any(|needed| needed == id) => children.push(node),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

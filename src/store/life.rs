@@ -16,6 +16,9 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
+    /// The state that the box was made on, once it stands on another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ObjectId>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
