@@ -11,6 +11,7 @@
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork, commit: what makes nodes |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
+//! | `settings` | what a box is started with; its home |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -45,6 +46,7 @@ mod lock;
 mod name;
 mod record;
 mod remove;
+mod settings;
 mod snapshots;
 mod volumes;
 
@@ -58,6 +60,7 @@ pub use life::Life;
 pub use name::{Label, Name};
 pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
+pub use settings::{BoxSettings, Home, HomeMode};
 pub use snapshots::SnapshotOptions;
 pub use volumes::{VolumeName, VolumeReference};
 

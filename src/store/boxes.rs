@@ -13,7 +13,9 @@ use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Cause, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index};
+use super::{
+    Base, BoxSettings, Cause, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index,
+};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -25,6 +27,8 @@ pub struct CreateOptions {
     pub always_clone: bool,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
+    /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
+    pub settings: Option<BoxSettings>,
 }
 
 /// What a commit says of itself.
@@ -110,6 +114,10 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
+        let settings = match options.settings {
+            Some(settings) => settings,
+            None => self.inherited_settings(base, name).context(intent)?,
+        };
         let committed = self.committed(base).context(intent)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
@@ -124,6 +132,7 @@ impl Store {
         }
         .context(intent)?;
         fault::point("create.forked");
+        let record = Record { life: Life { settings, ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
     }
 
@@ -511,6 +520,8 @@ impl Store {
             form,
             parent: node.record.parent.clone(),
             follows: node.record.follows.clone(),
+            // What is forked of it starts as the box does; its past and future are the box's.
+            life: Life { settings: node.record.life.settings.clone(), ..Life::default() },
             message: description.message.clone(),
             config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
             cause: description.cause,

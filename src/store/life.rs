@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
+    /// What it is started with.
+    #[serde(skip_serializing_if = "BoxSettings::is_empty")]
+    pub settings: BoxSettings,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,

@@ -11,13 +11,15 @@ use std::fs::File;
 
 use rootling_backends::replicate::{Options, replicate};
 use rootling_backends::{CloneMode, Context, Dir, Error, ErrorKind, FS, Kind, Result};
+use serde::{Deserialize, Serialize};
 
 use super::files::Durability;
 use super::lock::{self, Mode};
 use super::{Base, CreateOptions, Description, Name, Node, ObjectId, Record, Role, State, Store, fault};
 
 /// The name of a volume: letters, digits and `_ . -`, beginning with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct VolumeName(String);
 
 impl VolumeName {
@@ -60,6 +62,20 @@ fn is_word(text: &str) -> bool {
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     first && rest && text.len() <= VolumeName::MAX && !text.contains("..") && !text.ends_with('.')
+}
+
+impl TryFrom<String> for VolumeName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl From<VolumeName> for String {
+    fn from(name: VolumeName) -> Self {
+        name.0
+    }
 }
 
 impl fmt::Display for VolumeName {
