@@ -15,6 +15,7 @@
 //! | `in_place` | a tree is changed where it is |
 //! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
+//! | `settings` | what a box is started with; its home |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -52,6 +53,7 @@ mod name;
 mod record;
 mod remove;
 mod restore;
+mod settings;
 mod settle;
 mod snapshots;
 mod three_way;
@@ -70,6 +72,7 @@ pub use name::{Label, Name};
 pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
 pub use restore::{Moved, RestoreOptions};
+pub use settings::{BoxSettings, Home, HomeMode};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
 pub use volumes::{VolumeName, VolumeReference};

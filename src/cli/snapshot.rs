@@ -8,7 +8,7 @@ use rootling_backends::{Error, ErrorKind, Kind, Result};
 use super::live::{self, Note};
 use super::{Context, said, show, store};
 use crate::runner::Pauser;
-use crate::store::{Description, Label, Node, SnapshotOptions, Store, VolumeName, VolumeReference};
+use crate::store::{Description, Label, Node, SnapshotOptions, Store, VolumeName};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -135,18 +135,17 @@ fn still(pauser: &mut Pauser, pause: Pause) -> Result<Box<dyn std::any::Any>> {
     }
 }
 
-/// Returns the volumes of a box: those that it is started with, and those that are mounted in it now.
+/// Returns the volumes of a box that there are: those that it is started with, and those that are mounted in it now.
 fn volumes(store: &Store, node: &Node, note: Option<&Note>) -> Result<BTreeSet<VolumeName>> {
-    let mut volumes = BTreeSet::new();
-    if let Some(note) = note {
-        let mounted = note.running.mounted_objects()?;
-        for (VolumeReference { name, label }, volume) in store.volumes()? {
-            if label.is_none() && mounted.contains(volume.id.as_str()) {
-                volumes.insert(name);
-            }
-        }
-    }
-    Ok(volumes)
+    let settings = &node.record.life.settings;
+    let mounted = note.map(|note| note.running.mounted_objects()).transpose()?.unwrap_or_default();
+    let is_used =
+        |name: &VolumeName, volume: &Node| settings.need(name) || mounted.contains(volume.id.as_str());
+    let used = store
+        .volumes()?
+        .into_iter()
+        .filter(|(reference, volume)| reference.label.is_none() && is_used(&reference.name, volume));
+    Ok(used.map(|(reference, _)| reference.name).collect())
 }
 
 /// Reads how long: `90s`, `30m`, `12h`, `7d`, `2w`.

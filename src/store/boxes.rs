@@ -14,7 +14,9 @@ use super::files::{self, Durability};
 use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, fault, host};
+use super::{
+    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, fault, host,
+};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -26,6 +28,8 @@ pub struct CreateOptions {
     pub always_clone: bool,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
+    /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
+    pub settings: Option<BoxSettings>,
 }
 
 /// What a commit says of itself.
@@ -113,6 +117,10 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
+        let settings = match options.settings {
+            Some(settings) => settings,
+            None => self.inherited_settings(base, name).context(intent)?,
+        };
         let committed = self.committed(base).context(intent)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
@@ -127,6 +135,7 @@ impl Store {
         }
         .context(intent)?;
         fault::point("create.forked");
+        let record = Record { life: Life { settings, ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
     }
 

@@ -55,7 +55,10 @@ impl Freezing<'_> {
         let same_words = message.is_none() || *message == state.record.message;
         let lasting = expires.is_none() && state.record.expires.is_none();
         let same_config = *config.as_ref().unwrap_or(&node.record.config) == state.record.config;
-        volumes.is_empty() && (self.exact || same_words && lasting && same_config)
+        // What is forked of a state that has a name begins as the box did.
+        let settled =
+            matches!(self.call, Call::Nothing) || node.record.life.settings == state.record.life.settings;
+        volumes.is_empty() && (self.exact || same_words && lasting && same_config && settled)
     }
 }
 
@@ -344,6 +347,8 @@ impl Store {
             form: copy.form,
             parent: node.record.parent.clone(),
             follows: node.record.follows.clone(),
+            // What is forked of it starts as the box does; its past and future are the box's.
+            life: Life { settings: node.record.life.settings.clone(), ..Life::default() },
             message: how.description.message.clone(),
             config: how.description.config.clone().unwrap_or_else(|| node.record.config.clone()),
             cause: how.description.cause,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Life {
     /// The state that the box was made on, once it stands on another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<ObjectId>,
+    /// What it is started with.
+    #[serde(skip_serializing_if = "BoxSettings::is_empty")]
+    pub settings: BoxSettings,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
