@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
 use super::name::Label;
+use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,12 @@ pub struct Life {
     /// The highest number that a snapshot of the box was called; 0 where none was.
     #[serde(skip_serializing_if = "is_zero")]
     pub numbered: u32,
+    /// The state that the box was made on, once it stands on another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ObjectId>,
+    /// What it is started with.
+    #[serde(skip_serializing_if = "BoxSettings::is_empty")]
+    pub settings: BoxSettings,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
