@@ -33,6 +33,7 @@ mod log;
 mod logs;
 mod ls;
 mod man;
+mod merging;
 mod mount;
 mod mounts;
 mod net;
@@ -179,6 +180,12 @@ enum Command {
     Undo(restore::StepArguments),
     /// Take back an undo
     Redo(restore::StepArguments),
+    /// Make the changes of a state, or of a range of states, to a box: cherry-pick
+    Apply(merging::TakeArguments),
+    /// Take back what a state, or a range of states, changed
+    Revert(merging::TakeArguments),
+    /// Put what a box changed on top of another state
+    Rebase(merging::RebaseArguments),
     /// List boxes and trees
     #[command(visible_alias = "list")]
     Ls(ls::Arguments),
@@ -469,6 +476,9 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Restore(arguments) => restore::restore(context, &arguments),
         Command::Undo(arguments) => restore::undo(context, &arguments),
         Command::Redo(arguments) => restore::redo(context, &arguments),
+        Command::Apply(arguments) => return merging::apply(context, &arguments),
+        Command::Revert(arguments) => return merging::revert(context, &arguments),
+        Command::Rebase(arguments) => return merging::rebase(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Log(arguments) => log::run(context, &arguments),

@@ -33,7 +33,7 @@ use super::files::Durability;
 use super::freeze::{Call, Freezing, life_after};
 use super::restore::Journey;
 use super::{
-    Cause, Conflict, Description, Life, Moved, Node, ObjectId, Record, RestoreOptions, SnapshotOptions,
+    Base, Cause, Conflict, Description, Life, Moved, Node, ObjectId, Record, RestoreOptions, SnapshotOptions,
     State, Store, decide, fault,
 };
 
@@ -90,7 +90,13 @@ impl Store {
     /// kill leaves the box as it was. O(what changed in the range and in the box since), see [`diff`](Self::diff).
     pub fn apply(&self, node: &Node, range: &Range, paths: &[PathBuf], message: &str) -> Result<Merged> {
         let intent = || format!("apply {}..{} to {}", range.from.shown(), range.to.shown(), node.shown());
-        self.merge(node, message, |before| Ok((range.clone(), before.clone(), paths))).context(intent)
+        self.merge(node, message, |before| {
+            let state =
+                |node: &Node| Ok::<_, Error>(self.committed(Base::Node(node))?.expect("a node has a state"));
+            let range = Range { from: state(&range.from)?, to: state(&range.to)? };
+            Ok((range, before.clone(), paths))
+        })
+        .context(intent)
     }
 
     /// Puts what a box changed since it parted from the line of `onto` on top of that node. As [`apply`](Self::apply) otherwise.
@@ -100,8 +106,9 @@ impl Store {
     pub fn rebase(&self, node: &Node, onto: &Node, message: &str) -> Result<Merged> {
         let intent = || format!("rebase {} onto {}", node.shown(), onto.shown());
         self.merge(node, message, |before| {
-            let from = self.common(before, onto)?;
-            Ok((Range { from, to: before.clone() }, onto.clone(), &[][..]))
+            let onto = self.committed(Base::Node(onto))?.expect("a node has a state");
+            let from = self.common(before, &onto)?;
+            Ok((Range { from, to: before.clone() }, onto, &[][..]))
         })
         .context(intent)
     }

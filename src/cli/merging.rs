@@ -1,0 +1,227 @@
+//! `apply`, `revert`, `rebase`: changes of one line of states taken over to another, three ways and by file.
+
+use std::path::PathBuf;
+
+use rootling_backends::{ChangeKind, Error, ErrorKind, Result};
+use serde::Serialize;
+
+use super::{Context, output, store};
+use crate::reference::{Reference, Which};
+use crate::store::{Merged, Moved, Node, Range, Sides, Store};
+
+/// How a merge that left conflicts ends.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Ending {
+    /// The conflicts in this box are settled: keep the result as a snapshot
+    #[arg(long = "continue", value_name = "BOX")]
+    settled: Option<String>,
+
+    /// Take this box back to what it was before
+    #[arg(long, value_name = "BOX")]
+    abort: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TakeArguments {
+    /// What to take: A..B, or one state, for what it changed against the one before it
+    #[arg(value_name = "A..B|NODE", required_unless_present_any = ["settled", "abort"], conflicts_with_all = ["settled", "abort"])]
+    range: Option<String>,
+
+    /// The box that takes it [revert's default: the box whose snapshots are named]
+    #[arg(long, value_name = "BOX", conflicts_with_all = ["settled", "abort"])]
+    to: Option<String>,
+
+    /// What the new snapshot is, in your words
+    #[arg(short, long)]
+    message: Option<String>,
+
+    #[command(flatten)]
+    ending: Ending,
+
+    /// Take only what is at these paths and below
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RebaseArguments {
+    /// The box
+    #[arg(value_name = "BOX", required_unless_present_any = ["settled", "abort"], conflicts_with_all = ["settled", "abort"])]
+    reference: Option<String>,
+
+    /// What it shall stand on
+    #[arg(long, value_name = "NODE", required_unless_present_any = ["settled", "abort"], conflicts_with_all = ["settled", "abort"])]
+    onto: Option<String>,
+
+    /// What the new snapshot is, in your words
+    #[arg(short, long)]
+    message: Option<String>,
+
+    #[command(flatten)]
+    ending: Ending,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    /// The box.
+    name: String,
+    id: String,
+    /// The snapshot that it is in now.
+    state: Option<String>,
+    /// What it was before.
+    before: Option<String>,
+    /// How many changes were taken over.
+    taken: usize,
+    /// What is to be settled.
+    conflicts: &'a [Sides],
+}
+
+pub(super) fn apply(context: &Context, arguments: &TakeArguments) -> Result<i32> {
+    take(context, arguments, "apply", |range| range)
+}
+
+pub(super) fn revert(context: &Context, arguments: &TakeArguments) -> Result<i32> {
+    take(context, arguments, "revert", |Range { from, to }| Range { from: to, to: from })
+}
+
+fn take(
+    context: &Context,
+    arguments: &TakeArguments,
+    verb: &str,
+    direction: impl FnOnce(Range) -> Range,
+) -> Result<i32> {
+    let store = context.store()?;
+    let Some(text) = &arguments.range else { return end(context, &store, &arguments.ending) };
+    let range = range(&store, text)?;
+    let node = match (&arguments.to, owner(text, verb)) {
+        (Some(name), _) => store::find(&store, name)?,
+        (None, Some(owner)) => store::find(&store, &owner)?,
+        (None, None) => {
+            return Err(Error::new(ErrorKind::InvalidInput, format!("{verb} {text}: to which box?"))
+                .hint(format!("say it: rootling {verb} {text} --to BOX")));
+        }
+    };
+    let message = arguments.message.clone().unwrap_or_else(|| match &range.to.record.message {
+        Some(message) if !text.contains("..") => format!("{verb} {text}: {message}"),
+        _ => format!("{verb} {text}"),
+    });
+    let progress = context.output.progress(message.clone());
+    let merged = store.apply(&node, &direction(range), &arguments.paths, &message);
+    drop(progress);
+    Ok(report(context, &store, &node, &merged?, verb))
+}
+
+/// Returns the box whose snapshots a revert speaks of.
+fn owner(text: &str, verb: &str) -> Option<String> {
+    let last = text.rsplit("..").next().filter(|_| verb == "revert")?;
+    match Reference::parse(last).ok()? {
+        Reference::Node { which: Which::Named(name), .. } => {
+            Some(name.of_snapshot().map_or(name.to_string(), |(owner, _)| owner.to_string()))
+        }
+        _ => None,
+    }
+}
+
+fn range(store: &Store, text: &str) -> Result<Range> {
+    match Reference::parse_range(text)? {
+        (from, Some(to)) => Ok(Range {
+            from: store::find(store, &from.to_string())?,
+            to: store::find(store, &to.to_string())?,
+        }),
+        (only, None) => {
+            let to = store::find(store, &only.to_string())?;
+            let from = store.predecessor(&to)?.ok_or_else(|| {
+                let message = format!("{} has no state before it that it could have changed", to.label());
+                Error::new(ErrorKind::InvalidInput, message).hint("say from where on: A..B")
+            })?;
+            Ok(Range { from, to })
+        }
+    }
+}
+
+pub(super) fn rebase(context: &Context, arguments: &RebaseArguments) -> Result<i32> {
+    let store = context.store()?;
+    let (Some(name), Some(onto)) = (&arguments.reference, &arguments.onto) else {
+        return end(context, &store, &arguments.ending);
+    };
+    let node = store::find(&store, name)?;
+    let message = arguments.message.clone().unwrap_or_else(|| format!("rebase onto {onto}"));
+    let onto = store::find(&store, onto)?;
+    let progress = context.output.progress(format!("rebasing {}", node.label()));
+    let merged = store.rebase(&node, &onto, &message);
+    drop(progress);
+    Ok(report(context, &store, &node, &merged?, "rebase"))
+}
+
+/// Says what was done; 1 where something is left to be settled.
+fn report(context: &Context, store: &Store, node: &Node, merged: &Merged, verb: &str) -> i32 {
+    let name = node.label();
+    let Merged { moved, taken, conflicts } = merged;
+    match moved {
+        Some(Moved { state, before, .. }) => {
+            store::remember(store, node);
+            let changes = if *taken == 1 { "1 change".to_owned() } else { format!("{taken} changes") };
+            let to_settle = match conflicts.len() {
+                0 => String::new(),
+                1 => ", 1 conflict".to_owned(),
+                count => format!(", {count} conflicts"),
+            };
+            context.output.say(format!(
+                "{name} is now as {}: {changes} taken over{to_settle}; before that it was {}",
+                state.label(),
+                before.label()
+            ));
+        }
+        None => context.output.say(format!("{name} stays as it is: there is nothing to take over")),
+    }
+    if !conflicts.is_empty() {
+        context.output.say(format!(
+            "merge each with the file beside it, remove that, and say `rootling {verb} --continue {name}`; or give it up: \
+             `rootling {verb} --abort {name}`"
+        ));
+    }
+    let label = |node: &Node| node.label().to_owned();
+    let report = Report {
+        name: name.to_owned(),
+        id: moved.as_ref().map_or(&node.id, |moved| &moved.node.id).to_string(),
+        state: moved.as_ref().map(|moved| label(&moved.state)),
+        before: moved.as_ref().map(|moved| label(&moved.before)),
+        taken: *taken,
+        conflicts,
+    };
+    context.output.data(&report, || conflicts.iter().map(line).collect());
+    i32::from(!conflicts.is_empty())
+}
+
+fn line(sides: &Sides) -> String {
+    let did = |kind: ChangeKind| match kind {
+        ChangeKind::Added => "added",
+        ChangeKind::Modified => "changed",
+        ChangeKind::Deleted => "deleted",
+    };
+    let conflict = &sides.conflict;
+    let theirs = match &sides.theirs_at {
+        Some(path) => format!("theirs is /{}", output::plain(path)),
+        None => "ours stays".to_owned(),
+    };
+    let (ours, their) = (did(conflict.ours), did(conflict.theirs));
+    format!("conflict /{}: {ours} by us, {their} by them; {theirs}\n", output::plain(&conflict.path))
+}
+
+fn end(context: &Context, store: &Store, ending: &Ending) -> Result<i32> {
+    if let Some(name) = &ending.settled {
+        let node = store::find(store, name)?;
+        let made = store.continue_merge(&node)?;
+        context.output.say(format!("{} is now as {}", node.label(), made.label()));
+        context.output.data(&super::show::summary(store, &made)?, || format!("{}\n", made.id));
+    }
+    if let Some(name) = &ending.abort {
+        let node = store::find(store, name)?;
+        let moved = store.abort_merge(&node)?;
+        context.output.say(format!("{} is as before: {}", node.label(), moved.state.label()));
+        context.output.data(&super::show::summary(store, &moved.node)?, || format!("{}\n", moved.node.id));
+    }
+    Ok(0)
+}
