@@ -17,6 +17,7 @@
 //! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `settings` | what a box is started with; its home |
+//! | `chain` | how chains of deltas stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
@@ -38,6 +39,7 @@ use rootling_backends::probe::{self, Abilities};
 use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
 mod boxes;
+mod chain;
 mod check;
 mod diff;
 mod draft;

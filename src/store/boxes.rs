@@ -268,6 +268,7 @@ impl Store {
             baseline: Baseline::None,
             created: Timestamp::now(),
             source: None,
+            steps: None,
             follows: None,
             cause: Cause::Asked,
             expires: None,

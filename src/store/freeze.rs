@@ -14,6 +14,7 @@ use rootling_backends::{
     Result, Tree, flatten, overlay,
 };
 
+use super::chain::Due;
 use super::draft::Draft;
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
@@ -269,6 +270,9 @@ impl Store {
     /// The box's own upper directory becomes the node; the box goes on with an empty one over it. O(1).
     fn freeze_in_place(&self, node: &Node, how: &Freezing<'_>) -> Result<Node> {
         let box_name = node.name.as_ref().expect("the caller saw a name");
+        if let Some(due) = self.due_on(node)? {
+            return self.freeze_merged(node, how, &due);
+        }
         self.backend(node.record.backend)?.barrier(&self.object_dir(&node.id))?;
         fault::point("freeze.synced");
         let above = self.stack_on(node, how.call.counted(life_after(node, how.call.names(&node.id))))?;
@@ -280,6 +284,35 @@ impl Store {
         self.switch(box_name, &above)?;
         fault::point("freeze.switched");
         Ok(Node { name: named?, ..sealed })
+    }
+
+    /// Returns what a box's own upper directory is to be merged with once it becomes a state.
+    fn due_on(&self, node: &Node) -> Result<Option<Due>> {
+        let Some(parent) = &node.record.parent else { return Ok(None) };
+        let due = self.due(&self.node(parent)?)?;
+        Ok(match due {
+            Some(due) if self.writes_kernel_marks(node.record.backend, &self.tree(node)?)? => Some(due),
+            _ => None,
+        })
+    }
+
+    /// The box's own upper directory and the deltas beneath it become the node, merged; the box goes on with an empty one over it.
+    /// O(what these deltas hold).
+    fn freeze_merged(&self, node: &Node, how: &Freezing<'_>, due: &Due) -> Result<Node> {
+        let box_name = node.name.as_ref().expect("the caller saw a name");
+        let draft = self.draft()?;
+        let cost = self.merge_due(self.tree(node)?.fs(), due, &draft)?;
+        fault::point("freeze.merged");
+        let copy = Snapshotted { form: Form::Delta, baseline: Baseline::Upper, cost };
+        let record = self.record_of_copy(node, &draft, how, &copy, Some(due));
+        let committed = self.publish_state(node, draft, record, how.call)?;
+        let life = how.call.counted(life_after(node, how.call.names(&committed.id)));
+        let above = self.fork_as(node, &committed, life, None)?;
+        fault::point("freeze.stacked");
+        self.switch(box_name, &above)?;
+        fault::point("freeze.switched");
+        self.discard(&node.id, node.record.parent.as_ref(), None)?;
+        Ok(committed)
     }
 
     /// Seals the box's own upper directory. The caller moves the box's name on, or [`settle`](Self::settle) does.
@@ -358,30 +391,21 @@ impl Store {
                 );
             }
         }
-        let record = Record {
-            role: node.record.role,
-            form: copy.form,
-            parent: node.record.parent.clone(),
-            follows: node.record.follows.clone(),
-            // What is forked of it starts as the box does; its past and future are the box's.
-            life: Life { settings: node.record.life.settings.clone(), ..Life::default() },
-            message: how.description.message.clone(),
-            config: how.description.config.clone().unwrap_or_else(|| node.record.config.clone()),
-            cause: how.description.cause,
-            expires: how.description.expires,
-            volumes: how.description.volumes.clone(),
-            cost: copy.cost,
-            baseline: baseline_of_copy(copy.form, Some(&copy.baseline), &node.record),
-            ..self.record(&draft, node.record.backend, State::Committed)
+        let due = match &node.record.parent {
+            Some(parent) if is_delta_of_plain(node, &copy) && !is_beside => self.due(&self.node(parent)?)?,
+            _ => None,
         };
-        for kept in &record.volumes {
-            self.link_child(&kept.snapshot, &draft.id, Durability::Synced)?;
-        }
-        let name = if let Call::As(name) = how.call { Some(name) } else { None };
-        let mut committed = self.seal_and_publish(draft, record, name, false)?;
-        if let Call::Next = how.call {
-            committed.name = Some(self.link_next(node, &committed.id)?);
-        }
+        let (draft, copy) = match &due {
+            Some(due) => {
+                let merged = self.draft()?;
+                let cost = self.merge_due(draft.slot.join(FS), due, &merged)?;
+                fault::point("freeze.merged");
+                (merged, Snapshotted { cost, ..copy })
+            }
+            None => (draft, copy),
+        };
+        let record = self.record_of_copy(node, &draft, how, &copy, due.as_ref());
+        let committed = self.publish_state(node, draft, record, how.call)?;
         let life = how.call.counted(life_after(node, how.call.names(&committed.id)));
         if node.record.form == Form::Full && node.record.outside.is_none() && !is_beside {
             self.stand_on(node, &committed, copy.baseline, life)?;
@@ -395,6 +419,49 @@ impl Store {
                     record.baseline = copy.baseline;
                 }
             })?;
+        }
+        Ok(committed)
+    }
+
+    /// Returns the record of a state that is a copy of a box, or merged with what was `due`.
+    fn record_of_copy(
+        &self,
+        node: &Node,
+        draft: &Draft,
+        how: &Freezing<'_>,
+        copy: &Snapshotted,
+        due: Option<&Due>,
+    ) -> Record {
+        let own = &node.record;
+        Record {
+            role: own.role,
+            form: copy.form,
+            parent: due.map(|due| due.beneath.id.clone()).or_else(|| own.parent.clone()),
+            // The state before is not what a merged one stands on.
+            follows: if due.is_some() { own.predecessor().cloned() } else { own.follows.clone() },
+            steps: due.map(|due| due.steps),
+            // What is forked of it starts as the box does; its past and future are the box's.
+            life: Life { settings: own.life.settings.clone(), ..Life::default() },
+            message: how.description.message.clone(),
+            config: how.description.config.clone().unwrap_or_else(|| own.config.clone()),
+            cause: how.description.cause,
+            expires: how.description.expires,
+            volumes: how.description.volumes.clone(),
+            cost: copy.cost.clone(),
+            baseline: baseline_of_copy(copy.form, Some(&copy.baseline), own),
+            ..self.record(draft, own.backend, State::Committed)
+        }
+    }
+
+    /// Publishes a state of a box, and gives it the name that was asked for.
+    fn publish_state(&self, node: &Node, draft: Draft, record: Record, call: Call<'_>) -> Result<Node> {
+        for kept in &record.volumes {
+            self.link_child(&kept.snapshot, &draft.id, Durability::Synced)?;
+        }
+        let name = if let Call::As(name) = call { Some(name) } else { None };
+        let mut committed = self.seal_and_publish(draft, record, name, false)?;
+        if let Call::Next = call {
+            committed.name = Some(self.link_next(node, &committed.id)?);
         }
         Ok(committed)
     }
@@ -484,6 +551,11 @@ fn described(description: &Description, node: &Node) -> Record {
         created: Timestamp::now(),
         ..node.record.clone()
     }
+}
+
+/// Does a copy of a plain tree say what changed in it, instead of all there is?
+fn is_delta_of_plain(node: &Node, copy: &Snapshotted) -> bool {
+    node.record.form == Form::Full && node.record.outside.is_none() && copy.form == Form::Delta
 }
 
 /// Returns where a search starts for what the copy of a box, made with `made`, changed against the box's parent.

@@ -97,6 +97,9 @@ pub struct Record {
     /// Where the content came from, for imports: the reference as it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// For a delta that several were merged into: how many steps of history it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
     /// The state that came before, where that is not the parent: a running delta is snapshotted beside its box, not below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<ObjectId>,
@@ -175,6 +178,11 @@ impl Record {
         self.parent.iter().chain(becoming).chain(self.volumes.iter().map(|kept| &kept.snapshot))
     }
 
+    /// Returns how many steps of history the node's own tree says, if it is a delta.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps.unwrap_or(1)
+    }
+
     /// Returns the state that came before this one: what `NAME~1` means.
     pub fn predecessor(&self) -> Option<&ObjectId> {
         self.follows.as_ref().or(self.parent.as_ref())
@@ -238,6 +246,7 @@ mod tests {
             baseline: Baseline::Upper,
             created: Timestamp::UNIX_EPOCH,
             source: None,
+            steps: None,
             follows: None,
             cause: Cause::Asked,
             expires: None,

@@ -40,19 +40,31 @@ impl Store {
             let message = format!("{} is not a box: it has no snapshots", node.shown());
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         };
-        let intent = || format!("snapshot {name}");
-        let _lock = self.share_to_write().context(intent)?;
+        let made = self.snapshot_named(node, &name, options, still).context(|| format!("snapshot {name}"))?;
+        // What was merged leaves the box's old tree behind. Best effort: it is the sweep's, too.
+        drop(self.empty_trash());
+        Ok(made)
+    }
+
+    fn snapshot_named(
+        &self,
+        node: &Node,
+        name: &Name,
+        options: &SnapshotOptions,
+        still: Still<'_>,
+    ) -> Result<Node> {
+        let _lock = self.share_to_write()?;
         loop {
             let label = match &options.label {
                 Some(label) => label.clone(),
-                None => self.next_label_of(node, &name).context(intent)?,
+                None => self.next_label_of(node, name)?,
             };
-            let called = name.snapshot(&label).context(intent)?;
-            self.require_free(&called).context(intent)?;
+            let called = name.snapshot(&label)?;
+            self.require_free(&called)?;
             match self.snapshot_as(node, options, &label, &called, still) {
                 // Somebody else took the number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && options.label.is_none() => {}
-                made => return made.context(intent),
+                made => return made,
             }
         }
     }
