@@ -315,6 +315,14 @@ pub trait Backend: fmt::Debug + Send + Sync {
         options: DiffOptions,
     ) -> Result<Vec<Change>>;
 
+    /// Is it certain that nothing has changed in `tree` since it was forked from `parent`, times included?
+    ///
+    /// No is no promise of changes: where a look would cost more than a few calls and a walk, the answer is no.
+    fn is_untouched(&self, tree: &Tree, parent: &Tree, baseline: &Baseline) -> Result<bool> {
+        let options = DiffOptions { times: true, ..DiffOptions::default() };
+        Ok(*baseline != Baseline::None && self.changes(tree, parent, baseline, options)?.is_empty())
+    }
+
     /// Returns what the tree occupies.
     fn usage(&self, tree: &Tree) -> Result<Usage>;
 

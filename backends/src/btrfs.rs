@@ -230,6 +230,18 @@ impl Backend for Btrfs {
         diff_trees(&old, &new, options).context(what)
     }
 
+    /// Asks for the transaction that last wrote the subvolume, after a sync that brings what is in memory into it. With subvolumes inside,
+    /// each of which would have to be asked, the answer is no.
+    fn is_untouched(&self, tree: &Tree, _parent: &Tree, baseline: &Baseline) -> Result<bool> {
+        let root = Dir::open(tree.fs())?;
+        let Baseline::Generation { generation, .. } = baseline else { return Ok(false) };
+        if tree.form != Form::Full || !is_subvolume(&root)? || !nested::children(&root)?.is_empty() {
+            return Ok(false);
+        }
+        root.sync_file_system()?;
+        Ok(nested::info(&root)?.generation <= *generation)
+    }
+
     /// Walks the tree. Exclusive is what was written since the tree was made, by the age of its extents: a search that skips the rest.
     ///
     /// FIEMAP's flag for shared extents would also see children of this tree and a parent that is gone, but asks for every

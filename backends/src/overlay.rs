@@ -218,6 +218,15 @@ impl Backend for OverlayFs {
         found.map_or_else(|| diff_trees(&old, &new, options).context(what), Ok)
     }
 
+    /// Looks at the upper directory: with an entry in it, something was written. Without one, the root itself may differ.
+    fn is_untouched(&self, tree: &Tree, parent: &Tree, baseline: &Baseline) -> Result<bool> {
+        if tree.form != Form::Delta || !Dir::open(tree.fs())?.entries()?.is_empty() {
+            return Ok(false);
+        }
+        let options = DiffOptions { times: true, ..DiffOptions::default() };
+        Ok(self.changes(tree, parent, baseline, options)?.is_empty())
+    }
+
     /// Counts the upper directory. A delta's own files are its alone, except that a copy-up by clone shares what was not overwritten.
     fn usage(&self, tree: &Tree) -> Result<Usage> {
         let counted = count(&Dir::open(tree.fs())?)?;

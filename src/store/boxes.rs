@@ -278,10 +278,29 @@ impl Store {
         }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
+            if let Some(parent) = self.parent_if_untouched(&now)? {
+                return Ok(Some(parent));
+            }
             self.freeze(node, None, &Description { cause: Cause::Fork, ..Description::default() }).map(Some)
         } else {
             Ok(Some(now))
         }
+    }
+
+    /// Returns the state that a box still is in, where that is certain: who forks it stands on that one too. So forks of a
+    /// box at rest leave nothing behind when they go, and do not make the box a layer deeper each.
+    fn parent_if_untouched(&self, node: &Node) -> Result<Option<Node>> {
+        let record = &node.record;
+        let (Some(parent), None, None) = (&record.parent, &record.outside, &record.follows) else {
+            return Ok(None);
+        };
+        let parent = self.node(parent)?;
+        let (tree, below) = (self.tree(node)?, self.tree(&parent)?);
+        // What a fork takes over besides the tree.
+        let is_same = (record.role, &record.config) == (parent.record.role, &parent.record.config);
+        let is_untouched =
+            is_same && self.backend(record.backend)?.is_untouched(&tree, &below, &record.baseline)?;
+        Ok(is_untouched.then_some(parent))
     }
 
     /// Keeps a committed node from being removed as long as the lock is held: something is about to stand on it.
