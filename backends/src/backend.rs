@@ -319,7 +319,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     ///
     /// No is no promise of changes: where a look would cost more than a few calls and a walk, the answer is no.
     fn is_untouched(&self, tree: &Tree, parent: &Tree, baseline: &Baseline) -> Result<bool> {
-        let options = DiffOptions { times: true, ..DiffOptions::default() };
+        let options = DiffOptions { times: true };
         Ok(*baseline != Baseline::None && self.changes(tree, parent, baseline, options)?.is_empty())
     }
 

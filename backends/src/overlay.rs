@@ -223,7 +223,7 @@ impl Backend for OverlayFs {
         if tree.form != Form::Delta || !Dir::open(tree.fs())?.entries()?.is_empty() {
             return Ok(false);
         }
-        let options = DiffOptions { times: true, ..DiffOptions::default() };
+        let options = DiffOptions { times: true };
         Ok(self.changes(tree, parent, baseline, options)?.is_empty())
     }
 
