@@ -220,6 +220,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Print the completion script of a shell
     Completion(completion::Arguments),
+    /// Print what the last word of a command line may become
+    #[command(hide = true)]
+    CompleteWords(completion::WordsArguments),
     /// Print the manual page
     Man(man::Arguments),
 }
@@ -418,6 +421,7 @@ impl Command {
         matches!(
             self,
             Self::Completion(_)
+                | Self::CompleteWords(_)
                 | Self::Man(_)
                 | Self::Ps(_)
                 | Self::Logs(_)
@@ -494,6 +498,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Completion(arguments) => completion::completion(context, &arguments),
+        Command::CompleteWords(arguments) => completion::words(context, &arguments),
         Command::Man(arguments) => man::run(context, &arguments),
     };
     done.map(|()| 0)

@@ -198,6 +198,12 @@ fn describe(path: &Path) -> Result<Description> {
     Ok(description)
 }
 
+/// Returns where the loop store at `path` is mounted, if there is one and it is.
+pub fn mounted(path: &Path) -> Option<PathBuf> {
+    let here = exists(path) && is_mounted(path).unwrap_or(false);
+    here.then(|| mount_point(path))
+}
+
 fn lock(path: &Path) -> Result<File> {
     let file = path.join("loop.lock");
     let lock = private_file().truncate(false).open(&file);

@@ -15,6 +15,7 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `log` | what is told of states: log, show, ls, completion
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -43,6 +44,8 @@ mod layering;
 mod limited;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod log;
 #[cfg(test)]
 mod machine;
 mod namespaces;

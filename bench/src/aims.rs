@@ -1,5 +1,6 @@
 //! What rootling wants to be, and whether it is. An aim that was not measured is said to be so.
 
+use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
 use crate::samples::{Key, Samples};
 
 /// One aim and how it went.
@@ -27,6 +28,8 @@ pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
         start_calls(samples),
         waiting_memory(samples),
         btrfs_changes(samples),
+        scale(samples),
+        leak(samples),
     ]
 }
 
@@ -150,6 +153,42 @@ fn btrfs_changes(samples: &Samples) -> Verdict {
     )
 }
 
+fn scale(samples: &Samples) -> Verdict {
+    let aim = "with 1,000 states on each other or 10,000 boxes beside each other, exec, fork, log and ls of one box take at most 1.5 times as long";
+    let cases = [SCALE_ENTER, SCALE_FORK, SCALE_LOG, SCALE_LS];
+    let keys = samples.keys().into_iter();
+    let ratios = keys.filter_map(|key| {
+        let case = cases.iter().find(|case| case.id == key.case)?;
+        let peer = (case.peer)(&key.contender).first()?;
+        let ratio =
+            samples.summary(&key)?.median / samples.median(key.case, key.file_system, key.tree, peer)?;
+        Some((ratio, format!("{} {} on {}: {ratio:.2}", key.case, key.contender, key.file_system)))
+    });
+    let mut ratios: Vec<_> = ratios.collect();
+    ratios.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let could_not = samples.not_run.iter().any(|out| cases.iter().any(|case| case.id == out.key.case));
+    let worst = ratios.first().map(|worst| (worst.0 <= 1.5 && !could_not, worst.1.clone()));
+    verdict(
+        aim,
+        worst.map(|(met, text)| {
+            (met, format!("the worst: {text}{}", if could_not { "; some could not at all" } else { "" }))
+        }),
+    )
+}
+
+/// A file system's own bookkeeping may differ by a few blocks.
+fn leak(samples: &Samples) -> Verdict {
+    let aim = "a thousand forks and removals leave less than 256 KiB behind";
+    let all = samples.keys().into_iter().filter(|key| key.case == SCALE_LEAK.id);
+    let all: Vec<_> = all.filter_map(|key| Some((samples.summary(&key)?.median, key))).collect();
+    let text: Vec<String> = all
+        .iter()
+        .map(|(lost, key)| format!("{} {}: {lost:.0} KiB", key.file_system, key.contender))
+        .collect();
+    let outcome = (!all.is_empty()).then(|| (all.iter().all(|(lost, _)| *lost < 256.0), text.join("; ")));
+    verdict(aim, outcome)
+}
+
 fn verdict(aim: &'static str, outcome: Option<(bool, String)>) -> Verdict {
     match outcome {
         Some((met, because)) => Verdict { aim, met: Some(met), because },
@@ -185,7 +224,19 @@ mod tests {
         let met: Vec<_> = judge(&samples).iter().map(|verdict| verdict.met).collect();
         assert_eq!(
             met,
-            [Some(true), None, None, Some(false), Some(true), Some(false), None, Some(false), None]
+            [
+                Some(true),
+                None,
+                None,
+                Some(false),
+                Some(true),
+                Some(false),
+                None,
+                Some(false),
+                None,
+                None,
+                None
+            ]
         );
     }
 }

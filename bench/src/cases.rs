@@ -10,6 +10,7 @@ mod fork;
 pub(crate) mod history;
 mod memory;
 mod run;
+mod scale;
 mod start;
 mod syscalls;
 
@@ -22,6 +23,7 @@ pub(crate) use first_write::FIRST_WRITE;
 pub(crate) use fork::FORK;
 pub(crate) use memory::{MEMORY, PEAK};
 pub(crate) use run::RUN;
+pub(crate) use scale::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS, SCALE_RM};
 pub(crate) use start::START;
 pub(crate) use syscalls::SYSCALLS;
 
@@ -41,7 +43,7 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 22] = [
+pub(crate) const ALL: [Case; 28] = [
     FORK,
     DURABLE,
     FIRST_WRITE,
@@ -64,6 +66,12 @@ pub(crate) const ALL: [Case; 22] = [
     history::RESTORE[1],
     history::WRITTEN[0],
     history::WRITTEN[1],
+    SCALE_ENTER,
+    SCALE_FORK,
+    SCALE_RM,
+    SCALE_LOG,
+    SCALE_LS,
+    SCALE_LEAK,
 ];
 
 /// The peer that does to a tree what the backend does: the first that took part is compared with.

@@ -14,6 +14,7 @@
 //! | `cases` | what is measured and what makes it fair or unfair |
 //! | `enter` | what starts in a tree: who, in which namespaces, how fast, with how many calls and how much memory |
 //! | `history` | states of a box: kept, told apart, forked, gone back to |
+//! | `scale` | a store that holds much: deep, wide, and forks that come and go |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
 //! | `aims` | what rootling wants to be, and whether it is |
@@ -38,6 +39,7 @@ mod podman;
 mod proof;
 mod report;
 mod samples;
+mod scale;
 mod stats;
 mod trees;
 
@@ -83,6 +85,9 @@ fn measure(options: &Options) -> Result<ExitCode> {
         if options.wants(Part::History) {
             history::all(&fixture, &sizes, options, &mut samples)
                 .context(|| format!("measure states on {kind}"))?;
+        }
+        if options.wants(Part::Scale) {
+            scale::all(&fixture, options, &mut samples).context(|| format!("measure scale on {kind}"))?;
         }
         if let Some(guests) = &guests {
             enter::all(&fixture, &sizes, guests, options, &mut samples)

@@ -19,7 +19,7 @@ pub(crate) struct Options {
     pub(crate) file_system: Option<String>,
     /// One tree only.
     pub(crate) tree: Option<String>,
-    /// One part only: what is done to trees, what starts in them, or states of boxes.
+    /// One part only: what is done to trees, what starts in them, states of boxes, or a store that holds much.
     pub(crate) part: Option<Part>,
     /// Rounds, if not the default.
     pub(crate) rounds: Option<usize>,
@@ -33,9 +33,10 @@ pub(crate) enum Part {
     Forks,
     Starts,
     History,
+    Scale,
 }
 
-const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history, --cache DIR, --scratch DIR, --out DIR, \
+const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale, --cache DIR, --scratch DIR, --out DIR, \
                      --fs ext4|xfs|btrfs, --tree minbase|large";
 
 impl Options {
@@ -67,6 +68,7 @@ impl Options {
                         "forks" => Part::Forks,
                         "starts" => Part::Starts,
                         "history" => Part::History,
+                        "scale" => Part::Scale,
                         other => return Err(wrong(format!("there is no part {other:?}"))),
                     });
                 }
@@ -93,6 +95,10 @@ impl Options {
 
     /// Is this tree to be measured?
     pub(crate) fn wants_tree(&self, name: &str) -> bool {
+        if self.part == Some(Part::Scale) {
+            // It has a tree of its own.
+            return false;
+        }
         // What starts in a tree does not depend on its size.
         let small_only = self.quick || self.part == Some(Part::Starts);
         self.tree.as_deref().map_or(!small_only || name == "minbase", |only| only == name)
@@ -143,6 +149,8 @@ mod tests {
         let starts = parse("--part starts").unwrap();
         assert!(starts.wants(Part::Starts) && !starts.wants(Part::Forks) && !starts.wants_tree("large"));
         assert!(parse("").unwrap().wants(Part::Forks));
+        let scale = parse("--part scale --tree minbase").unwrap();
+        assert!(scale.wants(Part::Scale) && !scale.wants(Part::Starts) && !scale.wants_tree("minbase"));
         assert_eq!(parse("--part all").unwrap_err().to_string(), "there is no part \"all\"");
     }
 

@@ -127,8 +127,11 @@ fn table(text: &mut String, case: &Case, samples: &Samples) {
         let Some(Summary { median, min, p90, n }) = samples.summary(&key) else { continue };
         let ratio = ratio(case, &key, median, samples);
         let Key { file_system, tree, contender, .. } = &key;
-        let who =
-            if contender.starts_with("rootling") { format!("**{contender}**") } else { contender.clone() };
+        let who = if contender.starts_with("rootling") || case.id.starts_with("scale") {
+            format!("**{contender}**")
+        } else {
+            contender.clone()
+        };
         let digits = if case.unit == "calls" { 0 } else { 2 };
         line(
             text,

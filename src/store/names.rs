@@ -75,6 +75,12 @@ impl Store {
         Ok(names.filter_map(|name| Label::parse(name.strip_prefix(&beginning)?).ok()).collect())
     }
 
+    /// Returns the text of every name, by alphabet. Reads the directory of names and nothing else.
+    pub(crate) fn name_texts(&self) -> Result<Vec<String>> {
+        let names = files::list(&self.root.join("n"))?;
+        Ok(names.iter().filter_map(|name| Some(Name::decode(name).ok()?.as_str().to_owned())).collect())
+    }
+
     /// Returns how many snapshots each box has that has any, by its name. Reads the directory of names and nothing else.
     pub fn snapshot_counts(&self) -> Result<HashMap<String, usize>> {
         let mut counts = HashMap::new();
@@ -97,38 +103,36 @@ impl Store {
 
     /// Returns a name of the node, if it has one: the first by alphabet. O(names), so not for many nodes: see [`naming`](Self::naming).
     pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
-        let mut first = None;
-        self.each_name(
-            |_| true,
-            |name, target| {
-                if target == *id && first.as_ref().is_none_or(|first| name < *first) {
-                    first = Some(name);
-                }
-            },
-        )?;
-        Ok(first)
+        let mut names = Vec::new();
+        self.each_name(|_| true, |target| target == id, |name, _| names.push(name))?;
+        Ok(names.into_iter().min())
     }
 
     fn names_where(&self, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<Name, ObjectId>> {
         let mut names = BTreeMap::new();
-        self.each_name(wanted, |name, id| drop(names.insert(name, id)))?;
+        self.each_name(wanted, |_| true, |name, id| drop(names.insert(name, id)))?;
         Ok(names)
     }
 
-    /// Calls `found` for each name whose file name is wanted, in no order.
-    fn each_name(&self, wanted: impl Fn(&str) -> bool, mut found: impl FnMut(Name, ObjectId)) -> Result<()> {
+    /// Calls `found`, in no order, for each name whose file name and whose object are wanted.
+    fn each_name(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        wanted_object: impl Fn(&ObjectId) -> bool,
+        mut found: impl FnMut(Name, ObjectId),
+    ) -> Result<()> {
         let path = self.root.join("n");
         let directory = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             opened => opened.context(|| format!("open({path:?})"))?,
         };
-        for file_name in files::list(&path)?.iter().filter(|name| wanted(name)) {
+        for file_name in files::list_some(&path, usize::MAX)?.iter().filter(|name| wanted(name)) {
             // Leftovers of a crash and what a meddling hand put there are fsck's business.
-            let (Ok(name), Some(id)) = (Name::decode(file_name), target(&directory, &path, file_name)?)
-            else {
-                continue;
-            };
-            found(name, id);
+            if let Some(id) = target(&directory, &path, file_name)?.filter(&wanted_object)
+                && let Ok(name) = Name::decode(file_name)
+            {
+                found(name, id);
+            }
         }
         Ok(())
     }

@@ -68,7 +68,9 @@ impl Store {
             }
             self.unlink_name(name).context(intent)?;
             fault::point("remove.unnamed");
-            let named = self.name_of(&node.id).context(intent)?.is_some();
+            // A box has one name only (names of boxes are moved, never copied), so nobody need look at all names.
+            let is_box = node.record.state == State::Active;
+            let named = !is_box && self.name_of(&node.id).context(intent)?.is_some();
             if !has_children && !named && alone.is_some() {
                 self.discard(&node.id, node.record.parent.as_ref(), alone).context(intent)?;
             }

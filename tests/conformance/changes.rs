@@ -15,6 +15,7 @@ use crate::support::tree::{dir, file, link, symlink, tree};
 
 pub(crate) const CASES: &[Case] = &[
     case!(unchanged_fork_has_no_changes),
+    case!(what_was_touched_is_never_called_untouched),
     case!(edit_with_the_old_time_put_back),
     case!(xattr_alone),
     case!(acl_alone),
@@ -45,6 +46,31 @@ fn unchanged_fork_has_no_changes(s: &Setup) -> Outcome {
     s.assert_changes(&fork, &[]);
     s.edit(&fork.tree, |root| drop(fs::read(root.join("etc/passwd")).unwrap()));
     s.assert_changes(&fork, &[]);
+    Ok(())
+}
+
+/// No may be said of a fork that nobody touched; yes never of one that somebody did, be it the time of the root.
+fn what_was_touched_is_never_called_untouched(s: &Setup) -> Outcome {
+    let untouched = |fork: &Fork| s.backend.is_untouched(&fork.tree, &fork.parent, &fork.baseline).unwrap();
+    let edits: [fn(&Path); 5] = [
+        |root| fs::write(root.join("etc/passwd"), "evil:x").unwrap(),
+        |root| fs::remove_file(root.join("one")).unwrap(),
+        |root| fs::set_permissions(root, fs::Permissions::from_mode(0o700)).unwrap(),
+        |root| fs::File::open(root).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap(),
+        |root| {
+            fs::File::open(root.join("usr/bin/tool")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap()
+        },
+    ];
+    for (number, edit) in edits.into_iter().enumerate() {
+        let fork = fork_of_sample(s);
+        untouched(&fork);
+        s.edit(&fork.tree, edit);
+        assert!(!untouched(&fork), "edit {number} was not seen");
+    }
+    let fork = fork_of_sample(s);
+    if fork.baseline != Baseline::None {
+        assert!(untouched(&fork), "{:?} is as it was forked", fork.tree);
+    }
     Ok(())
 }
 
