@@ -393,6 +393,7 @@ impl Store {
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         let parent = self.parent_tree(node)?;
         let _still = still()?;
+        fault::point("freeze.still");
         if node.record.outside.is_none() {
             let against = parent.as_ref().map(|parent| (parent, &node.record.baseline));
             let made = backend.snapshot(&tree, against, &draft.slot)?;
