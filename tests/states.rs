@@ -61,7 +61,7 @@ fn a_history_is_built_undone_redone_and_restored() {
         x 'echo one > /etc/a; rm /etc/group'; $R -q snapshot dev first -m 'apt upgrade' > /dev/null
         x 'echo two > /etc/a; mkdir /etc/d; echo x > /etc/d/x'; $R -q snapshot dev > /dev/null
         x 'echo three > /etc/a; rm -r /etc/d; ln /etc/a /etc/b'
-        look() { x 'cat /etc/a 2> /dev/null; cd /etc; echo *'; }
+        look() { x 'cd /etc; cat a 2> /dev/null; for f in a b d group passwd; do test -e $f && echo -n "$f "; done; echo'; }
         $R undo 2>&1 | sed 's/([0-9]*s/(now/'; look
         $R undo dev 2>&1 | sed 's/([0-9]*s/(now/'; look
         $R -q redo; look
@@ -72,24 +72,24 @@ fn a_history_is_built_undone_redone_and_restored() {
         x 'echo four > /etc/a'
         ! $R redo dev 2> $D/said; grep -e because -e hint $D/said
         $R restore dev@first 2>&1 | sed 's/([0-9]*s/(now/'; look
-        $R -q restore dev~2 > /dev/null 2>&1 || $R -q restore dev --to base; look
+        $R -q restore dev --to base; look
         $R -q restore dev --to dev@1 -- etc/d /etc/a; look
         ! $R restore dev --to base none 2> $D/said; grep because $D/said",
         "dev is now as dev@1 (now ago); redo goes back; what was there is dev@2\n\
-         two\na d passwd\n\
+         two\na d passwd \n\
          dev is now as dev@first (now ago, \"apt upgrade\"); redo goes back\n\
-         one\na passwd\n\
-         dev@1\ntwo\na d passwd\n\
-         dev@2\nthree\na b passwd\n\
-         base\ngroup passwd\n\
+         one\na passwd \n\
+         dev@1\ntwo\na d passwd \n\
+         dev@2\nthree\na b passwd \n\
+         base\ngroup passwd \n\
          1\n\
-         dev@1\ntwo\na d passwd\n\
+         dev@1\ntwo\na d passwd \n\
          \x20 because: dev has changed since the undo\n\
          \x20 hint: what could be redone is dev@2: rootling restore dev --to dev@2\n\
          dev is now as dev@first (now ago, \"apt upgrade\"); what was there is dev@3\n\
-         one\na passwd\n\
-         base\ngroup passwd\n\
-         dev@1\ntwo\na d group passwd\n\
+         one\na passwd \n\
+         base\ngroup passwd \n\
+         dev@1\ntwo\na d group passwd \n\
          \x20 because: neither dev nor base has \"none\"\n",
     );
 }
@@ -125,7 +125,7 @@ fn a_state_of_another_backend_is_restored_on_the_own_one() {
             $R -q snapshot other > /dev/null; $R -q exec other -- sh -c 'echo more > /etc/b'
             x 'echo mine > /etc/a'
             own=$($R show dev | grep ^backend)
-            $R -q restore dev --to other@1 > /dev/null; x 'cat /etc/a; ls /etc'
+            $R -q restore dev --to other@1 > /dev/null; x 'cat /etc/a; test -e /etc/group || echo gone'
             $R -q restore dev --to other > /dev/null; x 'cat /etc/b'
             test \"$($R show dev | grep ^backend)\" = \"$own\"
             $R -q undo dev -n 2; x 'cat /etc/a'
@@ -133,7 +133,7 @@ fn a_state_of_another_backend_is_restored_on_the_own_one() {
             $R fsck --verify > /dev/null"
         );
         let Some(ran) = on(file_system, &script) else { return };
-        let expected = "other\na\npasswd\nmore\ndev@1\nmine\nmine\n";
+        let expected = "other\ngone\nmore\ndev@1\nmine\nmine\n";
         assert_eq!(
             (ran.code, ran.stdout.as_str()),
             (0, expected),
