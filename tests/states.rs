@@ -61,7 +61,7 @@ fn a_history_is_built_undone_redone_and_restored() {
         x 'echo one > /etc/a; rm /etc/group'; $R -q snapshot dev first -m 'apt upgrade' > /dev/null
         x 'echo two > /etc/a; mkdir /etc/d; echo x > /etc/d/x'; $R -q snapshot dev > /dev/null
         x 'echo three > /etc/a; rm -r /etc/d; ln /etc/a /etc/b'
-        look() { x 'cd /etc; cat a 2> /dev/null; for f in a b d group passwd; do test -e $f && echo -n "$f "; done; echo'; }
+        look() { x 'cd /etc; cat a 2> /dev/null; for f in a b d group passwd; do test -e $f && echo -n $f,; done; echo'; }
         $R undo 2>&1 | sed 's/([0-9]*s/(now/'; look
         $R undo dev 2>&1 | sed 's/([0-9]*s/(now/'; look
         $R -q redo; look
@@ -76,20 +76,20 @@ fn a_history_is_built_undone_redone_and_restored() {
         $R -q restore dev --to dev@1 -- etc/d /etc/a; look
         ! $R restore dev --to base none 2> $D/said; grep because $D/said",
         "dev is now as dev@1 (now ago); redo goes back; what was there is dev@2\n\
-         two\na d passwd \n\
+         two\na,d,passwd,\n\
          dev is now as dev@first (now ago, \"apt upgrade\"); redo goes back\n\
-         one\na passwd \n\
-         dev@1\ntwo\na d passwd \n\
-         dev@2\nthree\na b passwd \n\
-         base\ngroup passwd \n\
+         one\na,passwd,\n\
+         dev@1\ntwo\na,d,passwd,\n\
+         dev@2\nthree\na,b,passwd,\n\
+         base\ngroup,passwd,\n\
          1\n\
-         dev@1\ntwo\na d passwd \n\
+         dev@1\ntwo\na,d,passwd,\n\
          \x20 because: dev has changed since the undo\n\
          \x20 hint: what could be redone is dev@2: rootling restore dev --to dev@2\n\
          dev is now as dev@first (now ago, \"apt upgrade\"); what was there is dev@3\n\
-         one\na passwd \n\
-         base\ngroup passwd \n\
-         dev@1\ntwo\na d group passwd \n\
+         one\na,passwd,\n\
+         base\ngroup,passwd,\n\
+         dev@1\ntwo\na,d,group,passwd,\n\
          \x20 because: neither dev nor base has \"none\"\n",
     );
 }

@@ -18,8 +18,8 @@ use crate::dir::{Dir, DirEntry, EntryType};
 use crate::entry::{CloneMode, Copier};
 use crate::error::{Context, Result};
 use crate::marks::{Marks, Opacity, make_whiteout};
-use crate::walk::vanishing;
-use crate::{sys, walk};
+use crate::sys;
+use crate::walk::{self, vanishing};
 
 /// Trees to merge and where to.
 #[derive(Debug)]

@@ -209,6 +209,12 @@ impl Store {
         host::mounted_at(&self.object_dir(&node.id))
     }
 
+    /// Is a tree of this store mounted at `place` in this mount namespace? One look at the mounts, however many nodes there are.
+    pub fn shows_at(&self, place: &std::path::Path) -> Result<bool> {
+        let ids = host::objects_mounted_at(place)?;
+        Ok(ids.iter().any(|id| self.object_dir(id).exists()))
+    }
+
     /// Returns the directory of the object, where a runner may leave a note of what runs in it.
     pub fn slot(&self, node: &Node) -> std::path::PathBuf {
         self.object_dir(&node.id)

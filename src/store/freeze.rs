@@ -17,6 +17,7 @@ use rootling_backends::{
 use super::draft::Draft;
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
+use super::snapshots::numbered;
 use super::{
     Becoming, Cause, Description, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index,
 };
@@ -214,16 +215,18 @@ impl Store {
         };
         if name.is_some() {
             fault::point("freeze.named");
-            self.note_share(node, state, how.description.cause)?;
+            self.note_reuse(node, state, name.as_ref(), how.description.cause)?;
         }
         Ok(Node { name, ..state.clone() })
     }
 
     /// Notes that a box was snapshotted as the state it is in, and that somebody wants that state.
-    fn note_share(&self, node: &Node, state: &Node, cause: Cause) -> Result<()> {
-        if node.record.life.past.last() != Some(&state.id) {
-            let record = Record { life: life_after(node, Some(&state.id)), ..node.record.clone() };
-            record.write(&self.object_dir(&node.id), Durability::Synced)?;
+    fn note_reuse(&self, node: &Node, state: &Node, name: Option<&Name>, cause: Cause) -> Result<()> {
+        let is_there = node.record.life.past.last() == Some(&state.id);
+        let life = if is_there { node.record.life.clone() } else { life_after(node, Some(&state.id)) };
+        let life = life.called(name);
+        if life != node.record.life {
+            self.rewrite(node, |record| record.life = life)?;
         }
         if cause == Cause::Asked && state.record.cause != Cause::Asked {
             let place = self.object_dir(&state.id);
@@ -236,8 +239,10 @@ impl Store {
     /// Gives a state of a box the next number for a name. Durable on return.
     pub(crate) fn link_next(&self, node: &Node, state: &ObjectId) -> Result<Name> {
         let owner = node.name.as_ref().expect("only what has a name has snapshots");
+        let mut number = self.last_number(node, owner)?;
         loop {
-            let name = self.next_snapshot_name(owner)?;
+            number = number.saturating_add(1);
+            let name = numbered(owner, number)?;
             match self.link_name(&name, state) {
                 // Somebody else took the number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -255,7 +260,8 @@ impl Store {
         let box_name = node.name.as_ref().expect("the caller saw a name");
         self.backend(node.record.backend)?.barrier(&self.object_dir(&node.id))?;
         fault::point("freeze.synced");
-        let above = self.stack_on(node, life_after(node, how.call.names(&node.id)))?;
+        let name = if let Call::As(name) = how.call { Some(name) } else { None };
+        let above = self.stack_on(node, life_after(node, how.call.names(&node.id)).called(name))?;
         fault::point("freeze.stacked");
         let sealed = self.seal_in_place(node, how)?;
         // The name first: if we are cut off now, the box's name on a sealed node is mended when the box is next opened.
@@ -355,6 +361,7 @@ impl Store {
             expires: how.description.expires,
             volumes: how.description.volumes.clone(),
             cost: copy.cost,
+            baseline: baseline_of_copy(copy.form, &copy.baseline, &node.record),
             ..self.record(&draft, node.record.backend, State::Committed)
         };
         for kept in &record.volumes {
@@ -365,7 +372,7 @@ impl Store {
         if let Call::Next = how.call {
             committed.name = Some(self.link_next(node, &committed.id)?);
         }
-        let life = life_after(node, how.call.names(&committed.id));
+        let life = life_after(node, how.call.names(&committed.id)).called(committed.name.as_ref());
         if node.record.form == Form::Full && node.record.outside.is_none() && !is_beside {
             self.stand_on(node, &committed, copy.baseline, life)?;
         } else if committed.name.is_some() {
@@ -467,6 +474,17 @@ fn described(description: &Description, node: &Node) -> Record {
         volumes: description.volumes.clone(),
         created: Timestamp::now(),
         ..node.record.clone()
+    }
+}
+
+/// Returns where a search starts for what the copy of a box, made with `made`, changed against the box's parent.
+fn baseline_of_copy(form: Form, made: &Baseline, original: &Record) -> Baseline {
+    match (form, made, &original.baseline) {
+        _ if original.parent.is_none() => Baseline::None,
+        (Form::Delta, ..) => Baseline::Upper,
+        // A snapshot has the inodes of its source, with the generations in which they were changed.
+        (Form::Full, Baseline::Generation { .. }, known @ Baseline::Generation { .. }) => known.clone(),
+        (Form::Full, ..) => Baseline::None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::name::Name;
 use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
@@ -23,9 +24,17 @@ pub struct Life {
     /// What it is started with.
     #[serde(skip_serializing_if = "BoxSettings::is_empty")]
     pub settings: BoxSettings,
+    /// The highest number that a snapshot of the box was called; 0 where none was.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub numbered: u32,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Life {
@@ -45,6 +54,15 @@ impl Life {
         }
         let too_many = self.past.len().saturating_sub(Self::DEPTH);
         self.past.drain(..too_many);
+        self
+    }
+
+    /// Notes that a state of the box has this name, so that the next number is known without a look at all labels.
+    #[must_use]
+    pub(crate) fn called(mut self, name: Option<&Name>) -> Self {
+        if let Some((_, label)) = name.and_then(Name::of_snapshot) {
+            self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
+        }
         self
     }
 }

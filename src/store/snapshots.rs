@@ -42,16 +42,16 @@ impl Store {
         };
         let intent = || format!("snapshot {name}");
         let _lock = self.share_to_write().context(intent)?;
+        if let Some(label) = &options.label {
+            self.require_free(&name.snapshot(label).context(intent)?).context(intent)?;
+            return self.snapshot_as(node, options, &name, label, still).context(intent);
+        }
+        let mut number = self.last_number(node, &name).context(intent)?;
         loop {
-            let label = match &options.label {
-                Some(label) => label.clone(),
-                None => self.next_label_of(&name).context(intent)?,
-            };
-            let called = name.snapshot(&label).context(intent)?;
-            self.require_free(&called).context(intent)?;
-            match self.snapshot_as(node, options, &label, &called, still) {
+            number = number.saturating_add(1);
+            match self.snapshot_as(node, options, &name, &Label::numbered(number), still) {
                 // Somebody else took the number.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && options.label.is_none() => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => return made.context(intent),
             }
         }
@@ -61,11 +61,12 @@ impl Store {
         &self,
         node: &Node,
         options: &SnapshotOptions,
+        owner: &Name,
         label: &Label,
-        called: &Name,
         still: Still<'_>,
     ) -> Result<Node> {
-        let call = if options.reuse && options.label.is_none() { Call::Next } else { Call::As(called) };
+        let called = owner.snapshot(label)?;
+        let call = if options.reuse && options.label.is_none() { Call::Next } else { Call::As(&called) };
         let how = Freezing { description: &options.description, call, exact: options.reuse };
         let taken = self.take(node)?;
         if options.with_volumes.is_empty() {
@@ -86,24 +87,33 @@ impl Store {
 
     /// Returns the snapshots of a box by label. The box itself need not exist any more. O(names of the store).
     pub fn snapshots(&self, of: &Name) -> Result<Vec<(Label, Node)>> {
-        let mut names = self.all_names()?;
-        names.retain(|name, _| name.of_snapshot().is_some_and(|(owner, _)| owner == *of));
-        let nodes = self.named_nodes(names)?.into_iter();
+        let nodes = self.named_nodes(self.snapshot_names(of)?)?.into_iter();
         Ok(nodes.filter_map(|node| Some((node.name.as_ref()?.of_snapshot()?.1, node))).collect())
     }
 
-    /// Returns the name that a snapshot without a label gets now.
-    pub(crate) fn next_snapshot_name(&self, of: &Name) -> Result<Name> {
-        match VolumeReference::of(of) {
-            Some(volume) => self.next_volume_snapshot(&volume.name),
-            None => of.snapshot(&self.next_label_of(of)?),
+    /// Returns the highest number among the labels of a box, or a lower one: what a box remembers is not looked for.
+    pub(crate) fn last_number(&self, node: &Node, name: &Name) -> Result<u32> {
+        if let Some(volume) = VolumeReference::of(name) {
+            return self.last_number_of_volume(&volume.name);
+        }
+        match node.record.life.numbered {
+            // A box of that name may have had snapshots before.
+            0 => Ok(self
+                .labels(name)?
+                .iter()
+                .filter_map(|label| label.as_str().parse().ok())
+                .max()
+                .unwrap_or(0)),
+            number => Ok(number),
         }
     }
+}
 
-    fn next_label_of(&self, of: &Name) -> Result<Label> {
-        let names = self.all_names()?;
-        let labels = names.keys().filter_map(Name::of_snapshot).filter(|(owner, _)| owner == of);
-        let numbers = labels.filter_map(|(_, label)| label.as_str().parse::<u32>().ok());
-        Ok(Label::numbered(numbers.max().unwrap_or(0).saturating_add(1)))
+/// Returns what the snapshot of a box or volume with this number is called.
+pub(crate) fn numbered(owner: &Name, number: u32) -> Result<Name> {
+    let label = Label::numbered(number);
+    match VolumeReference::of(owner) {
+        Some(volume) => volume.name.snapshot_name(label.as_str()),
+        None => owner.snapshot(&label),
     }
 }

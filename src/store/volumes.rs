@@ -5,7 +5,6 @@
 //! the sweep, fsck) holds for them, and a program that does not know volumes sees boxes of odd names. A volume is always a full tree,
 //! readable without a mount: OverlayFS as a volume would need one, and gains nothing where nothing is beneath.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 
@@ -50,7 +49,7 @@ impl VolumeName {
             .expect("its characters and length are among a name's")
     }
 
-    fn snapshot_name(&self, label: &str) -> Result<Name> {
+    pub(crate) fn snapshot_name(&self, label: &str) -> Result<Name> {
         if !is_word(label) {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -130,9 +129,7 @@ impl Store {
     /// Returns all volumes and snapshots, sorted by name, each volume before its snapshots.
     pub fn volumes(&self) -> Result<Vec<(VolumeReference, Node)>> {
         let _lock = self.share()?;
-        let mut names: BTreeMap<Name, ObjectId> = self.all_names()?;
-        names.retain(|name, _| name.is_volume());
-        let nodes = self.named_nodes(names)?.into_iter();
+        let nodes = self.named_nodes(self.volume_names()?)?.into_iter();
         Ok(nodes.filter_map(|node| Some((VolumeReference::of(node.name.as_ref()?)?, node))).collect())
     }
 
@@ -297,15 +294,13 @@ impl Store {
         }
     }
 
-    /// Returns the name that a snapshot of a volume gets where nobody names it.
-    pub(crate) fn next_volume_snapshot(&self, name: &VolumeName) -> Result<Name> {
-        name.snapshot_name(&self.next_label(name)?)
+    fn next_label(&self, name: &VolumeName) -> Result<String> {
+        Ok(self.last_number_of_volume(name)?.saturating_add(1).to_string())
     }
 
-    fn next_label(&self, name: &VolumeName) -> Result<String> {
-        let numbers =
-            self.volume_snapshots(name)?.into_iter().filter_map(|(label, _)| label.parse::<u32>().ok());
-        Ok(numbers.max().unwrap_or(0).saturating_add(1).to_string())
+    pub(crate) fn last_number_of_volume(&self, name: &VolumeName) -> Result<u32> {
+        let snapshots = self.volume_snapshots(name)?.into_iter();
+        Ok(snapshots.filter_map(|(label, _)| label.parse().ok()).max().unwrap_or(0))
     }
 
     /// Makes a volume with the content of a snapshot, or of a volume as it stands. Durable on return.

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed trial, and shows the whole error chain")]
 
 mod cases;
+mod chains;
 mod changes;
 mod commands;
 mod concurrency;
