@@ -185,7 +185,7 @@ fn what_was_done_is_a_document_too() {
     environment.ok(["create", "base", "dev"]);
     environment.ok(["exec", "dev", "--", "touch", "/etc/a"]);
     let snapshot = environment.json(["snapshot", "dev", "s"]);
-    assert_eq!((&snapshot["name"], &snapshot["kind"]), (&"dev@s".into(), &"tree".into()));
+    assert_eq!((&snapshot["name"], &snapshot["kind"]), (&"dev@s".into(), &"snapshot".into()));
     environment.ok(["exec", "dev", "--", "rm", "/etc/a"]);
     let undone = environment.json(["undo", "dev"]);
     assert_eq!(undone["state"], "dev@s");
@@ -351,4 +351,93 @@ fn one_undoes_and_another_snapshots_at_the_same_time() {
             }
         }
     }
+}
+
+#[test]
+fn a_box_that_stands_still_for_nobody_is_let_go_by_the_next_command() {
+    let environment = Environment::new();
+    if !environment.import_busybox() {
+        return;
+    }
+    environment.ok(["create", "--backend", "overlay", "base", "dev"]);
+    let _writer = Writer::start(&environment, &[]);
+    let mut stopper = environment.command();
+    stopper.args(["snapshot", "dev", "--pause"]).env("ROOTLING_FAULT_STOP", "freeze.still");
+    let mut child = stopper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let store = environment.store();
+    let paused = || {
+        let objects = fs::read_dir(store.join("o")).unwrap();
+        objects
+            .map(|entry| entry.unwrap().path().join("paused"))
+            .any(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0))
+    };
+    eventually("the snapshot stands in the middle", || is_stopped(child.id()) && paused());
+    // Both at once, as the kernel does when memory runs out.
+    let helper = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    for pid in helper.split_whitespace().map(|pid| pid.parse().unwrap()).chain([child.id().cast_signed()]) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    child.wait().unwrap();
+    assert!(paused(), "there is something to heal");
+    let ran = environment.run(["exec", "dev", "--", "tail", "-n", "1", "/etc/one"]);
+    assert!(ran.stderr.contains("stood still for a snapshot that was cut short"), "{}", ran.stderr);
+    assert!(!paused());
+    let before: u64 = ran.stdout.trim().parse().unwrap();
+    eventually("it counts on", || count(&environment) > before);
+}
+
+fn is_stopped(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+}
+
+#[test]
+fn an_interrupt_lets_the_box_go_on() {
+    let environment = Environment::new();
+    if !environment.import_busybox() {
+        return;
+    }
+    environment.ok(["create", "--backend", "overlay", "base", "dev"]);
+    let _writer = Writer::start(&environment, &[]);
+    let mut stopper = environment.command();
+    stopper.args(["snapshot", "dev", "--pause"]).env("ROOTLING_FAULT_STOP", "freeze.still");
+    let mut child = stopper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the snapshot stands in the middle", || is_stopped(child.id()));
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGCONT] {
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+    assert!(!child.wait().unwrap().success());
+    let left = || {
+        crate::lab::sh("find /sys/fs/cgroup -name 'pause-*' -type d").contains(&format!("-{}", child.id()))
+    };
+    eventually("its cgroup is gone", || !left());
+    let before = count(&environment);
+    eventually("it counts on", || count(&environment) > before);
+}
+
+// ---------------------------------------------------------------- volumes
+
+#[test]
+fn a_box_and_its_volumes_are_kept_and_brought_back_together() {
+    prints_everywhere(
+        "
+        y() { $R -q exec -v data:/data -v more:/more dev -- sh -c \"$1\"; }
+        y 'echo one > /etc/a; echo one > /data/a; echo one > /more/a'
+        y 'cat > /dev/null; sleep 60' < /dev/zero & started=$!
+        for i in 1 2 3 4 5 6 7 8 9; do $R -q ps | grep -q dev && break; sleep 0.1; done
+        $R -q snapshot dev one --with-volumes > /dev/null
+        ls $ROOTLING_ROOT/n | tr '\\n' ' '; echo
+        $R -q stop -t 0 dev > /dev/null; wait $started || true
+        y 'echo two > /etc/a; echo two > /data/a; echo two > /more/a'
+        $R -q restore dev@one; y 'cat /etc/a /data/a'
+        $R -q undo; y 'cat /etc/a /data/a'
+        $R -q restore dev@one --with-volumes; y 'cat /etc/a /data/a /more/a'
+        # Nothing that a snapshot needs goes, whatever is removed.
+        $R -q volume rm data more > /dev/null; $R -q volume rm data@one more@one > /dev/null 2>&1 || true
+        $R prune > /dev/null
+        x 'echo three > /etc/a'
+        $R -q restore dev@one --with-volumes; y 'cat /etc/a /data/a /more/a'",
+        "_volume%2Fdata _volume%2Fdata%2Fone _volume%2Fmore _volume%2Fmore%2Fone base dev dev@one \n\
+         dev@one\none\ntwo\ndev@1\ntwo\ntwo\ndev@one\none\none\none\ndev@one\none\none\none\n",
+    );
 }

@@ -59,7 +59,12 @@ impl Freezing<'_> {
         // What is forked of a state that has a name begins as the box did.
         let settled =
             matches!(self.call, Call::Nothing) || node.record.life.settings == state.record.life.settings;
-        volumes.is_empty() && (self.exact || same_words && lasting && same_config && settled)
+        let same_volumes = volumes.is_empty() || *volumes == state.record.volumes;
+        match self.description.cause {
+            // What volumes hold is kept all the same, under names of their own.
+            Cause::Safety => true,
+            _ => same_volumes && (self.exact || same_words && lasting && same_config && settled),
+        }
     }
 }
 
@@ -334,7 +339,7 @@ impl Store {
     /// A copy of the box's present state becomes the node; the box stays where it is.
     pub(crate) fn freeze_by_copy(&self, node: &Node, how: &Freezing<'_>, still: Still<'_>) -> Result<Node> {
         let draft = self.draft()?;
-        let (copy, is_beside) = self.copy_state(node, &draft, how.exact, still)?;
+        let (copy, is_beside) = self.copy_state(node, &draft, still)?;
         fault::point("freeze.copied");
         if is_beside && node.record.form == Form::Full {
             let parent = self.node(node.record.parent.as_ref().expect("a delta was written against it"))?;
@@ -390,13 +395,7 @@ impl Store {
     }
 
     /// Copies a box's tree into the draft. The second value says that the box is not to stand on the copy: it holds nothing.
-    fn copy_state(
-        &self,
-        node: &Node,
-        draft: &Draft,
-        exact: bool,
-        still: Still<'_>,
-    ) -> Result<(Snapshotted, bool)> {
+    fn copy_state(&self, node: &Node, draft: &Draft, still: Still<'_>) -> Result<(Snapshotted, bool)> {
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         let parent = self.parent_tree(node)?;
         let _still = still()?;
@@ -407,7 +406,9 @@ impl Store {
             let says_nothing = match (made.form, &parent) {
                 (Form::Delta, Some(parent)) => {
                     let delta = Tree::delta(&draft.slot, parent);
-                    overlay::says_nothing(&delta)? || (exact && self.changes_nothing(&delta, parent)?)
+                    let holds_files = made.cost.files_cloned + made.cost.files_copied > 0;
+                    overlay::says_nothing(&delta)?
+                        || (!holds_files && self.changes_nothing(&delta, parent)?)
                 }
                 _ => false,
             };
