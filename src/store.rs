@@ -17,6 +17,7 @@
 //! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `settings` | what a box is started with; its home |
+//! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -50,6 +51,7 @@ mod in_place;
 mod index;
 mod life;
 mod lock;
+mod merging;
 mod name;
 mod names;
 mod record;
@@ -70,6 +72,7 @@ pub use freeze::Still;
 pub use id::ObjectId;
 pub use index::{Entry, Index};
 pub use life::Life;
+pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};
 pub use names::Naming;
 pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
