@@ -337,7 +337,7 @@ impl Store {
         Ok(read.collect())
     }
 
-    /// Returns the nodes made from `id`, or that need it for another reason, that still exist.
+    /// Returns the nodes made from `id`, or that need it for another reason, that still exist. O(children).
     pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
         let children = files::list(&self.object_dir(id).join("by"))?.into_par_iter();
         children.filter_map(|child| self.child(id, &child).transpose()).collect()

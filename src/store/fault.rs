@@ -1,8 +1,8 @@
 //! Places where a test may kill the process: one before and after each step that changes the store.
 //!
 //! In builds with debug assertions `ROOTLING_FAULT=name:n` kills the process with SIGKILL the n-th time it
-//! passes the point `name`, and `ROOTLING_FAULT_TRACE=file` appends the name of each point passed. In release builds
-//! a point is nothing.
+//! passes the point `name`, `ROOTLING_FAULT_STOP=name` stops it there with SIGSTOP, and `ROOTLING_FAULT_TRACE=file` appends the
+//! name of each point passed. In release builds a point is nothing.
 
 /// Marks a point between two steps.
 #[cfg(not(debug_assertions))]
@@ -20,10 +20,16 @@ pub(crate) fn point(name: &str) {
         let written = opened.and_then(|mut file| writeln!(file, "{name}"));
         written.expect("the test that asked for a trace gave a writable file");
     }
+    let send = |signal| {
+        let me = nix::unistd::Pid::this();
+        nix::sys::signal::kill(me, signal).expect("a process may signal itself");
+    };
+    if std::env::var("ROOTLING_FAULT_STOP").is_ok_and(|wanted| wanted == name) {
+        send(nix::sys::signal::Signal::SIGSTOP);
+    }
     let Ok(wanted) = std::env::var("ROOTLING_FAULT") else { return };
     let (point, count) = wanted.rsplit_once(':').unwrap_or((&wanted, "1"));
     if point == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == count.parse().unwrap_or(1) {
-        let me = nix::unistd::Pid::this();
-        nix::sys::signal::kill(me, nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
+        send(nix::sys::signal::Signal::SIGKILL);
     }
 }

@@ -18,6 +18,7 @@ use super::chain::Due;
 use super::draft::Draft;
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
+use super::snapshots::numbered;
 use super::{
     Becoming, Cause, Description, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index,
 };
@@ -47,22 +48,6 @@ impl Call<'_> {
     fn names<'a>(&self, id: &'a ObjectId) -> Option<&'a ObjectId> {
         (!matches!(self, Self::Nothing)).then_some(id)
     }
-
-    /// Notes the number that this gives to a snapshot: the next one is looked for behind it.
-    fn counted(&self, mut life: Life) -> Life {
-        match self {
-            Self::Nothing => life,
-            Self::As(name) => match name.of_snapshot() {
-                Some((_, label)) => life.labelled(&label),
-                None => life,
-            },
-            // Where none is known yet, all labels are looked at.
-            Self::Next => {
-                life.numbered += u32::from(life.numbered > 0);
-                life
-            }
-        }
-    }
 }
 
 impl Freezing<'_> {
@@ -75,7 +60,12 @@ impl Freezing<'_> {
         // What is forked of a state that has a name begins as the box did.
         let settled =
             matches!(self.call, Call::Nothing) || node.record.life.settings == state.record.life.settings;
-        volumes.is_empty() && (self.exact || same_words && lasting && same_config && settled)
+        let same_volumes = volumes.is_empty() || *volumes == state.record.volumes;
+        match self.description.cause {
+            // What volumes hold is kept all the same, under names of their own.
+            Cause::Safety => true,
+            _ => same_volumes && (self.exact || same_words && lasting && same_config && settled),
+        }
     }
 }
 
@@ -231,16 +221,18 @@ impl Store {
         };
         if name.is_some() {
             fault::point("freeze.named");
-            self.note_share(node, state, how.description.cause)?;
+            self.note_reuse(node, state, name.as_ref(), how.description.cause)?;
         }
         Ok(Node { name, ..state.clone() })
     }
 
     /// Notes that a box was snapshotted as the state it is in, and that somebody wants that state.
-    fn note_share(&self, node: &Node, state: &Node, cause: Cause) -> Result<()> {
-        if node.record.life.past.last() != Some(&state.id) {
-            let record = Record { life: life_after(node, Some(&state.id)), ..node.record.clone() };
-            record.write(&self.object_dir(&node.id), Durability::Synced)?;
+    fn note_reuse(&self, node: &Node, state: &Node, name: Option<&Name>, cause: Cause) -> Result<()> {
+        let is_there = node.record.life.past.last() == Some(&state.id);
+        let life = if is_there { node.record.life.clone() } else { life_after(node, Some(&state.id)) };
+        let life = life.called(name);
+        if life != node.record.life {
+            self.rewrite(node, |record| record.life = life)?;
         }
         if cause == Cause::Asked && state.record.cause != Cause::Asked {
             let place = self.object_dir(&state.id);
@@ -253,8 +245,10 @@ impl Store {
     /// Gives a state of a box the next number for a name. Durable on return.
     pub(crate) fn link_next(&self, node: &Node, state: &ObjectId) -> Result<Name> {
         let owner = node.name.as_ref().expect("only what has a name has snapshots");
+        let mut number = self.last_number(node, owner)?;
         loop {
-            let name = self.next_snapshot_name(node, owner)?;
+            number = number.saturating_add(1);
+            let name = numbered(owner, number)?;
             match self.link_name(&name, state) {
                 // Somebody else took the number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -275,7 +269,8 @@ impl Store {
         }
         self.backend(node.record.backend)?.barrier(&self.object_dir(&node.id))?;
         fault::point("freeze.synced");
-        let above = self.stack_on(node, how.call.counted(life_after(node, how.call.names(&node.id))))?;
+        let name = if let Call::As(name) = how.call { Some(name) } else { None };
+        let above = self.stack_on(node, life_after(node, how.call.names(&node.id)).called(name))?;
         fault::point("freeze.stacked");
         let sealed = self.seal_in_place(node, how)?;
         // The name first: if we are cut off now, the box's name on a sealed node is mended when the box is next opened.
@@ -306,7 +301,7 @@ impl Store {
         let copy = Snapshotted { form: Form::Delta, baseline: Baseline::Upper, cost };
         let record = self.record_of_copy(node, &draft, how, &copy, Some(due));
         let committed = self.publish_state(node, draft, record, how.call)?;
-        let life = how.call.counted(life_after(node, how.call.names(&committed.id)));
+        let life = life_after(node, how.call.names(&committed.id)).called(committed.name.as_ref());
         let above = self.fork_as(node, &committed, life, None)?;
         fault::point("freeze.stacked");
         self.switch(box_name, &above)?;
@@ -377,7 +372,7 @@ impl Store {
     /// A copy of the box's present state becomes the node; the box stays where it is.
     pub(crate) fn freeze_by_copy(&self, node: &Node, how: &Freezing<'_>, still: Still<'_>) -> Result<Node> {
         let draft = self.draft()?;
-        let (copy, is_beside) = self.copy_state(node, &draft, how.exact, still)?;
+        let (copy, is_beside) = self.copy_state(node, &draft, still)?;
         fault::point("freeze.copied");
         if is_beside && node.record.form == Form::Full {
             let parent = self.node(node.record.parent.as_ref().expect("a delta was written against it"))?;
@@ -406,7 +401,7 @@ impl Store {
         };
         let record = self.record_of_copy(node, &draft, how, &copy, due.as_ref());
         let committed = self.publish_state(node, draft, record, how.call)?;
-        let life = how.call.counted(life_after(node, how.call.names(&committed.id)));
+        let life = life_after(node, how.call.names(&committed.id)).called(committed.name.as_ref());
         if node.record.form == Form::Full && node.record.outside.is_none() && !is_beside {
             self.stand_on(node, &committed, copy.baseline, life)?;
         } else if committed.name.is_some() {
@@ -448,7 +443,7 @@ impl Store {
             expires: how.description.expires,
             volumes: how.description.volumes.clone(),
             cost: copy.cost.clone(),
-            baseline: baseline_of_copy(copy.form, Some(&copy.baseline), own),
+            baseline: baseline_of_copy(copy.form, &copy.baseline, own),
             ..self.record(draft, own.backend, State::Committed)
         }
     }
@@ -467,23 +462,20 @@ impl Store {
     }
 
     /// Copies a box's tree into the draft. The second value says that the box is not to stand on the copy: it holds nothing.
-    fn copy_state(
-        &self,
-        node: &Node,
-        draft: &Draft,
-        exact: bool,
-        still: Still<'_>,
-    ) -> Result<(Snapshotted, bool)> {
+    fn copy_state(&self, node: &Node, draft: &Draft, still: Still<'_>) -> Result<(Snapshotted, bool)> {
         let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
         let parent = self.parent_tree(node)?;
         let _still = still()?;
+        fault::point("freeze.still");
         if node.record.outside.is_none() {
             let against = parent.as_ref().map(|parent| (parent, &node.record.baseline));
             let made = backend.snapshot(&tree, against, &draft.slot)?;
             let says_nothing = match (made.form, &parent) {
                 (Form::Delta, Some(parent)) => {
                     let delta = Tree::delta(&draft.slot, parent);
-                    overlay::says_nothing(&delta)? || (exact && self.changes_nothing(&delta, parent)?)
+                    let holds_files = made.cost.files_cloned + made.cost.files_copied > 0;
+                    overlay::says_nothing(&delta)?
+                        || (!holds_files && self.changes_nothing(&delta, parent)?)
                 }
                 _ => false,
             };
@@ -559,12 +551,12 @@ fn is_delta_of_plain(node: &Node, copy: &Snapshotted) -> bool {
 }
 
 /// Returns where a search starts for what the copy of a box, made with `made`, changed against the box's parent.
-fn baseline_of_copy(form: Form, made: Option<&Baseline>, original: &Record) -> Baseline {
+fn baseline_of_copy(form: Form, made: &Baseline, original: &Record) -> Baseline {
     match (form, made, &original.baseline) {
         _ if original.parent.is_none() => Baseline::None,
         (Form::Delta, ..) => Baseline::Upper,
         // A snapshot has the inodes of its source, with the generations in which they were changed.
-        (Form::Full, Some(Baseline::Generation { .. }), known @ Baseline::Generation { .. }) => known.clone(),
+        (Form::Full, Baseline::Generation { .. }, known @ Baseline::Generation { .. }) => known.clone(),
         (Form::Full, ..) => Baseline::None,
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
 use super::merging::Merging;
-use super::name::Label;
+use super::name::Name;
 use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
@@ -19,15 +19,15 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
-    /// The highest number that a snapshot of the box was called; 0 where none was.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub numbered: u32,
     /// The state that the box was made on, once it stands on another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<ObjectId>,
     /// What it is started with.
     #[serde(skip_serializing_if = "BoxSettings::is_empty")]
     pub settings: BoxSettings,
+    /// The highest number that a snapshot of the box was called; 0 where none was.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub numbered: u32,
     /// A merge that left conflicts; it counts only while the box is in the state that the merge made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merging: Option<Merging>,
@@ -66,10 +66,12 @@ impl Life {
         self
     }
 
-    /// Notes that a snapshot of the box has this label, so that the next number is known without a look at all labels.
+    /// Notes that a state of the box has this name, so that the next number is known without a look at all labels.
     #[must_use]
-    pub(crate) fn labelled(mut self, label: &Label) -> Self {
-        self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
+    pub(crate) fn called(mut self, name: Option<&Name>) -> Self {
+        if let Some((_, label)) = name.and_then(Name::of_snapshot) {
+            self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
+        }
         self
     }
 }

@@ -12,6 +12,7 @@ use rootling_backends::{Context, Error, ErrorKind, Result};
 
 use super::files::Durability;
 use super::freeze::{Call, Freezing, Taken, life_after, moving};
+use super::snapshots::numbered;
 use super::{Base, Becoming, Cause, Description, KeptVolume, Life, Node, Part, Record, Store, fault};
 
 /// What a restore, an undo or a redo did to a box.
@@ -99,7 +100,7 @@ impl Store {
         let volumes = if options.with_volumes { target.record.volumes.clone() } else { Vec::new() };
         let present = self.keep_present(&taken, None, &volumes)?;
         if paths.is_empty() {
-            let life = life_after(&taken.node, Some(&present.before.id)).moved_to(&target.id);
+            let life = self.life_at(&taken, &present)?.moved_to(&target.id);
             return self.travel(&taken, present, Journey { target: target.clone(), volumes, life });
         }
         self.restore_in_place(&taken, present, target, Part::Paths(paths), volumes)
@@ -192,8 +193,8 @@ impl Store {
         part: Part,
         volumes: Vec<KeptVolume>,
     ) -> Result<Moved> {
+        let life = self.life_at(taken, &present)?;
         let Present { before, seals, is_kept } = present;
-        let life = life_after(&taken.node, Some(&before.id));
         let becoming = Becoming { state: target.id.clone(), part, volumes, life: life.clone() };
         if seals {
             let above = self.fork_as(&taken.node, &taken.node, life, Some(becoming))?;
@@ -206,6 +207,22 @@ impl Store {
         let node = Node { name: taken.node.name.clone(), ..self.node(&taken.node.id)? };
         self.intend(&node, becoming)?;
         self.arrive(taken, before, target.clone(), is_kept)
+    }
+
+    /// Returns what belongs to a box that is about to leave its present state.
+    fn life_at(&self, taken: &Taken, present: &Present) -> Result<Life> {
+        let life = life_after(&taken.node, Some(&present.before.id));
+        self.counted(taken, present, life)
+    }
+
+    /// Notes the number that the present state has, or is about to get.
+    pub(crate) fn counted(&self, taken: &Taken, present: &Present, life: Life) -> Result<Life> {
+        if !present.seals {
+            return Ok(life.called(present.before.name.as_ref()));
+        }
+        let owner = taken.node.name.as_ref().expect("only what has a name is taken");
+        let number = self.last_number(&taken.node, owner)?.saturating_add(1);
+        Ok(life.called(Some(&numbered(owner, number)?)))
     }
 
     /// Makes sure that what a box holds is a state with a name, or says that its own tree is to become that. `known` is the state

@@ -54,16 +54,16 @@ impl Store {
         still: Still<'_>,
     ) -> Result<Node> {
         let _lock = self.share_to_write()?;
+        if let Some(label) = &options.label {
+            self.require_free(&name.snapshot(label)?)?;
+            return self.snapshot_as(node, options, name, label, still);
+        }
+        let mut number = self.last_number(node, name)?;
         loop {
-            let label = match &options.label {
-                Some(label) => label.clone(),
-                None => self.next_label_of(node, name)?,
-            };
-            let called = name.snapshot(&label)?;
-            self.require_free(&called)?;
-            match self.snapshot_as(node, options, &label, &called, still) {
+            number = number.saturating_add(1);
+            match self.snapshot_as(node, options, name, &Label::numbered(number), still) {
                 // Somebody else took the number.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && options.label.is_none() => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => return made,
             }
         }
@@ -73,11 +73,12 @@ impl Store {
         &self,
         node: &Node,
         options: &SnapshotOptions,
+        owner: &Name,
         label: &Label,
-        called: &Name,
         still: Still<'_>,
     ) -> Result<Node> {
-        let call = if options.reuse && options.label.is_none() { Call::Next } else { Call::As(called) };
+        let called = owner.snapshot(label)?;
+        let call = if options.reuse && options.label.is_none() { Call::Next } else { Call::As(&called) };
         let how = Freezing { description: &options.description, call, exact: options.reuse };
         let taken = self.take(node)?;
         if options.with_volumes.is_empty() {
@@ -103,7 +104,10 @@ impl Store {
     }
 
     /// Returns the highest number among the labels of a box, or a lower one: what a box remembers is not looked for.
-    fn last_number(&self, node: &Node, name: &Name) -> Result<u32> {
+    pub(crate) fn last_number(&self, node: &Node, name: &Name) -> Result<u32> {
+        if let Some(volume) = VolumeReference::of(name) {
+            return self.last_number_of_volume(&volume.name);
+        }
         match node.record.life.numbered {
             // A box of that name may have had snapshots before.
             0 => Ok(self
@@ -115,23 +119,13 @@ impl Store {
             number => Ok(number),
         }
     }
+}
 
-    /// Returns the name that a snapshot without a label gets now.
-    pub(crate) fn next_snapshot_name(&self, node: &Node, of: &Name) -> Result<Name> {
-        match VolumeReference::of(of) {
-            Some(volume) => self.next_volume_snapshot(&volume.name),
-            None => of.snapshot(&self.next_label_of(node, of)?),
-        }
-    }
-
-    fn next_label_of(&self, node: &Node, of: &Name) -> Result<Label> {
-        let mut number = self.last_number(node, of)?;
-        loop {
-            number = number.saturating_add(1);
-            let label = Label::numbered(number);
-            if self.resolve_name(&of.snapshot(&label)?)?.is_none() {
-                return Ok(label);
-            }
-        }
+/// Returns what the snapshot of a box or volume with this number is called.
+pub(crate) fn numbered(owner: &Name, number: u32) -> Result<Name> {
+    let label = Label::numbered(number);
+    match VolumeReference::of(owner) {
+        Some(volume) => volume.name.snapshot_name(label.as_str()),
+        None => owner.snapshot(&label),
     }
 }

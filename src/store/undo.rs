@@ -41,7 +41,8 @@ impl Store {
                 line.ahead = vec![present.before.id.clone()];
             }
             line.ahead.extend(line.behind.drain(there - back..).rev());
-            Ok((present, self.journey(&taken.node, line)?))
+            let journey = self.journey(&taken.node, line)?;
+            Ok((present, journey))
         })
     }
 
@@ -60,7 +61,8 @@ impl Store {
             }
             let present = self.keep_present(taken, state, &[])?;
             line.behind.extend(line.ahead.drain(line.ahead.len() - steps..).rev());
-            Ok((present, self.journey(&taken.node, line)?))
+            let journey = self.journey(&taken.node, line)?;
+            Ok((present, journey))
         })
     }
 
@@ -75,6 +77,8 @@ impl Store {
             let _lock = self.share_to_write().context(intent)?;
             let taken = self.take_unused(node).context(intent)?;
             let (present, journey) = plan(&taken).context(intent)?;
+            let life = self.counted(&taken, &present, journey.life).context(intent)?;
+            let journey = Journey { life, ..journey };
             self.travel(&taken, present, journey).context(intent)?
         };
         self.empty_trash().context(intent)?;

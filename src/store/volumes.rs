@@ -49,7 +49,7 @@ impl VolumeName {
             .expect("its characters and length are among a name's")
     }
 
-    fn snapshot_name(&self, label: &str) -> Result<Name> {
+    pub(crate) fn snapshot_name(&self, label: &str) -> Result<Name> {
         if !is_word(label) {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -294,15 +294,13 @@ impl Store {
         }
     }
 
-    /// Returns the name that a snapshot of a volume gets where nobody names it.
-    pub(crate) fn next_volume_snapshot(&self, name: &VolumeName) -> Result<Name> {
-        name.snapshot_name(&self.next_label(name)?)
+    fn next_label(&self, name: &VolumeName) -> Result<String> {
+        Ok(self.last_number_of_volume(name)?.saturating_add(1).to_string())
     }
 
-    fn next_label(&self, name: &VolumeName) -> Result<String> {
-        let numbers =
-            self.volume_snapshots(name)?.into_iter().filter_map(|(label, _)| label.parse::<u32>().ok());
-        Ok(numbers.max().unwrap_or(0).saturating_add(1).to_string())
+    pub(crate) fn last_number_of_volume(&self, name: &VolumeName) -> Result<u32> {
+        let snapshots = self.volume_snapshots(name)?.into_iter();
+        Ok(snapshots.filter_map(|(label, _)| label.parse().ok()).max().unwrap_or(0))
     }
 
     /// Makes a volume with the content of a snapshot, or of a volume as it stands. Durable on return.

@@ -16,12 +16,15 @@ use super::settings::Version;
 use super::{Cgroup, Place};
 
 /// What was stopped, and how to let it go on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Stopped {
     /// The box's own cgroup, where it has one.
     own: Option<Place>,
     /// The one that was made.
     made: Option<Made>,
+    /// That one, locked, so that no sweep takes it for a dead one before a process is in it.
+    #[serde(skip)]
+    _locked: Option<Directory>,
 }
 
 /// A cgroup that was made for the moment.
@@ -41,7 +44,7 @@ impl Stopped {
     /// `Unsupported` where there is no freezer, or none that we may use.
     pub fn plan(own: Option<&Place>, first: i32, name: &str) -> Result<Self> {
         if let Some(own) = own {
-            return Ok(Self { own: Some(own.clone()), made: None });
+            return Ok(Self { own: Some(own.clone()), made: None, _locked: None });
         }
         let layout = Layout::read()?;
         let freezes = |hierarchy: &Hierarchy| {
@@ -55,9 +58,19 @@ impl Stopped {
         };
         let home = home(first, hierarchy)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("process {first} has ended")))?;
-        let directory = Directory::make(&base, name, hierarchy.version)?;
-        let made = Made { path: directory.path, version: hierarchy.version, homes: BTreeMap::new(), home };
-        Ok(Self { own: None, made: Some(made) })
+        let start = Instant::now();
+        let locked = loop {
+            match Directory::make(&base, name, hierarchy.version) {
+                Ok(directory) if directory.lock() => break directory,
+                // Until it is locked a sweep may take it for a dead one; then the name is free again in a moment.
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && start.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let (path, version) = (locked.path.clone(), hierarchy.version);
+        let made = Made { path, version, homes: BTreeMap::new(), home };
+        Ok(Self { own: None, made: Some(made), _locked: Some(locked) })
     }
 
     /// Stops all processes that `list` names, until it names no new one. Before one is moved, `note` is told where it came from.
