@@ -172,7 +172,7 @@ enum Command {
     Ls(ls::Arguments),
     /// Show all that is known of one tree
     Show(show::Arguments),
-    /// Show what differs in a box, or between two trees
+    /// Show what differs in a box, or between any two states
     Diff(diff::Arguments),
     /// Remove boxes and trees
     #[command(visible_aliases = ["delete", "remove"])]
@@ -448,7 +448,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
-        Command::Diff(arguments) => diff::run(context, &arguments),
+        Command::Diff(arguments) => return diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),

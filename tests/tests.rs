@@ -15,6 +15,7 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `diff` | any two states compared: files, texts, packages |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -29,6 +30,8 @@ mod attack;
 mod budget;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod diff;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

@@ -210,6 +210,12 @@ impl Store {
         Ok(None)
     }
 
+    /// Opens what [`changes`](Self::changes) compares a node with; `None` where that is nothing.
+    pub fn open_parent(&self, node: &Node) -> Result<Option<Dir>> {
+        let Some(parent) = self.parent_tree(node)? else { return Ok(None) };
+        self.backend(node.record.backend)?.open_root(&parent).map(Some)
+    }
+
     /// Opens the root of a node's tree for reading.
     pub fn open_root(&self, node: &Node) -> Result<Dir> {
         let tree = self.tree(node)?;
