@@ -236,6 +236,7 @@ fn aspect_names(change: &Change) -> Vec<&'static str> {
         (of.mode, "mode"),
         (of.owner, "owner"),
         (of.xattrs, "xattrs"),
+        (of.links, "links"),
         (of.times, "times"),
     ];
     named.iter().filter(|(differs, _)| *differs).map(|(_, name)| *name).collect()

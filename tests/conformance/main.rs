@@ -16,6 +16,7 @@ mod fidelity;
 mod lifecycle;
 mod nested;
 mod open;
+mod patch;
 mod random;
 mod removal;
 mod setup;
