@@ -193,7 +193,7 @@ enum Command {
     Show(show::Arguments),
     /// List the states that something went through, or draw who was made from what
     Log(log::Arguments),
-    /// Show what differs in a box, or between two trees
+    /// Show what differs in a box, or between any two states
     Diff(diff::Arguments),
     /// Remove boxes and trees
     #[command(visible_aliases = ["delete", "remove"])]
@@ -486,7 +486,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Log(arguments) => log::run(context, &arguments),
-        Command::Diff(arguments) => diff::run(context, &arguments),
+        Command::Diff(arguments) => return diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),

@@ -32,6 +32,20 @@ pub enum Reference {
     Host,
 }
 
+/// From one state to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Range {
+    /// One reference: what it is compared with is not said.
+    One(Reference),
+    /// `A..B`; either may be left out.
+    Between {
+        /// The older state.
+        from: Option<Reference>,
+        /// The newer state.
+        to: Option<Reference>,
+    },
+}
+
 /// Which node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
@@ -109,11 +123,12 @@ impl Reference {
         }
     }
 
-    /// Reads `A..B` or a single reference.
-    pub fn parse_range(text: &str) -> Result<(Self, Option<Self>)> {
+    /// Reads `A..B`, `A..`, `..B` or a single reference.
+    pub fn parse_range(text: &str) -> Result<Range> {
+        let end = |text: &str| if text.is_empty() { Ok(None) } else { Self::parse(text).map(Some) };
         match text.split_once("..") {
-            None => Ok((Self::parse(text)?, None)),
-            Some((from, to)) => Ok((Self::parse(from)?, Some(Self::parse(to)?))),
+            None => Ok(Range::One(Self::parse(text)?)),
+            Some((from, to)) => Ok(Range::Between { from: end(from)?, to: end(to)? }),
         }
     }
 }
@@ -224,7 +239,10 @@ mod tests {
         assert_eq!(Reference::parse_path("dev:/etc/x").unwrap(), Some((named("dev", 0), "/etc/x".into())));
         assert_eq!(Reference::parse_path("./etc/x").unwrap(), None);
         let range = Reference::parse_range("a..b~1").unwrap();
-        assert_eq!(range, (named("a", 0), Some(named("b", 1))));
+        assert_eq!(range, Range::Between { from: Some(named("a", 0)), to: Some(named("b", 1)) });
+        let open = Reference::parse_range("dev~3..").unwrap();
+        assert_eq!(open, Range::Between { from: Some(named("dev", 3)), to: None });
+        assert_eq!(Reference::parse_range("dev").unwrap(), Range::One(named("dev", 0)));
         assert_eq!(Source::parse("tar:-").unwrap(), Source::StandardInput);
         assert_eq!(Source::parse("dir:/srv/x").unwrap(), Source::Directory("/srv/x".into()));
     }

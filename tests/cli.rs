@@ -281,7 +281,7 @@ fn a_host_whose_root_shares_the_stores_btrfs_is_snapshotted() {
         inside init /var/lib/store > /dev/null; inside create host:/ h >&2
         chroot $D/h $R show h | grep backend
         inside exec h -- sh -c 'ls -A /tmp /run /nested; echo new > /etc/new; rm /etc/old; ls -A /var/lib/store'
-        inside diff h; inside commit h kept >&2; inside run kept -- cat /etc/new; inside run host:/ -- cat /etc/old
+        chroot $D/h $R diff h; inside commit h kept >&2; inside run kept -- cat /etc/new; inside run host:/ -- cat /etc/old
         ls etc; inside rm h kept; inside prune > /dev/null; inside fsck; btrfs subvolume list $D/m | wc -l"#;
     let stdout = environment.script_ok(script);
     let expected =

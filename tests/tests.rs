@@ -17,6 +17,7 @@
 //! | `cli` | every command as a person would use it |
 //! | `log` | what is told of states: log, show, ls, completion |
 //! | `states` | snapshots of boxes, restore, undo, redo |
+//! | `diff` | any two states compared: files, texts, packages |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -31,6 +32,8 @@ mod attack;
 mod budget;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod diff;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

@@ -170,11 +170,21 @@ pub struct Cost {
     pub bytes_cloned: u64,
     /// Bytes copied (holes not counted).
     pub bytes_copied: u64,
-    /// Why files were copied where cloning was asked for: the first few, path and reason.
+    /// Why files were copied where cloning was asked for: the first few, path and reason. Where it is kept, bytes of a path that are no
+    /// UTF-8 are replaced.
+    #[serde(serialize_with = "reasons")]
     pub copied_because: Vec<(PathBuf, String)>,
     /// Wall time.
     #[serde(rename = "elapsed_ns", with = "nanoseconds")]
     pub elapsed: Duration,
+}
+
+/// Text has no room for all that a path can be, and a record must be written whatever is in a tree.
+fn reasons<S: serde::Serializer>(
+    reasons: &[(PathBuf, String)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(reasons.iter().map(|(path, reason)| (path.to_string_lossy(), reason)))
 }
 
 mod nanoseconds {
@@ -337,4 +347,18 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Looks for what a crash or a meddling hand may have left: missing directories, a lost read-only flag.
     fn check(&self, tree: &Tree, sealed: bool) -> Result<Vec<Finding>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_is_written_whatever_the_names_of_files() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"a/\xff")).to_owned();
+        let cost = Cost { copied_because: vec![(path, "no room".to_owned())], ..Cost::default() };
+        let read: Cost = serde_json::from_str(&serde_json::to_string(&cost).unwrap()).unwrap();
+        assert_eq!(read.copied_because, [(PathBuf::from("a/\u{fffd}"), "no room".to_owned())]);
+    }
 }

@@ -103,6 +103,25 @@ pub(crate) fn are_lost(old: &Dir, change: &Change) -> Result<bool> {
     Ok(found.into_inner())
 }
 
+/// Is a name of an inode with several among what `changes` say has come to `new`? Those below an added directory are changes of their own.
+pub(crate) fn are_gained<'c>(new: &Dir, changes: impl Iterator<Item = &'c Change>) -> Result<bool> {
+    let mut open: Option<(&Path, Dir)> = None;
+    for change in changes {
+        if change.kind != ChangeKind::Added || change.entry_type == EntryType::Directory {
+            continue;
+        }
+        let (parent, name) = (change.path.parent().unwrap_or(Path::new("")), change.path.file_name());
+        if open.as_ref().is_none_or(|(at, _)| *at != parent) {
+            open = vanishing(walk::open_below(new, parent))?.map(|dir| (parent, dir));
+        }
+        let (Some((_, dir)), Some(name)) = (&open, name) else { continue };
+        if dir.stat_if_exists(name)?.is_some_and(|stat| has_several(&stat)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The inodes of a tree that have several names in it.
 struct Groups {
     /// Sorted names of each.

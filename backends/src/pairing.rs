@@ -61,6 +61,12 @@ impl Changes {
         Ok(())
     }
 
+    /// Looks for names that came of an inode that has others: for a search that is not led to those. O(what came).
+    pub(crate) fn note_gained_links(&mut self, new: &Dir) -> Result<()> {
+        self.linked = self.linked || links::are_gained(new, self.found.values())?;
+        Ok(())
+    }
+
     /// Compares what `name` stands for in both directories, without descending into two directories.
     pub(crate) fn entry(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<Rest> {
         let stats = (old.stat_if_exists(name)?, new.stat_if_exists(name)?);

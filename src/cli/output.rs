@@ -14,7 +14,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rootling_backends::{Cost, Error, ErrorKind, Kind};
+use rootling_backends::{Cost, Error, ErrorKind, Kind, Result};
 use serde::Serialize;
 
 /// How data is printed.
@@ -63,6 +63,43 @@ impl Output {
         write_out(bytes);
     }
 
+    /// Prints data piece by piece, so that none of it need be in memory at once.
+    pub(crate) fn pieces(self, pieces: impl Iterator<Item = Result<Vec<u8>>>) -> Result<()> {
+        const AT_ONCE: usize = 64 << 10;
+        let mut waiting = Vec::new();
+        for piece in pieces {
+            match piece {
+                Ok(piece) => waiting.extend(piece),
+                Err(error) => {
+                    write_out(&waiting);
+                    return Err(error);
+                }
+            }
+            if waiting.len() >= AT_ONCE {
+                write_out(&waiting);
+                waiting.clear();
+            }
+        }
+        write_out(&waiting);
+        Ok(())
+    }
+
+    /// Prints a list as one JSON document, item by item.
+    pub(crate) fn list<T: Serialize>(self, items: impl Iterator<Item = Result<T>>) -> Result<()> {
+        let mut separator = "[\n  ";
+        let shown = items.map(|item| {
+            let text = serde_json::to_string_pretty(&item?).expect("what we print has text for keys");
+            // Line breaks in texts are escaped: these are the document's own.
+            let piece = format!("{separator}{}", text.replace('\n', "\n  ")).into_bytes();
+            separator = ",\n  ";
+            Ok(piece)
+        });
+        let mut any = false;
+        self.pieces(shown.inspect(|piece| any |= piece.is_ok()))?;
+        write_out(if any { b"\n]\n" } else { b"[]\n" });
+        Ok(())
+    }
+
     /// Does somebody watch a table that could be drawn anew?
     pub(crate) fn is_watched(self) -> bool {
         self.format == Format::Table && !self.quiet && io::stdout().is_terminal()
@@ -90,6 +127,17 @@ impl Output {
             Shows::Talk => io::stderr().is_terminal(),
         };
         if terminal { Cow::Owned(tame(bytes)) } else { Cow::Borrowed(bytes) }
+    }
+
+    /// As [`tamed`](Self::tamed), for whole lines, which stay lines.
+    pub(crate) fn tamed_lines(self, to: Shows, bytes: Vec<u8>) -> Vec<u8> {
+        let mut lines = Vec::with_capacity(bytes.len());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            lines.extend_from_slice(&self.tamed(to, text));
+            lines.extend_from_slice(&line[text.len()..]);
+        }
+        lines
     }
 
     /// Says something to the person, unless asked to be quiet.

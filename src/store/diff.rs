@@ -15,9 +15,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use rootling_backends::candidates::Candidates;
+use rootling_backends::candidates::{Candidates, End};
 use rootling_backends::{
-    Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
+    Aspects, Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
 };
 
 use super::draft::Ephemeral;
@@ -54,11 +54,13 @@ impl Store {
         self.without_what_stays_out(&fork.record, changes)
     }
 
-    /// In a fork of the host, what was blanked is no change of it.
+    /// In a fork of the host, what was blanked is no change of it; nor is that a hard link came or went elsewhere on the machine, which goes
+    /// on meanwhile and shows through.
     fn without_what_stays_out(&self, record: &Record, mut changes: Vec<Change>) -> Result<Vec<Change>> {
         if record.outside.is_some() {
             let root = self.real_root()?;
-            changes.retain(|change| !host::stays_out(&change.path, &root));
+            let only_links = Aspects { links: true, ..Aspects::default() };
+            changes.retain(|change| !host::stays_out(&change.path, &root) && change.aspects != only_links);
         }
         Ok(changes)
     }
@@ -87,9 +89,10 @@ impl Store {
             return self.search(only, options);
         }
         let mut candidates = Candidates::default();
-        for step in up.iter().chain(&down) {
+        let ends = up.iter().map(|step| (step, End::Old)).chain(down.iter().map(|step| (step, End::New)));
+        for (step, of) in ends {
             match step {
-                Step::Layer(upper) => candidates.add_layer(&Dir::open(upper)?)?,
+                Step::Layer(upper) => candidates.add_layer(&Dir::open(upper)?, of)?,
                 Step::Search { .. } => candidates.add_changes(&self.search(step, options)?),
             }
         }
@@ -208,6 +211,12 @@ impl Store {
             at = before;
         }
         Ok(None)
+    }
+
+    /// Opens what [`changes`](Self::changes) compares a node with; `None` where that is nothing.
+    pub fn open_parent(&self, node: &Node) -> Result<Option<Dir>> {
+        let Some(parent) = self.parent_tree(node)? else { return Ok(None) };
+        self.backend(node.record.backend)?.open_root(&parent).map(Some)
     }
 
     /// Opens the root of a node's tree for reading.
