@@ -13,6 +13,7 @@
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `settings` | what a box is started with; its home |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
+//! | `home` | a volume that begins as a directory of the host |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
 //! | `check` | fsck |
@@ -38,6 +39,7 @@ mod draft;
 mod fault;
 mod files;
 mod format;
+mod home;
 mod host;
 mod id;
 mod index;

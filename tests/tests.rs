@@ -15,6 +15,7 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -33,6 +34,8 @@ mod cli;
 mod environment;
 #[cfg(test)]
 mod guest;
+#[cfg(test)]
+mod home;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Durability;
 use super::lock::{self, Mode};
-use super::{Base, Name, Node, State, Store, VolumeName, VolumeReference, fault};
+use super::{Base, Name, Node, ObjectId, State, Store, VolumeName, VolumeReference, fault};
 
 /// The settings of a box. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct BoxSettings {
     /// What the home directory is; `None` is the tree's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub home: Option<Home>,
+    /// Whose the box is: the user on the host whom `me` in the flags and `home` mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub me: Option<u32>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -130,7 +133,9 @@ impl Store {
     /// the home that is the box's own, which is durable on return. A tree has none.
     ///
     /// Of a snapshot the home is what it was then, where a snapshot of the volume with the same label says so; else as it is now.
-    pub(crate) fn inherited_settings(&self, base: Base<'_>, name: &Name) -> Result<BoxSettings> {
+    ///
+    /// Without `with_home` the home is the tree's.
+    pub fn inherited_settings(&self, base: Base<'_>, name: &Name, with_home: bool) -> Result<BoxSettings> {
         let Base::Node(node) = base else { return Ok(BoxSettings::default()) };
         // A commit that was cut short left the box's name on the node it sealed.
         let settled = node.record.continued_by.is_some().then(|| self.settle(node)).transpose()?;
@@ -139,6 +144,9 @@ impl Store {
         let mut settings = node.record.life.settings.clone();
         if node.record.state == State::Committed && label.is_none() {
             return Ok(BoxSettings::default());
+        }
+        if !with_home {
+            settings.home = None;
         }
         let Some(home) = &mut settings.home else { return Ok(settings) };
         let Some(own) = &home.volume else { return Ok(settings) };
@@ -202,14 +210,15 @@ impl Store {
 
     /// Returns the boxes, and the snapshots of boxes, that have settings.
     pub(crate) fn boxes_with_settings(&self) -> Result<Vec<Node>> {
-        let names = self.all_names()?;
+        let names: BTreeMap<ObjectId, Name> =
+            self.all_names()?.into_iter().map(|(name, id)| (id, name)).collect();
         let mut found = Vec::new();
         for id in self.ids()? {
             let node = match self.node(&id) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 node => node?,
             };
-            let name = names.iter().find(|(_, target)| **target == id).map(|(name, _)| name.clone());
+            let name = names.get(&id).cloned();
             let counts = node.record.state == State::Active || name.as_ref().is_some_and(Name::is_snapshot);
             if counts && !node.record.life.settings.is_empty() {
                 found.push(Node { name, ..node });
