@@ -16,6 +16,7 @@ mod store;
 mod attach;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 mod detach;
 mod diff;
@@ -146,6 +147,8 @@ enum Command {
     /// Change what is kept with a box: the flags it is started with, its home
     #[command(alias = "update")]
     Set(set::Arguments),
+    /// Copy files into a box, out of a box or tree, or from one to another
+    Cp(cp::Arguments),
     /// Fork a tree or a box as it stands
     #[command(visible_aliases = ["clone", "copy"])]
     Fork(create::ForkArguments),
@@ -424,6 +427,7 @@ impl Command {
             Self::Exec(arguments) => Some(&arguments.name),
             Self::Start(arguments) => Some(&arguments.name),
             Self::Top(arguments) => Some(&arguments.name),
+            Self::Cp(arguments) => arguments.box_name(),
             _ => None,
         }
     }
@@ -436,6 +440,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Run(arguments) => return run::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Set(arguments) => set::run(context, &arguments),
+        Command::Cp(arguments) => cp::run(context, &arguments),
         Command::Fork(arguments) => create::fork(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),

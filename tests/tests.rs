@@ -15,6 +15,7 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
@@ -30,6 +31,8 @@ mod attack;
 mod budget;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod copying;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

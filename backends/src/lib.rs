@@ -56,6 +56,7 @@ pub mod reap;
 pub mod replicate;
 pub mod small_file;
 pub mod sys;
+pub mod transfer;
 pub mod usage;
 mod walk;
 
