@@ -31,6 +31,7 @@ mod init;
 mod kept;
 mod limits;
 mod live;
+mod log;
 mod logs;
 mod ls;
 mod man;
@@ -182,6 +183,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Show all that is known of one tree
     Show(show::Arguments),
+    /// List the states that something went through, or draw who was made from what
+    Log(log::Arguments),
     /// Show what differs in a box, or between two trees
     Diff(diff::Arguments),
     /// Remove boxes and trees
@@ -278,6 +281,10 @@ fn read() -> std::result::Result<(Arguments, Given), i32> {
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
+        if arguments.format.draws() && !matches!(arguments.command, Command::Log(_)) {
+            let message = "only `log` draws: --format dot and svg are its";
+            return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, message));
+        }
         let given = matches.subcommand().filter(|(name, _)| OF_BOXES.contains(name));
         Ok((arguments, given.map_or_else(Given::default, |(_, given)| Given::of(given))))
     });
@@ -345,7 +352,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Give
     if let Entered::Single { reason, fix } = entered
         && matches!(command, Command::Init(_) | Command::Import(_))
     {
-        log::warn!("only your own user id exists inside: {reason} ({fix})");
+        ::log::warn!("only your own user id exists inside: {reason} ({fix})");
     }
     Ok(context)
 }
@@ -456,6 +463,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
+        Command::Log(arguments) => log::run(context, &arguments),
         Command::Diff(arguments) => diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
