@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::environment::{Environment, Ran};
-use crate::guest::{Guest, Ids, guest};
+use crate::environment::{Environment, Ran, skip};
+use crate::guest::{Guest, Ids, found, guest};
 use crate::volumes::killed_at_each_point;
 
 fn environment() -> Option<Environment> {
@@ -271,6 +271,29 @@ fn a_snapshot_of_the_home_is_what_it_was_then() {
         ran.stderr
     );
     assert!(ran.stderr.contains("copied DIR/home/ada to volume dev.home"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_home_that_is_a_subvolume_is_snapshotted_and_the_store_in_it_left_out() {
+    if !found("mkfs.btrfs") {
+        return skip("mkfs.btrfs is not installed");
+    }
+    for store in ["m/store", "m/ada/store"] {
+        let Some(environment) = environment() else { return };
+        let ran = environment.script(&format!(
+            "truncate -s 300M $D/image; mkfs.btrfs -q $D/image > /dev/null; mkdir $D/m; mount -o loop $D/image $D/m
+            btrfs subvolume create $D/m/ada > /dev/null; echo hers > $D/m/ada/file; chown -R 4321:4322 $D/m/ada; chmod 755 $D
+            {{ cat /etc/passwd; echo ada:x:4321:4322::$D/m/ada:/bin/sh; }} > $D/passwd; mount --bind $D/passwd /etc/passwd
+            export SUDO_UID=4321 ROOTLING_ROOT=$D/{store}; $R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
+            $R -q create --home snapshot base dev > /dev/null; echo later > $D/m/ada/file
+            $R -q exec dev -- sh -c 'cat ~/file; stat -c %u ~/file; echo in > ~/new; ls -A ~/store 2> /dev/null | wc -l'
+            test ! -e $D/m/ada/new; $R --format json volume show dev.home | grep -e '\"snapshots\": [1-9]' -e copied\\\": -e cloned\\\":
+            $R -q fork dev two > /dev/null; $R -q exec two -- sh -c 'cat ~/new'; $R -q rm two dev; $R -q volume prune; $R -q fsck > /dev/null"
+        ));
+        let cost = "    \"snapshots\": 1,\n    \"files_cloned\": 0,\n    \"files_copied\": 0,\n    \"bytes_cloned\": 0,\n    \"bytes_copied\": 0,\n";
+        let expected = format!("hers\n4321\n0\n{cost}in\ndev.home\ntwo.home\n");
+        assert_eq!((ran.stdout.as_str(), ran.code), (expected.as_str(), 0), "{store}: {}", ran.stderr);
+    }
 }
 
 #[test]
