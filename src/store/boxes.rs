@@ -11,11 +11,12 @@ use rootling_backends::{
 
 use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
-use super::freeze::what_is;
+use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
 use super::{
-    Base, BoxSettings, Cause, Life, Name, Node, Record, Role, State, Store, VolumeReference, fault, host,
+    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, VolumeReference,
+    fault, host,
 };
 use crate::image::ImageConfig;
 
@@ -43,6 +44,8 @@ pub struct Description {
     pub cause: Cause,
     /// When it may be removed without being asked for.
     pub expires: Option<Timestamp>,
+    /// The volumes that were kept together with it.
+    pub volumes: Vec<KeptVolume>,
 }
 
 impl Node {
@@ -215,7 +218,7 @@ impl Store {
         let intent = || format!("commit {} as {name}", node.shown());
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
-        self.freeze(node, Some(name), description).context(intent)
+        self.freeze(node, &Freezing { description, call: Call::As(name), exact: false }).context(intent)
     }
 
     /// Returns where the node is mounted in this mount namespace.
@@ -286,6 +289,8 @@ impl Store {
             cause: Cause::Asked,
             expires: None,
             life: Life::default(),
+            becoming: None,
+            volumes: Vec::new(),
             continued_by: None,
             message: None,
             config: ImageConfig::default(),
@@ -295,7 +300,7 @@ impl Store {
     }
 
     /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
-    fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
+    pub(crate) fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
         let Base::Node(node) = base else { return Ok(None) };
         if node.record.state == State::Committed {
             // For ever; whether it is still there shows when it is held.
@@ -303,7 +308,9 @@ impl Store {
         }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
-            self.freeze(node, None, &Description { cause: Cause::Fork, ..Description::default() }).map(Some)
+            let description = Description { cause: Cause::Fork, ..Description::default() };
+            self.freeze(node, &Freezing { description: &description, call: Call::Nothing, exact: false })
+                .map(Some)
         } else {
             Ok(Some(now))
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Durability;
 use super::lock::{self, Mode};
-use super::{Base, Name, Node, ObjectId, State, Store, VolumeName, VolumeReference, fault};
+use super::{Base, CreateOptions, Name, Node, ObjectId, State, Store, VolumeName, VolumeReference, fault};
 
 /// The settings of a box. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl Store {
     /// Returns the settings that a fork of `base`, called `name`, starts with: those of a box or of a snapshot of one, with a fork of
     /// the home that is the box's own, which is durable on return. A tree has none.
     ///
-    /// Of a snapshot the home is what it was then, where a snapshot of the volume with the same label says so; else as it is now.
+    /// Of a snapshot the home is what it was then, where the snapshot was taken with its volumes; else as it is now.
     ///
     /// Without `with_home` the home is the tree's.
     pub fn inherited_settings(&self, base: Base<'_>, name: &Name, with_home: bool) -> Result<BoxSettings> {
@@ -150,29 +150,26 @@ impl Store {
         }
         let Some(home) = &mut settings.home else { return Ok(settings) };
         let Some(own) = &home.volume else { return Ok(settings) };
-        let now = VolumeReference { name: own.clone(), label: None };
         let then =
-            label.map(|label| VolumeReference { label: Some(label.as_str().to_owned()), ..now.clone() });
-        let found = |reference: &VolumeReference| match self.volume(reference) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+            node.record.volumes.iter().find(|kept| kept.volume == *own).map(|kept| kept.snapshot.clone());
+        let from = match then {
+            Some(id) => Some(self.node(&id)?),
+            None => self.named(&own.node_name())?,
         };
-        for from in then.into_iter().chain([now]) {
-            if found(&from)? {
-                home.volume = Some(self.fork_to_free(&from, name)?);
-                return Ok(settings);
-            }
+        if let Some(from) = from {
+            home.volume = Some(self.fork_to_free(&from, name)?);
+            return Ok(settings);
         }
         // It was never started: the fork's home begins as the box's own would have.
         home.volume = Some(self.free_home_name(name, 1)?);
         Ok(settings)
     }
 
-    fn fork_to_free(&self, from: &VolumeReference, name: &Name) -> Result<VolumeName> {
+    fn fork_to_free(&self, from: &Node, name: &Name) -> Result<VolumeName> {
+        let options = CreateOptions { backend: Some(self.volume_backend()), ..CreateOptions::default() };
         for number in 1.. {
             let free = self.free_home_name(name, number)?;
-            match self.fork_volume(from, &free) {
+            match self.create(Base::Node(from), &free.node_name(), options.clone()) {
                 // Somebody else was faster.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 forked => return forked.map(|_| free),
