@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rootling_backends::{Context as _, ErrorKind, Kind, Result};
 
@@ -17,6 +16,7 @@ mod store;
 mod attach;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 mod detach;
 mod diff;
@@ -25,14 +25,17 @@ mod du;
 mod enter;
 mod fsck;
 mod generate;
+mod home;
 mod import;
 mod init;
+mod kept;
 mod limits;
 mod live;
 mod log;
 mod logs;
 mod ls;
 mod man;
+mod me;
 mod merging;
 mod mount;
 mod mounts;
@@ -42,6 +45,7 @@ mod ps;
 mod restore;
 mod rm;
 mod run;
+mod set;
 mod show;
 mod snapshot;
 mod start;
@@ -53,6 +57,7 @@ mod users;
 mod volume;
 mod walls;
 
+use kept::Given;
 use output::{Format, Output};
 
 /// Make, fork, enter and compare Linux root filesystems on the copy-on-write the host already has
@@ -143,6 +148,11 @@ enum Command {
     Run(run::RunArguments),
     /// Make a box on a tree
     Create(create::CreateArguments),
+    /// Change what is kept with a box: the flags it is started with, its home
+    #[command(alias = "update")]
+    Set(set::Arguments),
+    /// Copy files into a box, out of a box or tree, or from one to another
+    Cp(cp::Arguments),
     /// Fork a tree or a box as it stands
     #[command(visible_aliases = ["clone", "copy"])]
     Fork(create::ForkArguments),
@@ -245,8 +255,8 @@ struct Context {
     entered: Entered,
     /// What the caller's was before we set modes ourselves.
     umask: libc::mode_t,
-    /// Flags that a variable may stand for, and that were typed.
-    typed: Vec<&'static str>,
+    /// Flags of boxes that were typed.
+    given: Given,
     /// Where something is to be left running: who waits for it to start.
     announcer: RefCell<Option<Announcer>>,
 }
@@ -254,14 +264,13 @@ struct Context {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     runner::begin_process();
-    let (arguments, typed) = match read() {
+    let (arguments, given) = match read() {
         Ok(read) => read,
         Err(code) => return code,
     };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();
-    let prepared = prepare(arguments.root, output, &arguments.command);
-    let prepared = prepared.map(|context| Context { typed, ..context }).and_then(|context| {
+    let prepared = prepare(arguments.root, output, &arguments.command, given).and_then(|context| {
         if arguments.command.detaches() {
             match runner::detach()? {
                 Detached::Caller(code) => std::process::exit(code.into()),
@@ -288,11 +297,8 @@ pub fn main() -> i32 {
     }
 }
 
-/// The flags that a variable may stand for, if they were typed.
-const BY_VARIABLE: [(&str, &str); 2] = [("net", "--net"), ("userns", "--userns")];
-
-/// Reads the command line: what it says, and which of [`BY_VARIABLE`] it says itself; else the exit code.
-fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
+/// Reads the command line: what it says, and which flags of boxes it says itself; else the exit code.
+fn read() -> std::result::Result<(Arguments, Given), i32> {
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
@@ -300,13 +306,8 @@ fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
             let message = "only `log` draws: --format dot and svg are its";
             return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, message));
         }
-        let given = matches.subcommand().map(|(_, given)| given);
-        let is_typed = |id: &str| {
-            let known = given.filter(|given| given.try_contains_id(id).unwrap_or(false));
-            known.and_then(|given| given.value_source(id)) == Some(ValueSource::CommandLine)
-        };
-        let typed = BY_VARIABLE.into_iter().filter(|(id, _)| is_typed(id)).map(|(_, flag)| flag);
-        Ok((arguments, typed.collect()))
+        let given = matches.subcommand().filter(|(name, _)| OF_BOXES.contains(name));
+        Ok((arguments, given.map_or_else(Given::default, |(_, given)| Given::of(given))))
     });
     read.map_err(|error| {
         // A closed pipe is no error of ours.
@@ -322,27 +323,30 @@ fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
     })
 }
 
+/// The commands that have the flags of boxes.
+const OF_BOXES: [&str; 6] = ["run", "enter", "exec", "start", "create", "set"];
+
 /// The commands that end as the command they run.
 const RUNNING: [&str; 5] = ["run", "exec", "enter", "shell", "start"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
-fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
+fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Given) -> Result<Context> {
     let umask = store::prepare_process();
-    // A box to be entered that does not run yet may join another that does.
-    let box_names = match command {
-        Command::Enter(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
-        Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
-        Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
-        Command::Top(arguments) => [Some(arguments.name.as_str()), None],
-        Command::Snapshot(arguments) => [Some(arguments.reference.as_str()), None],
-        Command::Run(arguments) => [arguments.settings.walls.joined_box(), None],
-        _ => [None, None],
-    };
-    let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
-    let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
+    let looks_ahead = !runner::is_root() || command.detaches();
+    let found = command.box_name().filter(|_| looks_ahead).map(|name| store::look(root.as_deref(), name));
+    let (mut running, kept) = found.unwrap_or_default();
+    // What is wrong with what it keeps is said when the box starts.
+    let kept = kept.filter(|_| running.is_none() && command.runs()).and_then(|kept| given.with(&kept).ok());
+    let walls = kept.as_ref().map(|kept| &kept.walls).or_else(|| command.walls());
+    if running.is_none() && !runner::is_root() {
+        // A box to be entered that does not run yet may join another that does.
+        let joined = walls.and_then(walls::Walls::joined_box);
+        running = joined.and_then(|name| store::look(root.as_deref(), name).0);
+    }
     let before = entered_before();
     let joins_cgroup = command.runs() && running.as_ref().is_some_and(|running| running.cgroup.is_some());
-    if before.is_none() && !runner::is_root() && (joins_cgroup || command.limits_box()) {
+    if before.is_none() && !runner::is_root() && (joins_cgroup || walls.is_some_and(walls::Walls::limits_box))
+    {
         // Now, because the user's bus takes us for somebody else in a user namespace.
         runner::cgroup::delegate().context(|| "limits need a cgroup of your own")?;
     }
@@ -360,8 +364,9 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
-    let context = Context { root, output, entered, umask, typed: Vec::new(), announcer: RefCell::new(None) };
-    if command.runs() && (context.entered != Entered::Root || command.shares_users()) {
+    let shares_users = walls.is_some_and(|walls| walls.userns == walls::Users::Host);
+    let context = Context { root, output, entered, umask, given, announcer: RefCell::new(None) };
+    if command.runs() && (context.entered != Entered::Root || shares_users) {
         context.seal_for(&Userns::Host)?;
     }
     let entered = &context.entered;
@@ -444,16 +449,17 @@ impl Command {
         }
     }
 
-    /// Is the box asked for one with the caller's users?
-    fn shares_users(&self) -> bool {
-        self.walls().is_some_and(|walls| walls.userns == walls::Users::Host)
-    }
-
-    /// Is a box asked for that needs a cgroup?
-    fn limits_box(&self) -> bool {
-        // What is wrong with the limits is said when the box starts.
-        let limits = self.walls().and_then(|walls| walls.limits.limits().ok());
-        limits.is_some_and(|limits| limits.need_cgroup())
+    /// The box that it goes into.
+    fn box_name(&self) -> Option<&str> {
+        match self {
+            Self::Enter(arguments) => Some(&arguments.name),
+            Self::Exec(arguments) => Some(&arguments.name),
+            Self::Start(arguments) => Some(&arguments.name),
+            Self::Top(arguments) => Some(&arguments.name),
+            Self::Snapshot(arguments) => Some(&arguments.reference),
+            Self::Cp(arguments) => arguments.box_name(),
+            _ => None,
+        }
     }
 }
 
@@ -463,6 +469,8 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Run(arguments) => return run::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
+        Command::Set(arguments) => set::run(context, &arguments),
+        Command::Cp(arguments) => cp::run(context, &arguments),
         Command::Fork(arguments) => create::fork(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
+mod person;
+
+pub use person::Person;
+
 use crate::image::ImageConfig;
 use crate::runner::cgroup::Limits;
 use crate::runner::net::{Dns, Resolv, resolv};
@@ -27,6 +31,8 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// `name`, `uid`, `name:group`, `uid:gid`.
     pub user: String,
+    /// A person of the host, instead of `user`.
+    pub person: Option<Person>,
     /// The name of the machine as seen inside.
     pub hostname: String,
     /// Whether there is a terminal.
@@ -67,7 +73,10 @@ pub struct Request {
 impl Command {
     /// Makes the command and its surroundings: names become ids by the tree's own files, the environment starts from empty.
     pub fn process(&self, root: &Dir) -> Result<Process> {
-        let account = runner::resolve(root, &self.user)?;
+        let account = match &self.person {
+            Some(person) => person.account(root)?,
+            None => runner::resolve(root, &self.user)?,
+        };
         let home = account.home.clone();
         let args = if self.args.is_empty() {
             vec![shell(root, account.shell.as_deref())]
@@ -132,6 +141,9 @@ impl Request {
             if let Some(note) = note {
                 log::warn!("{note}");
             }
+        }
+        if let Some(person) = &self.command.person {
+            files.extend(person.files(root)?);
         }
         Ok(Spec {
             root: mount,

@@ -69,6 +69,7 @@ pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
 pub use cgroup::{Cgroup, Limits};
 pub use detach::{Announcer, Detached, detach};
 pub use exec::exec;
+pub use give::give_once;
 pub use idmap::IdBlock;
 pub use pauser::{Paused, Pauser, heal_pause};
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, Like, NewFs, Op, Part, PathSource, Plan, Source};
@@ -82,5 +83,5 @@ pub use spec::{
     Spec, Time, Tmpfs, Tty, Ulimit, Userns,
 };
 pub use sys::begin as begin_process;
-pub use user::{Account, User, resolve};
+pub use user::{Account, User, read as read_account_file, resolve};
 pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};

@@ -20,6 +20,7 @@
 //! | `chain` | how chains of deltas stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
+//! | `home` | a volume that begins as a directory of the host |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
 //! | `check` | fsck |
@@ -47,6 +48,7 @@ mod fault;
 mod files;
 mod format;
 mod freeze;
+mod home;
 mod host;
 mod id;
 mod in_place;

@@ -19,7 +19,7 @@ const LIFE: &str = "
     test -z \"$($R diff dev)\"
     $R -q fork one two > /dev/null
     $R -q exec two -- stat -c '%U %n' /etc/motd /new
-    $R -q run --user me one -- id -u
+    $R -q run --user me:me one -- id -u
     $R -q run --keep three one -- touch /kept
     $R -q exec three -- cat /kept
     $R diff one three
@@ -224,7 +224,7 @@ fn without_a_range_a_tar_needs_its_owners_left_out() {
     let stdout = guest.ok("$R -q import --no-owners tar:$D/root.tar base > /dev/null
         $R -q run base -- stat -c %u:%g /etc/motd");
     assert_eq!(stdout, "0:0\n");
-    let stderr = guest.fails("$R -q run --user me base -- id");
+    let stderr = guest.fails("$R -q run --user me:me base -- id");
     assert!(stderr.contains("user 1000:1000 does not exist for you"), "{stderr}");
 }
 
@@ -430,7 +430,7 @@ fn mounts_and_volumes_work_without_root() {
         assert_eq!(shown, expected, "{ids:?}");
         if ids == Ids::Range {
             let given = guest
-                .ok("$R -q run -u me -v $D/src:/v:U base -- sh -c 'stat -c %u /v/file; touch /v/mine'
+                .ok("$R -q run -u me:me -v $D/src:/v:U base -- sh -c 'stat -c %u /v/file; touch /v/mine'
                 stat -c %u $D/src/file $D/src/mine");
             // User 1000 is the 1000th of the range, after root.
             assert_eq!(given, "1000\n3000999\n3000999\n");

@@ -18,6 +18,8 @@
 //! | `log` | what is told of states: log, show, ls, completion |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
+//! | `copying` | `cp`, and trees that would have it go elsewhere |
+//! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -33,11 +35,15 @@ mod budget;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod copying;
+#[cfg(test)]
 mod diff;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod guest;
+#[cfg(test)]
+mod home;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn everything_is_given_to_the_user_of_the_box_and_links_are_not_followed() {
     fs::write(environment.path("outside"), "").unwrap();
     symlink(environment.path("outside"), environment.path("src/deep/link")).unwrap();
     for (users, user, owner) in
-        [("auto", "me", 1000), ("host", "root", 0), ("host", "7:7", 7), ("auto", "9:9", 9)]
+        [("auto", "me:me", 1000), ("host", "root", 0), ("host", "7:7", 7), ("auto", "9:9", 9)]
     {
         let flags = ["--userns", users, "-u", user, "-v", "SRC:/v:U"];
         assert_eq!(
@@ -583,11 +583,16 @@ fn points(environment: &Environment, arguments: &[&str]) -> Vec<String> {
 }
 
 /// Does something with each point at which it can be killed, in a fresh store.
-fn killed_at_each_point(prepare: fn(&Environment), arguments: &[&str], check: impl Fn(&Environment, &str)) {
+pub(crate) fn killed_at_each_point(
+    prepare: fn(&Environment),
+    arguments: &[&str],
+    check: impl Fn(&Environment, &str),
+) {
     let Some(undisturbed) = environment() else { return };
     prepare(&undisturbed);
     let points = points(&undisturbed, arguments);
-    assert!(points.iter().any(|point| point == "volume.filled" || point == "volume.switched"), "{points:?}");
+    let telling = ["volume.filled", "volume.switched", "create.forked", "settings.written"];
+    assert!(points.iter().any(|point| telling.contains(&point.as_str())), "{points:?}");
     for (index, point) in points.iter().enumerate() {
         let Some(environment) = environment() else { return };
         prepare(&environment);

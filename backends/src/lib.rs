@@ -66,6 +66,7 @@ mod replace;
 pub mod replicate;
 pub mod small_file;
 pub mod sys;
+pub mod transfer;
 pub mod usage;
 mod walk;
 pub mod within;

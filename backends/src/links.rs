@@ -103,8 +103,10 @@ pub(crate) fn are_lost(old: &Dir, change: &Change) -> Result<bool> {
     Ok(found.into_inner())
 }
 
-/// Is a name of an inode with several among what `changes` say has come to `new`? Those below an added directory are changes of their own.
-pub(crate) fn are_gained<'c>(new: &Dir, changes: impl Iterator<Item = &'c Change>) -> Result<bool> {
+/// Returns what of `changes` says that a name of an inode with several has come to `new`. Those below an added directory are changes of
+/// their own.
+pub(crate) fn gained<'c>(new: &Dir, changes: impl Iterator<Item = &'c Change>) -> Result<Vec<PathBuf>> {
+    let mut gained = Vec::new();
     let mut open: Option<(&Path, Dir)> = None;
     for change in changes {
         if change.kind != ChangeKind::Added || change.entry_type == EntryType::Directory {
@@ -116,10 +118,10 @@ pub(crate) fn are_gained<'c>(new: &Dir, changes: impl Iterator<Item = &'c Change
         }
         let (Some((_, dir)), Some(name)) = (&open, name) else { continue };
         if dir.stat_if_exists(name)?.is_some_and(|stat| has_several(&stat)) {
-            return Ok(true);
+            gained.push(change.path.clone());
         }
     }
-    Ok(false)
+    Ok(gained)
 }
 
 /// The inodes of a tree that have several names in it.

@@ -273,38 +273,29 @@ impl Overlay {
     }
 }
 
-/// Stacks an empty layer in memory over `lower`, a detached mount of a directory: what is written goes there, and away with the mount.
+/// Stacks a layer over `lower`, a detached mount of a directory: what is written goes there.
 ///
-/// With `owner` both are mapped, and `lower` must not have been shown yet. What is mounted in the directory is not shown. A file
+/// The layer is `kept`, a directory that serves nothing else and gets `upper` and `work` where it lacks them; without it the layer is
+/// in memory and goes away with the mount. With `owner` both are mapped, and `lower` must not have been shown yet. What is mounted in the directory is not shown. A file
 /// system that cannot map is an error of kind `Unsupported`. O(1).
-pub fn throw_away_over(lower: OwnedFd, owner: Option<&MappedOwner<'_>>) -> Result<OwnedFd> {
+pub fn layer_over(lower: OwnedFd, kept: Option<&Path>, owner: Option<&MappedOwner<'_>>) -> Result<OwnedFd> {
     let userxattr = in_own_userns()?;
     let stat = nix::sys::stat::fstat(&lower).context(|| "fstat(lower layer)")?;
-    let memory = sys::fsopen(c"tmpfs").context(|| "fsopen(\"tmpfs\")")?;
-    sys::fsconfig_create(memory.as_fd()).context(|| "fsconfig(tmpfs, FSCONFIG_CMD_CREATE)")?;
-    let memory = sys::fsmount(memory.as_fd(), 0).context(|| "fsmount(tmpfs)")?;
-    let make = |name: &'static str| {
-        nix::sys::stat::mkdirat(&memory, name, Mode::S_IRWXU)
-            .context(|| format!("mkdirat(tmpfs, {name:?})"))?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        nix::fcntl::openat(&memory, name, flags, Mode::empty()).context(|| format!("openat(tmpfs, {name:?})"))
+    let layer = match kept {
+        Some(kept) => open_bind(kept)?,
+        None => memory()?,
     };
-    let (dir, _work) = (make("upper")?, make("work")?);
-    // The root of an overlay looks as its upper directory does.
-    let (user, group) = (nix::unistd::Uid::from_raw(stat.st_uid), nix::unistd::Gid::from_raw(stat.st_gid));
-    match nix::unistd::fchown(&dir, Some(user), Some(group)) {
-        // An owner that the user namespace does not have: nobody here, and so is the copy's.
-        Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => {}
-        Err(errno) => return Err(Error::call(format!("fchown(upper, {user}, {group})"), errno)),
+    // Made last: a layer that has it is whole.
+    if !has(&layer, "work")? {
+        imitate(&make(&layer, "upper")?, &stat)?;
+        drop(make(&layer, "work")?);
     }
-    nix::sys::stat::fchmod(&dir, Mode::from_bits_truncate(stat.st_mode & 0o7777))
-        .context(|| format!("fchmod(upper, {:#o})", stat.st_mode & 0o7777))?;
-    let (lower, memory) = match owner {
-        Some(owner) => (owner.map(lower, Path::new("lower"))?, owner.map(memory, Path::new("tmpfs"))?),
-        None => (lower, memory),
+    let (lower, layer) = match owner {
+        Some(owner) => (owner.map(lower, Path::new("lower"))?, owner.map(layer, Path::new("layer"))?),
+        None => (lower, layer),
     };
-    let paths = (proc_path_in(&memory, "upper"), proc_path_in(&memory, "work"));
-    let upper = OpenUpper { dir: paths.0, work: paths.1, _files: vec![memory] };
+    let paths = (proc_path_in(&layer, "upper"), proc_path_in(&layer, "work"));
+    let upper = OpenUpper { dir: paths.0, work: paths.1, _files: vec![layer] };
     let overlay = Overlay { lowers: Vec::new(), upper: None, volatile: false, userxattr };
     overlay.assemble(c"rootling", &[lower], Some(&upper), |context| match owner {
         Some(owner) => {
@@ -312,6 +303,41 @@ pub fn throw_away_over(lower: OwnedFd, owner: Option<&MappedOwner<'_>>) -> Resul
         }
         None => create(context),
     })
+}
+
+fn memory() -> Result<OwnedFd> {
+    let memory = sys::fsopen(c"tmpfs").context(|| "fsopen(\"tmpfs\")")?;
+    sys::fsconfig_create(memory.as_fd()).context(|| "fsconfig(tmpfs, FSCONFIG_CMD_CREATE)")?;
+    sys::fsmount(memory.as_fd(), 0).context(|| "fsmount(tmpfs)")
+}
+
+fn has(layer: &OwnedFd, name: &str) -> Result<bool> {
+    match nix::sys::stat::fstatat(layer, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(Error::call(format!("fstatat(layer, {name:?})"), errno)),
+    }
+}
+
+fn make(layer: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    match nix::sys::stat::mkdirat(layer, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Error::call(format!("mkdirat(layer, {name:?})"), errno)),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(layer, name, flags, Mode::empty()).context(|| format!("openat(layer, {name:?})"))
+}
+
+/// The root of an overlay looks as its upper directory does.
+fn imitate(dir: &OwnedFd, stat: &nix::sys::stat::FileStat) -> Result<()> {
+    let (user, group) = (nix::unistd::Uid::from_raw(stat.st_uid), nix::unistd::Gid::from_raw(stat.st_gid));
+    match nix::unistd::fchown(dir, Some(user), Some(group)) {
+        // An owner that the user namespace does not have: nobody here, and so is the copy's.
+        Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => {}
+        Err(errno) => return Err(Error::call(format!("fchown(upper, {user}, {group})"), errno)),
+    }
+    nix::sys::stat::fchmod(dir, Mode::from_bits_truncate(stat.st_mode & 0o7777))
+        .context(|| format!("fchmod(upper, {:#o})", stat.st_mode & 0o7777))
 }
 
 /// Is this process in a user namespace that is not the machine's? There OverlayFS must keep its marks in `user.`.

@@ -63,7 +63,7 @@ impl Changes {
 
     /// Looks for names that came of an inode that has others: for a search that is not led to those. O(what came).
     pub(crate) fn note_gained_links(&mut self, new: &Dir) -> Result<()> {
-        self.linked = self.linked || links::are_gained(new, self.found.values())?;
+        self.linked.extend(links::gained(new, self.found.values())?);
         Ok(())
     }
 

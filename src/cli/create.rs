@@ -2,9 +2,11 @@
 
 use rootling_backends::{ErrorKind, Result};
 
+use super::home::HomeFlag;
+use super::start::Settings;
 use super::{Context, Materialize, live, said, show, store};
 use crate::reference::Reference;
-use crate::store::{Base, Name, Node, Store};
+use crate::store::{Base, CreateOptions, Name, Node, Store, VolumeReference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CreateArguments {
@@ -17,6 +19,13 @@ pub(super) struct CreateArguments {
 
     #[command(flatten)]
     materialize: Materialize,
+
+    #[command(flatten)]
+    home: HomeFlag,
+
+    /// What is kept with the box
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,18 +42,20 @@ pub(super) struct ForkArguments {
 }
 
 pub(super) fn create(context: &Context, arguments: &CreateArguments) -> Result<()> {
-    make(context, &context.store()?, &arguments.reference, &arguments.name, arguments.materialize)
+    let CreateArguments { reference, name, materialize, home, settings: _ } = arguments;
+    make(context, &context.store()?, reference, name, *materialize, *home)
 }
 
 pub(super) fn fork(context: &Context, arguments: &ForkArguments) -> Result<()> {
     let store = context.store()?;
+    let no_home = HomeFlag::default();
     if let Some(name) = &arguments.name {
-        return make(context, &store, &arguments.reference, name, arguments.materialize);
+        return make(context, &store, &arguments.reference, name, arguments.materialize, no_home);
     }
     // Somebody else may take the number that was free: then the next one.
     loop {
         let name = free_name(&store, &arguments.reference)?;
-        match make(context, &store, &arguments.reference, &name, arguments.materialize) {
+        match make(context, &store, &arguments.reference, &name, arguments.materialize, no_home) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             other => return other,
         }
@@ -76,17 +87,32 @@ fn make(
     reference: &str,
     name: &Name,
     materialize: Materialize,
+    home: HomeFlag,
 ) -> Result<()> {
     live::require_free(store, name)?;
-    let progress = context.output.progress(format!("forking {reference}"));
-    let made = match Reference::parse(reference)? {
-        Reference::Host => context
-            .require_root_for_host()
-            .and_then(|()| store.create(Base::Host, name, materialize.options())),
-        Reference::Node { .. } => store::find(store, reference)
-            .and_then(|node| store.create(Base::Node(&node), name, materialize.options())),
+    let node = match Reference::parse(reference)? {
+        Reference::Host => {
+            context.require_root_for_host()?;
+            None
+        }
+        Reference::Node { .. } => Some(store::find(store, reference)?),
     };
+    let base = node.as_ref().map_or(Base::Host, Base::Node);
+    let said = !context.given.is_empty() || home.is_given();
+    let settings = said.then(|| {
+        let inherited = store.inherited_settings(base, name, !home.is_given())?;
+        home.settle(context, store, name, context.given.kept(context, inherited)?)
+    });
+    let settings = settings.transpose()?;
+    let own = settings.as_ref().and_then(|settings| settings.own_volume().cloned());
+    let progress = context.output.progress(format!("forking {reference}"));
+    let options = CreateOptions { settings, ..materialize.options() };
+    let made = store.create(base, name, options);
     drop(progress);
+    if let (Err(_), Some(volume)) = (&made, own) {
+        // Best effort: it was made for nothing, and `volume prune` finds it.
+        store.remove_volume(&VolumeReference { name: volume, label: None }, true).unwrap_or_default();
+    }
     let node: Node = made?;
     store::remember(store, &node);
     context.output.cost(&format!("forked {reference} as {name}"), node.record.backend, &node.record.cost);

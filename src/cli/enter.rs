@@ -7,9 +7,10 @@ use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result
 use super::detach::DetachFlags;
 use super::live::{self, Claim, Note};
 use super::start::{self, Flags, Place, Settings};
+use super::walls::Users;
 use super::{Context, store};
 use crate::process;
-use crate::runner::{self, IdBlock};
+use crate::runner::{self, IdBlock, Userns};
 use crate::store::{Node, Store};
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +84,18 @@ pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: 
         Claim::Runs(note) => return join(context, node.label(), &note, flags, what),
     };
     refuse_second_mount(&store, &node)?;
+    let kept = &node.record.life.settings;
+    // What was typed is all there is where the box keeps nothing.
+    let merged = if kept.is_empty() { None } else { Some(context.given.with(kept)?) };
+    let flags = match &merged {
+        Some(Settings { walls, surroundings, mounts }) => {
+            Flags { walls, surroundings, mounts, kept: Some(kept), ..flags }
+        }
+        None => flags,
+    };
+    if flags.walls.userns == Users::Host {
+        context.seal_for(&Userns::Host)?;
+    }
     let args = arguments(&node, what, flags)?;
     let wanted = start::request(context, &store, flags, args, &node.record.config, node.label())?;
     let (mount, _) = store.mount(&node)?;
@@ -109,7 +122,9 @@ fn arguments(node: &Node, what: What, flags: Flags<'_>) -> Result<Vec<OsString>>
 
 /// Runs a command in a box that somebody else started, with the walls of then.
 fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: What) -> Result<i32> {
-    let typed = || context.typed.first().copied();
+    // What a variable may stand for, too, counts when it was typed.
+    let typed =
+        || ["--net", "--userns"].into_iter().find(|flag| context.given.has(flag.trim_start_matches('-')));
     if let Some(flag) = flags.walls.given().or_else(|| flags.mounts.given()).or_else(typed) {
         let message = format!("{label} runs already: {flag} is settled when a box starts");
         return Err(Error::new(ErrorKind::FailedPrecondition, message)
@@ -129,7 +144,7 @@ fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: Wha
     let running = &note.running;
     context.seal_for(&running.userns)?;
     let root = Dir::open(format!("/proc/{}/root", running.pid)).context(|| format!("enter {label}"))?;
-    let process = start::process(context, flags, command, &note.inherited, label, &root)?;
+    let process = start::process(context, flags, command, &note.inherited, label, &root, &running.userns)?;
     if flags.walls.dry_run {
         context
             .output
@@ -155,7 +170,7 @@ fn show_for_reading(store: &Store, node: &Node, mount: &Mount) -> Result<Dir> {
 }
 
 /// OverlayFS does not survive two mounts of one upper directory.
-fn refuse_second_mount(store: &Store, node: &Node) -> Result<()> {
+pub(super) fn refuse_second_mount(store: &Store, node: &Node) -> Result<()> {
     match store.mounted_at(node)?.first() {
         Some(place) if node.record.form == Form::Delta => {
             let message = format!("{} is mounted at {place:?}", node.label());

@@ -64,6 +64,12 @@ pub(super) struct Inherited {
     pub(super) workdir: Option<PathBuf>,
     /// The user.
     pub(super) user: Option<String>,
+    /// The user on the host that the command is run as, instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) me: Option<u32>,
+    /// Where something is mounted, and whether it is what the host has at the same path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) shown: Vec<(PathBuf, bool)>,
 }
 
 /// How a run ended.

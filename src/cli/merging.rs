@@ -6,7 +6,7 @@ use rootling_backends::{ChangeKind, Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::{Context, output, store};
-use crate::reference::{Reference, Which};
+use crate::reference::{self, Reference, Which};
 use crate::store::{Merged, Moved, Node, Range, Sides, Store};
 
 /// How a merge that left conflicts ends.
@@ -125,13 +125,17 @@ fn owner(text: &str, verb: &str) -> Option<String> {
 }
 
 fn range(store: &Store, text: &str) -> Result<Range> {
+    let found = |reference: Reference| store::find(store, &reference.to_string());
     match Reference::parse_range(text)? {
-        (from, Some(to)) => Ok(Range {
-            from: store::find(store, &from.to_string())?,
-            to: store::find(store, &to.to_string())?,
-        }),
-        (only, None) => {
-            let to = store::find(store, &only.to_string())?;
+        reference::Range::Between { from: Some(from), to: Some(to) } => {
+            Ok(Range { from: found(from)?, to: found(to)? })
+        }
+        reference::Range::Between { .. } => {
+            Err(Error::new(ErrorKind::InvalidInput, format!("{text} leaves an end open"))
+                .hint("say from which state to which: A..B"))
+        }
+        reference::Range::One(only) => {
+            let to = found(only)?;
             let from = store.predecessor(&to)?.ok_or_else(|| {
                 let message = format!("{} has no state before it that it could have changed", to.label());
                 Error::new(ErrorKind::InvalidInput, message).hint("say from where on: A..B")

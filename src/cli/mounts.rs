@@ -10,7 +10,7 @@ use rootling_backends::{Dir, Error, ErrorKind, FS, Result};
 
 use super::said;
 use crate::runner::{Bind, Net, Tmpfs};
-use crate::store::Store;
+use crate::store::{Store, VolumeName};
 
 mod syntax;
 
@@ -46,6 +46,17 @@ pub(super) struct Mounts {
     pub(super) used: Vec<File>,
 }
 
+impl Mounts {
+    /// Returns where something is mounted, and whether it is what the host has at the same path.
+    pub(super) fn shown(&self) -> Vec<(PathBuf, bool)> {
+        let binds = self.binds.iter().map(|bind| {
+            let is_same = bind.source == bind.target && bind.below.is_none();
+            (bind.target.clone(), is_same)
+        });
+        binds.chain(self.tmpfs.iter().map(|tmpfs| (tmpfs.target.clone(), false))).collect()
+    }
+}
+
 impl MountFlags {
     /// Returns the first of these flags that was given, for a box that runs already.
     pub(super) fn given(&self) -> Option<&'static str> {
@@ -56,6 +67,15 @@ impl MountFlags {
             (!self.add_host.is_empty(), "--add-host"),
         ];
         given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+
+    /// Returns the volumes that are named.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = &VolumeName> {
+        let mounted = self.mount.iter().filter_map(|mount| match mount {
+            Mount::Shown(wanted) => wanted.volume.as_ref(),
+            Mount::Tmpfs(_) => None,
+        });
+        self.volume.iter().filter_map(|wanted| wanted.volume.as_ref()).chain(mounted)
     }
 
     /// Opens the volumes, making those that are not there and filling those that are empty from `root`, the tree.

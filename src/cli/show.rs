@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use rootling_backends::{Cost, ErrorKind, Form, Result, Tree};
 use serde::Serialize;
 
-use super::{Context, output, store};
+use super::{Context, kept, output, store};
 use crate::image::ImageConfig;
-use crate::store::{Cause, Name, Naming, Node, ObjectId, State, Store};
+use crate::store::{BoxSettings, Cause, Name, Naming, Node, ObjectId, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -58,6 +58,8 @@ struct Shown {
     source: Option<String>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
     config: Option<ImageConfig>,
+    /// What it is started with; null where nothing is kept with it.
+    settings: Option<BoxSettings>,
     cost: Cost,
     /// Entries in the index, if there is one.
     indexed: Option<usize>,
@@ -160,6 +162,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         expires: node.record.expires,
         source: node.record.source.clone(),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
+        settings: Some(node.record.life.settings.clone()).filter(|settings| !settings.is_empty()),
         cost: node.record.cost.clone(),
         indexed: store.index(&node)?.map(|index| index.entries.len()),
     };
@@ -215,6 +218,8 @@ fn render(shown: &Shown) -> String {
     let texts = [("source", &shown.source), ("message", &summary.message)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
     lines.extend(shown.config.iter().flat_map(settings));
+    let kept = shown.settings.iter().flat_map(kept::lines);
+    lines.extend(kept.map(|line| ("started", output::plain_text(line.as_ref()).into_owned())));
     lines.extend(shown.indexed.map(|count| ("index", format!("{count} entries"))));
     let clones = shown.summary.backend == "reflink" || shown.summary.backend == "btrfs";
     for (path, reason) in shown.cost.copied_because.iter().filter(|_| clones) {

@@ -5,19 +5,27 @@ use std::fs::File;
 use std::path::Path;
 
 use jiff::Timestamp;
+use nix::fcntl::OFlag;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use super::Context;
+use super::home;
 use super::live::{Claimed, Inherited, Note};
+use super::me;
 use super::mounts::{MountFlags, Mounts};
 use super::surroundings::Surroundings;
 use super::users::{self, Chosen};
 use super::walls::Walls;
 use crate::image::ImageConfig;
-use crate::process::{self, Request};
+use crate::process::{self, Person, Request};
 use crate::runner::log::Log;
-use crate::runner::{self, Attendant, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
-use crate::store::{Name, Store};
+use crate::runner::{
+    self, Attendant, Bind, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns,
+};
+use crate::store::{BoxSettings, HomeMode, Name, Store};
+
+/// How a directory is looked for.
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 
 /// The flags that all of these commands have.
 #[derive(Debug, clap::Args)]
@@ -26,17 +34,27 @@ pub(super) struct Settings {
     pub(super) walls: Walls,
 
     #[command(flatten)]
-    surroundings: Surroundings,
+    pub(super) surroundings: Surroundings,
 
     #[command(flatten)]
-    mounts: MountFlags,
+    pub(super) mounts: MountFlags,
 }
 
 impl Settings {
     /// Returns them with what a command has settled besides.
     pub(super) fn flags(&self, log_limit: u64, joinable: bool) -> Flags<'_> {
         let Self { walls, surroundings, mounts } = self;
-        Flags { walls, surroundings, mounts, log_limit, joinable }
+        Flags { walls, surroundings, mounts, kept: None, log_limit, joinable }
+    }
+
+    /// Refuses what would be refused when a box is started with them, as far as that can be known before.
+    pub(super) fn check(&self) -> Result<()> {
+        self.walls.check()?;
+        self.walls.security(true)?;
+        self.walls.limits.limits()?;
+        self.walls.devices()?;
+        self.walls.sysctls()?;
+        self.surroundings.env().map(drop)
     }
 }
 
@@ -46,6 +64,8 @@ pub(super) struct Flags<'a> {
     pub(super) walls: &'a Walls,
     pub(super) surroundings: &'a Surroundings,
     pub(super) mounts: &'a MountFlags,
+    /// What the box keeps besides flags; those are among these already.
+    pub(super) kept: Option<&'a BoxSettings>,
     /// Bytes of each of its two logs, where it is left running.
     pub(super) log_limit: u64,
     /// May further commands join?
@@ -91,16 +111,27 @@ pub(super) fn request(
 ) -> Result<Wanted> {
     let walls = flags.walls;
     walls.check()?;
-    let chosen = users::choose(context, store, walls)?;
+    let is_me = flags.surroundings.is_me();
+    let chosen = users::choose(context, store, walls, is_me)?;
+    let me = match flags.kept.and_then(|kept| kept.me) {
+        _ if !is_me => None,
+        Some(uid) => Some(uid),
+        None => Some(me::uid(context)?),
+    };
+    let person = me.map(|uid| me::person(context, uid, &chosen.userns)).transpose()?;
+    if let (true, Some(Person { uid: 0, name, .. })) = (context.entered != Entered::Root, &person) {
+        context.output.say(format!("rootling: {name} is root inside, where no other id is yours"));
+    }
     let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let image = Inherited {
         env: config.env.clone(),
         workdir: some(&config.working_dir).map(|path| Path::new("/").join(path)),
         user: some(&config.user),
+        ..Inherited::default()
     };
-    let command = command(context, flags, args, &image, label)?;
+    let command = command(context, flags, args, &image, person, label)?;
     let mut inherited =
-        Inherited { workdir: command.cwd.clone(), user: Some(command.user.clone()), env: image.env };
+        Inherited { workdir: command.cwd.clone(), user: Some(command.user.clone()), me, ..image };
     inherited.env.extend(command.env.iter().filter_map(|given| with_value(given)));
     let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
@@ -123,9 +154,35 @@ pub(super) fn request(
 }
 
 impl Wanted {
-    /// Opens what is to be mounted in the tree whose root `root` is, volumes of the store included.
-    pub(super) fn mounted(self, flags: Flags<'_>, store: &Store, root: &Dir) -> Result<Self> {
-        let Mounts { binds, tmpfs, used } = flags.mounts.open(store, root, flags.walls.dry_run)?;
+    /// Opens what is to be mounted in the tree whose root `root` is, volumes of the store and the box's home included.
+    pub(super) fn mounted(mut self, flags: Flags<'_>, store: &Store, root: &Dir) -> Result<Self> {
+        let mut mounts = flags.mounts.open(store, root, flags.walls.dry_run)?;
+        let home = flags.kept.and_then(|kept| kept.home.as_ref());
+        let command = &mut self.request.command;
+        if let Some(home) = home {
+            let person = command.person.as_ref();
+            home::mount(store, home, root, person, &self.chosen.userns, flags.walls.dry_run, &mut mounts)?;
+            if command.cwd.is_none() && command.person.is_some() {
+                command.cwd = Some(home.path.clone());
+            }
+        }
+        let mut shown = mounts.shown();
+        for (place, is_same) in &mut shown {
+            // What the host had when the box was made.
+            *is_same |= home.is_some_and(|home| home.mode == HomeMode::Snapshot && home.path == *place);
+        }
+        if let (None, Some(here)) = (&flags.surroundings.workdir, home::same_directory(&shown)) {
+            let is_there = |bind: &Bind| {
+                let below = here.strip_prefix(&bind.target).ok()?;
+                let there = Dir::open(&bind.source).and_then(|dir| dir.open_in_root(below, DIRECTORY));
+                there.is_ok().then_some(())
+            };
+            if mounts.binds.iter().any(|bind| is_there(bind).is_some()) {
+                command.cwd = Some(here);
+            }
+        }
+        self.inherited.shown = shown;
+        let Mounts { binds, tmpfs, used } = mounts;
         Ok(Self { request: Request { binds, tmpfs, ..self.request }, _used: used, ..self })
     }
 }
@@ -146,8 +203,21 @@ pub(super) fn process(
     inherited: &Inherited,
     label: &str,
     root: &Dir,
+    userns: &Userns,
 ) -> Result<Process> {
-    let process = command(context, flags, args, inherited, label)?.process(root)?;
+    let me = match (flags.surroundings.is_me(), flags.surroundings.names_user()) {
+        (true, _) => Some(me::uid(context)?),
+        (false, true) => None,
+        (false, false) => inherited.me,
+    };
+    let person = me.map(|uid| me::person(context, uid, userns)).transpose()?;
+    let mut command = command(context, flags, args, inherited, person, label)?;
+    if let (None, Some(here)) = (&flags.surroundings.workdir, home::same_directory(&inherited.shown))
+        && root.open_in_root(&here, DIRECTORY).is_ok()
+    {
+        command.cwd = Some(here);
+    }
+    let process = command.process(root)?;
     require_mapped(context, &process)?;
     Ok(process)
 }
@@ -157,6 +227,7 @@ fn command(
     flags: Flags<'_>,
     args: Vec<OsString>,
     inherited: &Inherited,
+    person: Option<Person>,
     label: &str,
 ) -> Result<process::Command> {
     let Flags { walls, surroundings, .. } = flags;
@@ -166,6 +237,7 @@ fn command(
         env: surroundings.env()?,
         cwd: surroundings.workdir.clone().or_else(|| inherited.workdir.clone()),
         user: surroundings.user(context, walls, inherited.user.as_deref()),
+        person,
         hostname: walls.hostname.clone().unwrap_or_else(|| process::hostname_of(label)),
         tty: surroundings.terminal(context.detaches()),
     })

@@ -9,8 +9,8 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 use super::{Context, live};
 use crate::loop_store;
 use crate::reference::{self, Reference, Which};
-use crate::runner::{Entered, Running};
-use crate::store::{Node, Role, Store};
+use crate::runner::{self, Entered, Running};
+use crate::store::{BoxSettings, Node, Role, Store};
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 ///
@@ -79,12 +79,16 @@ fn path(root: Option<&Path>, is_root: bool) -> Result<PathBuf> {
     })
 }
 
-/// Returns the command of a box of ours that runs, looked up before we are root of anything.
+/// Returns the command of a box that runs, and what the box keeps, looked up before we are root of anything.
 ///
 /// Only looks: every failure is `None` here, and told by the command itself, which looks again.
-pub(super) fn running_box(root: Option<&Path>, name: &str) -> Option<Running> {
-    let store = Store::open(&path(root, false).ok()?).ok()?;
-    running(&store, name).ok()
+pub(super) fn look(root: Option<&Path>, name: &str) -> (Option<Running>, Option<BoxSettings>) {
+    let open = || Store::open(&path(root, runner::is_root()).ok()?).ok();
+    let Some(store) = open() else { return (None, None) };
+    let running = running(&store, name).ok();
+    let kept = || find(&store, name).ok().map(|node| node.record.life.settings);
+    let kept = if running.is_none() { kept().filter(|kept| !kept.is_empty()) } else { None };
+    (running, kept)
 }
 
 /// Returns what runs in a box, or in a fork that is thrown away; that nothing does is an error.

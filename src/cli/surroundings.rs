@@ -20,12 +20,11 @@ pub(super) struct Surroundings {
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
 
-    /// Directory to start in [default: the image's or box's, else the user's home]
+    /// Directory to start in [default: yours where it is the same one inside, else the image's or box's, else the user's home]
     #[arg(short, long, value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,
 
-    /// User to run as: a name or number of the tree's own, with :GROUP if wanted [default: the image's or
-    /// box's, else root]
+    /// User to run as: a name or number of the tree's own, with :GROUP if wanted; me for yourself, with your name, number, shell and groups [default: the image's or box's, else root]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
 
@@ -50,6 +49,16 @@ impl Surroundings {
         }
         env.extend(self.env.iter().cloned());
         Ok(env)
+    }
+
+    /// Is it run as the person who calls?
+    pub(super) fn is_me(&self) -> bool {
+        self.user.as_deref() == Some("me")
+    }
+
+    /// Was another user asked for than what runs has?
+    pub(super) fn names_user(&self) -> bool {
+        self.user.is_some()
     }
 
     /// Returns who runs the command.

@@ -24,7 +24,9 @@ impl Chosen {
 
 /// Chooses. An ordinary user has a user namespace of their own around all that this program does, which is what `auto`
 /// and `host` mean to them. Whoever joins a namespace of a box has that box's users, without whom they could do nothing in it.
-pub(super) fn choose(context: &Context, store: &Store, walls: &Walls) -> Result<Chosen> {
+///
+/// With `me` the caller shall be who they are inside, too.
+pub(super) fn choose(context: &Context, store: &Store, walls: &Walls, me: bool) -> Result<Chosen> {
     let wanted = &walls.userns;
     if let (Users::Auto | Users::Box(_), Some(name)) = (wanted, walls.joined_box()) {
         // Its ids stay lent, also when it ends before what joins it. That it runs after they are kept shows that they were its own.
@@ -41,6 +43,7 @@ pub(super) fn choose(context: &Context, store: &Store, walls: &Walls) -> Result<
             let block = IdBlock::take()?;
             Ok(Chosen { userns: block.userns(), optional: true, _block: Some(block) })
         }
+        (Users::Auto, entered @ Entered::Range { .. }) if me => keep_id(entered).map(Chosen::given),
         (Users::Auto | Users::Host | Users::Box(_), _) => Ok(Chosen::given(Userns::Host)),
         (Users::KeepId, entered) => keep_id(entered).map(Chosen::given),
     }

@@ -67,6 +67,16 @@ pub(super) enum Command {
         /// Remove the snapshots of a volume, too
         #[arg(long)]
         snapshots: bool,
+
+        /// Remove it also if boxes are started with it
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove the volumes that nobody uses and no box is started with; their snapshots stay
+    Prune {
+        /// Print what would be removed, and do not do it
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -122,7 +132,8 @@ pub(super) fn run(context: &Context, command: &Command) -> Result<()> {
             made(context, &store, name, &node)
         }
         Command::Restore { name, label } => restore(context, &store, name, label),
-        Command::Rm { references, snapshots } => rm(context, &store, references, *snapshots),
+        Command::Rm { references, snapshots, force } => rm(context, &store, references, *snapshots, *force),
+        Command::Prune { dry_run } => prune(context, &store, *dry_run),
     }
 }
 
@@ -213,12 +224,36 @@ fn restore(context: &Context, store: &Store, name: &VolumeName, label: &str) -> 
     Ok(())
 }
 
-fn rm(context: &Context, store: &Store, references: &[VolumeReference], snapshots: bool) -> Result<()> {
+fn prune(context: &Context, store: &Store, dry_run: bool) -> Result<()> {
+    let mut gone = Vec::new();
+    for (name, node) in store.unneeded_volumes()? {
+        let reference = VolumeReference { name, label: None };
+        let row = summary(store, &reference, &node)?;
+        // One that a box was started with since is not forced away.
+        match if dry_run { Ok(()) } else { store.remove_volume(&reference, false) } {
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::FailedPrecondition) => {}
+            removed => removed.map(|()| gone.push(row))?,
+        }
+    }
+    if dry_run {
+        context.output.say("nothing was removed; these would be:");
+    }
+    context.output.data(&gone, || gone.iter().map(|row| format!("{}\n", row.name)).collect());
+    Ok(())
+}
+
+fn rm(
+    context: &Context,
+    store: &Store,
+    references: &[VolumeReference],
+    snapshots: bool,
+    force: bool,
+) -> Result<()> {
     for reference in references {
         store.volume(reference)?;
     }
     for reference in references {
-        store.remove_volume(reference)?;
+        store.remove_volume(reference, force)?;
         context.output.say(format!("removed {reference}"));
         if reference.label.is_some() {
             continue;
@@ -227,7 +262,7 @@ fn rm(context: &Context, store: &Store, references: &[VolumeReference], snapshot
         for (label, _) in &left {
             let snapshot = VolumeReference { label: Some(label.clone()), ..reference.clone() };
             if snapshots {
-                store.remove_volume(&snapshot)?;
+                store.remove_volume(&snapshot, force)?;
                 context.output.say(format!("removed {snapshot}"));
             } else {
                 context

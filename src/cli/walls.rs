@@ -207,6 +207,11 @@ impl Walls {
         given.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.limits.given())
     }
 
+    /// Do the limits need a cgroup? What is wrong with them is said when the box starts.
+    pub(super) fn limits_box(&self) -> bool {
+        self.limits.limits().is_ok_and(|limits| limits.need_cgroup())
+    }
+
     /// Refuses what contradicts itself.
     pub(super) fn check(&self) -> Result<()> {
         if self.hostname.is_some() && self.uts != Place::Private {

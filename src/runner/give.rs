@@ -42,32 +42,45 @@ pub(super) fn refuse_of_system(file: &OwnedFd, stat: &FileStat) -> Result<()> {
 /// was cut short is completed by the next.
 pub(super) fn give(file: &OwnedFd, stat: &FileStat, uid: u32, gid: u32) -> Result<()> {
     let intent = || format!("give it to {uid}:{gid}");
+    if EntryType::of_mode(stat.st_mode) == EntryType::Directory {
+        give_content(file, uid, gid).context(intent)?;
+    }
+    // Last: a directory that is theirs has been given with all that is in it.
     if (stat.st_uid, stat.st_gid) != (uid, gid) {
         let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         nix::unistd::fchownat(file, "", user, group, AtFlags::AT_EMPTY_PATH)
             .context(|| format!("fchownat({}, {uid}, {gid})", file.as_raw_fd()))
             .context(intent)?;
     }
-    if EntryType::of_mode(stat.st_mode) != EntryType::Directory {
+    Ok(())
+}
+
+/// As [`give`], for a directory of our own that is given as a whole: where it is theirs already nothing is done. O(1) then.
+pub fn give_once(dir: &Dir, uid: u32, gid: u32) -> Result<()> {
+    let stat = dir.stat_self()?;
+    if (stat.st_uid, stat.st_gid) == (uid, gid) {
         return Ok(());
     }
+    let file = kernel::duplicate(dir).context(|| format!("dup({dir})"))?;
+    give(&file, &stat, uid, gid)
+}
+
+fn give_content(file: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     // A clone of the mount without what is mounted in it: from there nothing leads to another directory of the host.
     let alone = kernel::open_tree_clone(file.as_fd(), c"", false)
-        .context(|| "open_tree(OPEN_TREE_CLONE), of what is to be given away")
-        .context(intent)?;
-    let readable =
-        nix::fcntl::openat(&alone, ".", flags, Mode::empty()).context(|| "openat(\".\")").context(intent)?;
+        .context(|| "open_tree(OPEN_TREE_CLONE), of what is to be given away")?;
+    let readable = nix::fcntl::openat(&alone, ".", flags, Mode::empty()).context(|| "openat(\".\")")?;
     let root = Dir::from_fd(readable, "");
     // Paths, not descriptors: the depth of a tree must not cost open files.
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
-        let dir = root.open_deep(&path).context(intent)?;
-        for entry in dir.entries().context(intent)? {
+        let dir = root.open_deep(&path)?;
+        for entry in dir.entries()? {
             // Gone since the listing: nobody's.
-            let Some(found) = dir.stat_if_exists(&entry.name).context(intent)? else { continue };
+            let Some(found) = dir.stat_if_exists(&entry.name)? else { continue };
             if (found.st_uid, found.st_gid) != (uid, gid) {
-                dir.set_owner(&entry.name, uid, gid).context(intent)?;
+                dir.set_owner(&entry.name, uid, gid)?;
             }
             if EntryType::of_mode(found.st_mode) == EntryType::Directory {
                 pending.push(path.join(&entry.name));

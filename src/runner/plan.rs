@@ -87,14 +87,21 @@ pub struct PathSource {
     pub owners: Owners,
     /// Under a layer in memory that takes what is written?
     pub throw_away: bool,
+    /// Under a layer in this directory that takes what is written?
+    pub layer: Option<PathBuf>,
     /// User and group, as the host counts them, that all of it is given to.
     pub give: Option<(u32, u32)>,
 }
 
 impl PathSource {
+    /// Is what is written kept out of it?
+    pub(super) fn is_layered(&self) -> bool {
+        self.throw_away || self.layer.is_some()
+    }
+
     /// Can it be opened only when the box's user namespace is there?
     pub(super) fn comes_late(&self) -> bool {
-        self.throw_away && self.owners != Owners::Unmapped
+        self.is_layered() && self.owners != Owners::Unmapped
     }
 }
 

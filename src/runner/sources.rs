@@ -32,7 +32,7 @@ fn open_path(source: &PathSource) -> Result<OwnedFd> {
     let file = open_once(source)?;
     let stat = fstat(&file).context(|| format!("fstat({path:?})"))?;
     refuse_unsuited(&file, &stat, source)?;
-    let recursive = source.recursive && !source.throw_away;
+    let recursive = source.recursive && !source.is_layered();
     let clone = kernel::open_tree_clone(file.as_fd(), c"", recursive).map_err(|errno| {
         let error = Error::call(format!("open_tree({path:?}, OPEN_TREE_CLONE)"), errno);
         match errno {
@@ -47,8 +47,8 @@ fn open_path(source: &PathSource) -> Result<OwnedFd> {
         give::refuse_of_system(&file, &stat)?;
         give::give(&file, &stat, uid, gid)?;
     }
-    if source.throw_away && !source.comes_late() {
-        return mount::throw_away_over(clone, None);
+    if source.is_layered() && !source.comes_late() {
+        return mount::layer_over(clone, source.layer.as_deref(), None);
     }
     Ok(clone)
 }
@@ -88,7 +88,7 @@ fn refuse_unsuited(file: &OwnedFd, stat: &FileStat, source: &PathSource) -> Resu
     match stat.st_mode & libc::S_IFMT {
         libc::S_IFCHR | libc::S_IFBLK => refuse(format!("{path:?} is a device"), "show it with --device"),
         libc::S_IFDIR => Ok(()),
-        _ if source.throw_away => refuse(
+        _ if source.is_layered() => refuse(
             format!("{path:?} is a file"),
             "changes to files are thrown away with the directory they are in: `O` takes one",
         ),
@@ -112,7 +112,7 @@ pub(super) fn map(plan: &Plan, sources: &[OwnedFd], owner: &MappedOwner<'_>) -> 
         if source.comes_late() {
             let lower = kernel::duplicate(mount).context(|| format!("dup({})", mount.as_raw_fd()))?;
             late.push(
-                mount::throw_away_over(lower, Some(owner))
+                mount::layer_over(lower, source.layer.as_deref(), Some(owner))
                     .map_err(|error| refused(error, source))
                     .context(intent)?,
             );
@@ -144,7 +144,7 @@ fn map_one(source: &PathSource, mount: &OwnedFd, owner: &MappedOwner<'_>) -> Res
 /// Not of kind `Unsupported`, which would start the box again with the host's users.
 fn refused(error: Error, source: &PathSource) -> Error {
     let error = error.with_kind(ErrorKind::FailedPrecondition);
-    if source.throw_away || source.give.is_some() {
+    if source.is_layered() || source.give.is_some() {
         error.hint("its file system cannot map owners, or something mounted in it cannot: use --userns host")
     } else {
         error.hint("its file system cannot map owners, or something mounted in it cannot: leave `idmap` out")

@@ -194,12 +194,30 @@ pub enum Userns {
 }
 
 impl Userns {
+    /// Has the box a user namespace that lies in its caller's?
+    pub(super) fn is_own(&self) -> bool {
+        match self {
+            Self::Private { .. } => true,
+            Self::Join(Join::Box(running)) => running.userns.is_own(),
+            Self::Host | Self::Join(Join::Path(_)) => false,
+        }
+    }
+
     /// Is the tree shown through the maps, so that it can be mounted only once they are there?
-    pub(super) fn maps_tree(&self) -> bool {
+    pub fn maps_tree(&self) -> bool {
         match self {
             Self::Private { idmapped_tree, .. } => *idmapped_tree,
             Self::Join(Join::Box(running)) => running.userns.maps_tree(),
             Self::Host | Self::Join(Join::Path(_)) => false,
+        }
+    }
+
+    /// Returns what a user and a group of the caller's are inside; `None` where there are no maps, or none for them.
+    pub fn inside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        match self {
+            Self::Private { uid_map, gid_map, .. } => Some((inside(uid_map, uid)?, inside(gid_map, gid)?)),
+            Self::Join(Join::Box(running)) => running.userns.inside(uid, gid),
+            Self::Host | Self::Join(Join::Path(_)) => None,
         }
     }
 
@@ -211,6 +229,13 @@ impl Userns {
             Self::Host | Self::Join(Join::Path(_)) => None,
         }
     }
+}
+
+fn inside(map: &[IdMap], id: u32) -> Option<u32> {
+    map.iter().find_map(|range| {
+        let offset = id.checked_sub(range.outside).filter(|offset| *offset < range.count)?;
+        range.inside.checked_add(offset)
+    })
 }
 
 fn outside(map: &[IdMap], id: u32) -> Option<u32> {

@@ -152,6 +152,14 @@ pub(super) fn pidfd_open(process: libc::pid_t) -> Result<OwnedFd> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) }).map(own)
 }
 
+/// Opens the namespace that a user namespace lies in: `#define NS_GET_PARENT _IO(NSIO, 0x2)`, `#define NSIO 0xb7` (linux/nsfs.h).
+pub(super) fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    // SAFETY: the request takes no argument.
+    let opened = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) };
+    check(opened.into()).map(own)
+}
+
 /// Sends a signal to the process behind a handle.
 pub(super) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: c_int) -> Result<()> {
     let none: *const c_void = std::ptr::null();

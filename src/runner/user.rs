@@ -152,8 +152,9 @@ fn supplementary(groups: &str, user: &str) -> Vec<u32> {
         .collect()
 }
 
-/// The text of a file of the tree; empty where there is none.
-pub(super) fn read(root: &Dir, path: &str) -> Result<String> {
+/// Returns the text of an account file of the tree; empty where there is none. One that is no regular file, or larger than 1 MiB, is an
+/// error of kind `InvalidInput`.
+pub fn read(root: &Dir, path: &str) -> Result<String> {
     let file = match root.open_in_root(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
         Ok(file) => File::from(file),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -136,18 +137,29 @@ pub fn forbidden() -> Option<Forbidden> {
 /// Becomes root of the user namespace that a running box of the same user is in, with a mount namespace of its own.
 ///
 /// A namespace made by [`enter_userns`] has no power over its siblings: whoever wants to join a box must stand
-/// where the box stands. Must be called at program start with a single thread, by the user who started the box, and
+/// where the box stands; of a box with users of its own, where the one stood who started it. Must be called at program start with a single thread, by the user who started the box, and
 /// instead of [`enter_userns`]. A box that has ended is an error of kind `NotFound`.
 pub fn join_userns(of: &Running) -> Result<Entered> {
     let handle = of.open()?;
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
-    nix::sched::setns(&handle, CloneFlags::CLONE_NEWUSER)
-        .context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid))
-        .map_err(|error| match error.errno() {
+    let joined = if of.userns.is_own() {
+        let path = format!("/proc/{}/ns/user", of.pid);
+        let own = fs::File::open(&path).context(|| format!("open({path:?})"))?;
+        // The path was the box's if the box still runs.
+        of.open()?;
+        let around =
+            sys::parent_namespace(own.as_fd()).context(|| format!("ioctl({path:?}, NS_GET_PARENT)"))?;
+        nix::sched::setns(around, CloneFlags::CLONE_NEWUSER)
+    } else {
+        nix::sched::setns(&handle, CloneFlags::CLONE_NEWUSER)
+    };
+    joined.context(|| format!("setns(process {}, CLONE_NEWUSER)", of.pid)).map_err(|error| {
+        match error.errno() {
             // It has ended since it was opened.
             Some(Errno::ESRCH) => error.with_kind(ErrorKind::NotFound),
             _ => error,
-        })?;
+        }
+    })?;
     unshare(CloneFlags::CLONE_NEWNS).context(|| "unshare(CLONE_NEWNS)")?;
     become_root()?;
     match (further_ids("/proc/self/uid_map")?, further_ids("/proc/self/gid_map")?) {

@@ -15,7 +15,8 @@ use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
 use super::{
-    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, fault, host,
+    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, VolumeReference,
+    fault, host,
 };
 use crate::image::ImageConfig;
 
@@ -117,14 +118,31 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
-        let settings = match options.settings {
-            Some(settings) => settings,
-            None => self.inherited_settings(base, name).context(intent)?,
+        let Some(settings) = options.settings.clone() else {
+            let settings = self.inherited_settings(base, name, true).context(intent)?;
+            let own = settings.own_volume().cloned();
+            let made = self.fork_named(base, name, options, settings).context(intent);
+            if let (Err(_), Some(volume)) = (&made, own) {
+                // Best effort: it was made for nothing, and nothing needs it.
+                drop(self.remove_volume(&VolumeReference { name: volume, label: None }, true));
+            }
+            return made;
         };
-        let committed = self.committed(base).context(intent)?;
-        let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
+        self.fork_named(base, name, options, settings).context(intent)
+    }
+
+    /// Forks under a name, with these settings. The caller holds the store's lock.
+    fn fork_named(
+        &self,
+        base: Base<'_>,
+        name: &Name,
+        options: CreateOptions,
+        settings: BoxSettings,
+    ) -> Result<Node> {
+        let committed = self.committed(base)?;
+        let _held = committed.as_ref().map(|node| self.hold(node)).transpose()?;
         let base = committed.as_ref().map_or(base, Base::Node);
-        let draft = self.draft().context(intent)?;
+        let draft = self.draft()?;
         let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
         let (record, _) = match base {
             Base::Node(node) => {
@@ -132,11 +150,10 @@ impl Store {
                 self.fork_into(&draft, node, kind, fork)
             }
             Base::Host => self.fork_host_into(&draft, options.backend, fork),
-        }
-        .context(intent)?;
+        }?;
         fault::point("create.forked");
         let record = Record { life: Life { settings, ..record.life }, ..record };
-        self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
+        self.publish(draft, &record, Some(name), Durability::Synced)
     }
 
     /// Makes a fork that is thrown away; it holds its parents until it is dropped.

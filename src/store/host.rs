@@ -57,7 +57,12 @@ fn out(store: &Path) -> Vec<PathBuf> {
 
 /// Empties in `copy`, a snapshot of `/`, what stays out of it. O(entries there).
 pub(crate) fn empty(copy: &Path, store: &Path) -> Result<()> {
-    for path in out(store) {
+    empty_in(copy, out(store))
+}
+
+/// Empties some directories of `copy`, which are written as if that were the root. O(entries there).
+pub(crate) fn empty_in(copy: &Path, out: Vec<PathBuf>) -> Result<()> {
+    for path in out {
         let (mut dir, mut found) = (Dir::open(copy)?, true);
         for component in path.components().filter(|component| *component != Component::RootDir) {
             match dir.open_dir(component.as_os_str()) {
@@ -89,13 +94,17 @@ pub(crate) fn empty(copy: &Path, store: &Path) -> Result<()> {
 
 /// Blanks in the directory `layer` the volatile directories and the store itself. A few system calls.
 pub(crate) fn blank(layer: &Path, store: &Path, userxattr: bool) -> Result<()> {
+    blank_in(layer, &Dir::open(root())?, out(store), userxattr)
+}
+
+/// Blanks in the directory `layer` some paths of `top`, which are written as if that were the root.
+pub(crate) fn blank_in(layer: &Path, top: &Dir, out: Vec<PathBuf>, userxattr: bool) -> Result<()> {
     files::make_dir(layer)?;
-    let top = Dir::open(root())?;
-    for path in out(store) {
-        let blanked = blank_one(&top, &Dir::open(layer)?, &path, &Marks::new(userxattr));
+    for path in out {
+        let blanked = blank_one(top, &Dir::open(layer)?, &path, &Marks::new(userxattr));
         blanked.context(|| format!("blank {path:?} in the fork"))?;
     }
-    imitate(&top, &Dir::open(layer)?)
+    imitate(top, &Dir::open(layer)?)
 }
 
 /// Makes `path` an empty directory in the layer, with its parents as they are on the host.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::Durability;
 use super::lock::{self, Mode};
-use super::{Base, Name, Node, State, Store, VolumeName, VolumeReference, fault};
+use super::{Base, CreateOptions, Name, Node, ObjectId, State, Store, VolumeName, VolumeReference, fault};
 
 /// The settings of a box. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct BoxSettings {
     /// What the home directory is; `None` is the tree's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub home: Option<Home>,
+    /// Whose the box is: the user on the host whom `me` in the flags and `home` mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub me: Option<u32>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -129,8 +132,10 @@ impl Store {
     /// Returns the settings that a fork of `base`, called `name`, starts with: those of a box or of a snapshot of one, with a fork of
     /// the home that is the box's own, which is durable on return. A tree has none.
     ///
-    /// Of a snapshot the home is what it was then, where a snapshot of the volume with the same label says so; else as it is now.
-    pub(crate) fn inherited_settings(&self, base: Base<'_>, name: &Name) -> Result<BoxSettings> {
+    /// Of a snapshot the home is what it was then, where the snapshot was taken with its volumes; else as it is now.
+    ///
+    /// Without `with_home` the home is the tree's.
+    pub fn inherited_settings(&self, base: Base<'_>, name: &Name, with_home: bool) -> Result<BoxSettings> {
         let Base::Node(node) = base else { return Ok(BoxSettings::default()) };
         // A commit that was cut short left the box's name on the node it sealed.
         let settled = node.record.continued_by.is_some().then(|| self.settle(node)).transpose()?;
@@ -140,31 +145,31 @@ impl Store {
         if node.record.state == State::Committed && label.is_none() {
             return Ok(BoxSettings::default());
         }
+        if !with_home {
+            settings.home = None;
+        }
         let Some(home) = &mut settings.home else { return Ok(settings) };
         let Some(own) = &home.volume else { return Ok(settings) };
-        let now = VolumeReference { name: own.clone(), label: None };
         let then =
-            label.map(|label| VolumeReference { label: Some(label.as_str().to_owned()), ..now.clone() });
-        let found = |reference: &VolumeReference| match self.volume(reference) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+            node.record.volumes.iter().find(|kept| kept.volume == *own).map(|kept| kept.snapshot.clone());
+        let from = match then {
+            Some(id) => Some(self.node(&id)?),
+            None => self.named(&own.node_name())?,
         };
-        for from in then.into_iter().chain([now]) {
-            if found(&from)? {
-                home.volume = Some(self.fork_to_free(&from, name)?);
-                return Ok(settings);
-            }
+        if let Some(from) = from {
+            home.volume = Some(self.fork_to_free(&from, name)?);
+            return Ok(settings);
         }
         // It was never started: the fork's home begins as the box's own would have.
         home.volume = Some(self.free_home_name(name, 1)?);
         Ok(settings)
     }
 
-    fn fork_to_free(&self, from: &VolumeReference, name: &Name) -> Result<VolumeName> {
+    fn fork_to_free(&self, from: &Node, name: &Name) -> Result<VolumeName> {
+        let options = CreateOptions { backend: Some(self.volume_backend()), ..CreateOptions::default() };
         for number in 1.. {
             let free = self.free_home_name(name, number)?;
-            match self.fork_volume(from, &free) {
+            match self.create(Base::Node(from), &free.node_name(), options.clone()) {
                 // Somebody else was faster.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 forked => return forked.map(|_| free),
@@ -202,14 +207,15 @@ impl Store {
 
     /// Returns the boxes, and the snapshots of boxes, that have settings.
     pub(crate) fn boxes_with_settings(&self) -> Result<Vec<Node>> {
-        let names = self.all_names()?;
+        let names: BTreeMap<ObjectId, Name> =
+            self.all_names()?.into_iter().map(|(name, id)| (id, name)).collect();
         let mut found = Vec::new();
         for id in self.ids()? {
             let node = match self.node(&id) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 node => node?,
             };
-            let name = names.iter().find(|(_, target)| **target == id).map(|(name, _)| name.clone());
+            let name = names.get(&id).cloned();
             let counts = node.record.state == State::Active || name.as_ref().is_some_and(Name::is_snapshot);
             if counts && !node.record.life.settings.is_empty() {
                 found.push(Node { name, ..node });

@@ -411,10 +411,33 @@ impl Store {
 
     /// Removes a volume or a snapshot. The snapshots of a volume stay: it can be forked from them again.
     ///
-    /// A volume in use is an error of kind `Busy`. What others still need of a snapshot stays until they go.
-    pub fn remove_volume(&self, reference: &VolumeReference) -> Result<()> {
+    /// A volume in use is an error of kind `Busy`, one that boxes are started with of kind `FailedPrecondition` unless `force` is given.
+    /// What others still need of a snapshot stays until they go.
+    pub fn remove_volume(&self, reference: &VolumeReference, force: bool) -> Result<()> {
         let node = self.volume(reference)?;
+        let boxes =
+            if force || reference.label.is_some() { Vec::new() } else { self.needing(&reference.name)? };
+        if !boxes.is_empty() {
+            let boxes: Vec<String> = boxes.iter().map(Node::shown).collect();
+            let message = format!("volume {reference} is mounted by {} when it starts", boxes.join(", "));
+            return Err(Error::new(ErrorKind::FailedPrecondition, message).hint(format!(
+                "rootling volume rm --force {reference} removes it; a start makes an empty one anew"
+            )));
+        }
         self.remove(&node, reference.label.is_some())
+    }
+
+    /// Returns the volumes that nobody uses and no box is started with.
+    pub fn unneeded_volumes(&self) -> Result<Vec<(VolumeName, Node)>> {
+        let boxes = self.boxes_with_settings()?;
+        let mut unneeded = Vec::new();
+        for (reference, node) in self.volumes()? {
+            let needed = boxes.iter().any(|found| found.record.life.settings.need(&reference.name));
+            if reference.label.is_none() && !needed && !self.is_in_use(&node)? {
+                unneeded.push((reference.name, node));
+            }
+        }
+        Ok(unneeded)
     }
 }
 

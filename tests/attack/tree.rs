@@ -184,7 +184,7 @@ fn cve_2024_9676_an_account_file_that_is_a_pipe_a_device_or_endless_is_refused_a
             let start = Instant::now();
             for verb in ["run", "exec"] {
                 let place = if verb == "run" { "base" } else { "box" };
-                let ran = camp.try_run(&format!("timeout 10 $R -q {verb} -u me {place} -- id -u"));
+                let ran = camp.try_run(&format!("timeout 10 $R -q {verb} -u me:me {place} -- id -u"));
                 assert_eq!((ran.code, ran.stdout.as_str()), (125, ""), "{kind}: {}", ran.stderr);
             }
             assert!(start.elapsed() < Duration::from_secs(10), "{kind}");

@@ -127,8 +127,8 @@ fn source(spec: &Spec, bind: &Bind) -> Result<PathSource> {
                 "leave `noidmap` out, or use --userns host",
             );
         }
-        (Owners::MappedIfPossible, true) if bind.give || bind.throw_away => Owners::Mapped,
-        (Owners::Unmapped, true) if bind.throw_away => Owners::Mapped,
+        (Owners::MappedIfPossible, true) if bind.give || bind.is_layered() => Owners::Mapped,
+        (Owners::Unmapped, true) if bind.is_layered() => Owners::Mapped,
         (owners, _) => owners,
     };
     let user = (spec.process.user.uid, spec.process.user.gid);
@@ -145,6 +145,7 @@ fn source(spec: &Spec, bind: &Bind) -> Result<PathSource> {
         recursive: bind.recursive,
         owners,
         throw_away: bind.throw_away,
+        layer: bind.layer.clone(),
         give,
     })
 }

@@ -163,6 +163,7 @@ impl fmt::Display for PathSource {
         if let Some((uid, gid)) = self.give {
             write!(f, ", given to {uid}:{gid}")?;
         }
+        self.layer.as_ref().map_or(Ok(()), |layer| write!(f, ", under a layer in {layer:?}"))?;
         let words = [
             (!self.recursive, "without what is mounted in it"),
             (self.throw_away, "under a layer in memory"),

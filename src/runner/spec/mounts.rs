@@ -74,6 +74,9 @@ pub struct Bind {
     /// Throw away what is written: changes go to memory, the source stays as it is.
     #[serde(default)]
     pub throw_away: bool,
+    /// Keep what is written in this directory of the host, which gets an `upper` and a `work`: the source stays as it is.
+    #[serde(default)]
+    pub layer: Option<PathBuf>,
     /// Make everything in the source belong to the user that the command runs as, on the host and for good.
     #[serde(default)]
     pub give: bool,
@@ -84,6 +87,11 @@ fn yes() -> bool {
 }
 
 impl Bind {
+    /// Is what is written kept out of the source?
+    pub(in crate::runner) fn is_layered(&self) -> bool {
+        self.throw_away || self.layer.is_some()
+    }
+
     /// Shows all of `source` as `target`, for reading and writing.
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         Self {
@@ -95,6 +103,7 @@ impl Bind {
             owners: Owners::default(),
             follows_host: false,
             throw_away: false,
+            layer: None,
             give: false,
         }
     }
