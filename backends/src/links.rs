@@ -103,11 +103,10 @@ pub(crate) fn are_lost(old: &Dir, change: &Change) -> Result<bool> {
     Ok(found.into_inner())
 }
 
-/// Returns what of `changes` says that a name of an inode with several has come to `new`. Those below an added directory are changes of
-/// their own.
+/// Returns the paths that have come to `new` and are names of inodes with several. Those below an added directory are changes of their own.
 pub(crate) fn gained<'c>(new: &Dir, changes: impl Iterator<Item = &'c Change>) -> Result<Vec<PathBuf>> {
-    let mut gained = Vec::new();
     let mut open: Option<(&Path, Dir)> = None;
+    let mut gained = Vec::new();
     for change in changes {
         if change.kind != ChangeKind::Added || change.entry_type == EntryType::Directory {
             continue;
