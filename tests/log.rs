@@ -22,7 +22,7 @@ fn snapshot(environment: &Environment, name: &str, label: Option<&str>, message:
     let node = store.named(&Name::parse(name).unwrap()).unwrap().unwrap();
     let description = Description { message: Some(message.to_owned()), ..Description::default() };
     let label = label.map(|label| Label::parse(label).unwrap());
-    store.snapshot(&node, &SnapshotOptions { label, description }).unwrap()
+    store.snapshot(&node, &SnapshotOptions { label, description, ..SnapshotOptions::default() }).unwrap()
 }
 
 /// Writes a file in a box.
