@@ -102,7 +102,7 @@ impl Candidates {
                 done = Some(path);
             }
         }
-        changes.note_lost_links(old)?;
+        changes.note_lost_and_gained_links(old, new)?;
         changes.finish(old, new)
     }
 }

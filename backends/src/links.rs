@@ -131,6 +131,15 @@ pub(crate) fn are_lost<'c>(old: &Dir, changes: impl Iterator<Item = &'c Change>)
     Ok(found.into_inner())
 }
 
+/// Is a name of an inode with several among what `changes` say is new in `new`? O(changes).
+pub(crate) fn are_gained<'c>(new: &Dir, mut changes: impl Iterator<Item = &'c Change>) -> Result<bool> {
+    let is_new = |change: &Change| change.kind == ChangeKind::Added || change.aspects.kind;
+    changes.try_fold(false, |found, change| {
+        let is_candidate = !found && is_new(change) && change.entry_type != EntryType::Directory;
+        Ok(found || (is_candidate && stat(new, &change.path)?.is_some_and(|stat| has_several(&stat))))
+    })
+}
+
 /// The inodes of a tree that have several names in it.
 struct Groups {
     /// Sorted names of each.
@@ -204,6 +213,7 @@ fn names_of(tree: &Dir, wanted: impl Fn(&FileStat) -> bool + Sync) -> Result<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::candidates::Candidates;
     use crate::change::DiffOptions;
     use crate::compare::diff_trees;
 
@@ -233,5 +243,33 @@ mod tests {
         let found: Vec<_> =
             changes.iter().map(|change| (change.path.to_str().unwrap(), change.aspects)).collect();
         assert_eq!(found, [("a", links), ("b", links), ("gone", Aspects::default()), ("single", links)]);
+    }
+
+    /// In one of two trees a directory is gone, and with it names of what stands elsewhere: only the directory is looked at.
+    #[test]
+    fn names_that_come_and_go_with_a_directory_are_found_from_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open(temp.path()).unwrap();
+        let [with, without] = ["with", "without"].map(|name| {
+            root.make_dir(name, 0o755).unwrap();
+            root.open_dir(name).unwrap()
+        });
+        for dir in [&with, &without] {
+            dir.create_file("file", 0o644).unwrap();
+        }
+        with.make_dir("dir", 0o755).unwrap();
+        with.open_dir("dir").unwrap().make_link("name", &with, "file").unwrap();
+        for (old, new) in [(&with, &without), (&without, &with)] {
+            let expected = diff_trees(old, new, DiffOptions::default()).unwrap();
+            assert!(expected.iter().any(|change| change.aspects.links), "{expected:?}");
+            let mut candidates = Candidates::default();
+            candidates.add_changes(&[Change {
+                path: "dir".into(),
+                kind: ChangeKind::Deleted,
+                entry_type: EntryType::Directory,
+                aspects: Aspects::default(),
+            }]);
+            assert_eq!(candidates.compare(old, new, DiffOptions::default()).unwrap(), expected);
+        }
     }
 }

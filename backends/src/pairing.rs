@@ -48,10 +48,12 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Looks for names that are gone while others of the same inode stay: for a search that is not led to those.
-    /// O(entries below what is gone).
-    pub(crate) fn note_lost_links(&mut self, old: &Dir) -> Result<()> {
-        self.linked = self.linked || links::are_lost(old, self.found.values())?;
+    /// Looks for names that are gone, or new, while others of the same inode stay: for a search that is not led to those.
+    /// O(changes, and entries below what is gone).
+    pub(crate) fn note_lost_and_gained_links(&mut self, old: &Dir, new: &Dir) -> Result<()> {
+        self.linked = self.linked
+            || links::are_lost(old, self.found.values())?
+            || links::are_gained(new, self.found.values())?;
         Ok(())
     }
 
