@@ -65,7 +65,7 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "meta.json",
     "index",
     "fs",
@@ -79,6 +79,7 @@ const KNOWN: [&str; 13] = [
     "log",
     "log.1",
     "attach",
+    "paused",
 ];
 
 /// What a backend makes beside a tree for a moment; its next operation there removes or replaces it.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::merging::Merging;
 use super::name::Label;
+use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,15 @@ pub struct Life {
     /// The highest number that a snapshot of the box was called; 0 where none was.
     #[serde(skip_serializing_if = "is_zero")]
     pub numbered: u32,
+    /// The state that the box was made on, once it stands on another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ObjectId>,
+    /// What it is started with.
+    #[serde(skip_serializing_if = "BoxSettings::is_empty")]
+    pub settings: BoxSettings,
+    /// A merge that left conflicts; it counts only while the box is in the state that the merge made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merging: Option<Merging>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -33,6 +44,11 @@ fn is_zero(number: &u32) -> bool {
 impl Life {
     /// How many states back `undo` can go.
     pub const DEPTH: usize = 1000;
+
+    /// Returns the merge whose conflicts are still to be settled.
+    pub fn unfinished(&self) -> Option<&Merging> {
+        self.merging.as_ref().filter(|merging| self.past.last() == Some(&merging.state))
+    }
 
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()

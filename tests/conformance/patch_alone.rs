@@ -37,7 +37,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     if let Ok(user) = std::env::var(USER) {
         become_user(user.parse().unwrap());
     }
-    writeln!(std::io::stdout(), "ready").unwrap();
+    std::io::stdout().write_all(b"ready\n").unwrap();
     std::io::stdin().read_line(&mut String::new()).unwrap();
     patch(&changes, &source, &target, &CloneMode::Auto.into()).unwrap();
     Some(ExitCode::SUCCESS)
