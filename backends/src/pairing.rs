@@ -2,7 +2,7 @@
 //!
 //! A search (a btrfs tree search, the walk of an upper directory) names paths that *may* differ. Everything it
 //! names is compared here, so a search may name too much, never too little. What comes out equals, for these
-//! paths, what [`diff_trees`] says.
+//! paths, what [`diff_trees`](crate::compare::diff_trees) says.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
