@@ -30,26 +30,13 @@ enum Extent {
     Subtree,
 }
 
-/// One of the two trees that are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The one that is compared with.
-    Old,
-    /// The other.
-    New,
-}
-
 /// Paths that may differ, relative to the root of the trees.
 #[derive(Debug, Clone, Default)]
-pub struct Candidates {
-    paths: BTreeMap<PathBuf, Extent>,
-    /// Does a delta of the old tree hide what the new one has?
-    uncovers: bool,
-}
+pub struct Candidates(BTreeMap<PathBuf, Extent>);
 
 impl Candidates {
     fn add(&mut self, path: PathBuf, extent: Extent) {
-        let known = self.paths.entry(path).or_insert(extent);
+        let known = self.0.entry(path).or_insert(extent);
         *known = extent.max(*known);
     }
 
@@ -64,8 +51,7 @@ impl Candidates {
 
     /// Adds what a delta that one of the trees stands on may have changed: the entries of its upper directory, marks included.
     /// O(its entries).
-    pub fn add_layer(&mut self, upper: &Dir, of: End) -> Result<()> {
-        self.uncovers |= of == End::Old;
+    pub fn add_layer(&mut self, upper: &Dir) -> Result<()> {
         self.add(PathBuf::new(), Extent::Entry);
         let mut pending = vec![PathBuf::new()];
         while let Some(path) = pending.pop() {
@@ -92,7 +78,7 @@ impl Candidates {
         let mut done: Option<&Path> = None;
         let mut open: Option<(&Path, Option<(Dir, Dir)>)> = None;
         // A path comes before those below it, and these before all others.
-        for (path, extent) in &self.paths {
+        for (path, extent) in &self.0 {
             if done.is_some_and(|done| path.starts_with(done)) {
                 continue;
             }
@@ -117,11 +103,7 @@ impl Candidates {
                 done = Some(path);
             }
         }
-        changes.note_lost_links(old)?;
-        if self.uncovers {
-            // A name that comes out from under a whiteout may be one more of an inode that no layer has.
-            changes.note_gained_links(new)?;
-        }
+        changes.note_lost_and_gained_links(old, new)?;
         changes.finish(old, new)
     }
 }
@@ -149,14 +131,14 @@ pub(crate) fn compare_stacks(
 ) -> Result<Option<Vec<Change>>> {
     let Some(layers) = differing_layers(new_tree, old_tree) else { return Ok(None) };
     let mut candidates = Candidates::default();
-    for (layer, of) in layers {
-        candidates.add_layer(&Dir::open(layer)?, of)?;
+    for layer in layers {
+        candidates.add_layer(&Dir::open(layer)?)?;
     }
     candidates.compare(old, new, options).map(Some)
 }
 
 /// Returns the layers that only one of the trees has; `None` where they have no layer in common.
-fn differing_layers(new: &Tree, old: &Tree) -> Option<Vec<(PathBuf, End)>> {
+fn differing_layers(new: &Tree, old: &Tree) -> Option<Vec<PathBuf>> {
     let (mut ours, mut theirs) = (new.layers(), old.layers());
     let mut shared = false;
     while let (Some(a), Some(b)) = (ours.last(), theirs.last())
@@ -166,8 +148,8 @@ fn differing_layers(new: &Tree, old: &Tree) -> Option<Vec<(PathBuf, End)>> {
         theirs.pop();
         shared = true;
     }
-    let ours = ours.into_iter().map(|layer| (layer, End::New));
-    shared.then(|| ours.chain(theirs.into_iter().map(|layer| (layer, End::Old))).collect())
+    ours.extend(theirs);
+    shared.then_some(ours)
 }
 
 #[cfg(test)]
@@ -181,10 +163,9 @@ mod tests {
         let base = Tree::full("/s/base");
         let one = Tree::delta("/s/one", &base);
         let two = Tree::delta("/s/two", &base);
-        assert_eq!(differing_layers(&one, &base), Some(vec![("/s/one/fs".into(), End::New)]));
-        assert_eq!(differing_layers(&base, &one), Some(vec![("/s/one/fs".into(), End::Old)]));
-        let both = vec![("/s/one/fs".into(), End::New), ("/s/two/fs".into(), End::Old)];
-        assert_eq!(differing_layers(&one, &two), Some(both));
+        assert_eq!(differing_layers(&one, &base), Some(vec!["/s/one/fs".into()]));
+        assert_eq!(differing_layers(&base, &one), Some(vec!["/s/one/fs".into()]));
+        assert_eq!(differing_layers(&one, &two), Some(vec!["/s/one/fs".into(), "/s/two/fs".into()]));
         assert_eq!(differing_layers(&Tree::full("/s/flat"), &one), None);
     }
 

@@ -16,8 +16,9 @@ use crate::backend::Cost;
 use crate::data;
 use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::links::Inode;
 use crate::replace::Scratch;
-use crate::walk;
+use crate::{reap, walk};
 
 /// How the data of files gets into a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(crate) struct Copier {
 /// Inodes with more than one name: where the first is, and which others wait for it.
 #[derive(Debug, Default)]
 struct Links {
-    first: HashMap<(u64, u64), PathBuf>,
+    first: HashMap<Inode, PathBuf>,
     waiting: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -236,17 +237,46 @@ impl Copier {
         }
     }
 
+    /// Notes that `path` in the new tree is already what an inode of the source is: its other names are linked to it.
+    pub(crate) fn is_there(&self, inode: Inode, path: &Path) {
+        let mut links = self.links.lock().expect("no thread panics while it holds the lock");
+        links.first.insert(inode, path.to_owned());
+    }
+
     /// Makes the further names of hard-linked inodes; call it once, after everything was copied.
     pub(crate) fn make_links(&self, target: &Dir) -> Result<()> {
         let mut links = self.links.lock().expect("no thread panics while it holds the lock");
         let waiting = std::mem::take(&mut links.waiting);
         for (first, name) in &waiting {
-            let (first_dir, first_name) = open_parent(target, first)?;
-            let (dir, name) = open_parent(target, name)?;
-            self.place(&dir, name, |made| dir.make_link(made, &first_dir, first_name))?;
+            self.make_link(target, first, name)?;
+        }
+        if self.scratch.is_some() {
+            // The first link to a file of a lower layer parts it from the names that were the same there.
+            waiting.iter().try_for_each(|(first, name)| self.make_link(target, first, name))?;
         }
         add(&self.tally.others, waiting.len() as u64);
         Ok(())
+    }
+
+    fn make_link(&self, target: &Dir, first: &Path, name: &Path) -> Result<()> {
+        let (first_dir, first_name) = open_parent(target, first)?;
+        let (dir, name) = open_parent(target, name)?;
+        let link = |made: &OsStr| dir.make_link(made, &first_dir, first_name);
+        if self.scratch.is_none() {
+            return link(name);
+        }
+        let inode = |stat: FileStat| (stat.st_dev, stat.st_ino);
+        if dir.stat_if_exists(name)?.map(inode) == Some(inode(first_dir.stat(first_name)?)) {
+            return Ok(());
+        }
+        self.place(&dir, name, |made| match link(made) {
+            Err(error)
+                if error.errno() == Some(Errno::EPERM) && reap::clear_entry_flags(&first_dir, first_name) =>
+            {
+                link(made)
+            }
+            other => other,
+        })
     }
 
     /// Returns the account.

@@ -15,15 +15,14 @@ use crate::walk::{self, vanishing};
 
 /// Returns the unchanged names of inodes that a changed name has too. O(entries of the tree) if there are any.
 pub(crate) fn further_names(tree: &Dir, changes: &[Change]) -> Result<Vec<(PathBuf, EntryType)>> {
-    let mut wanted: HashMap<(u64, u64), u64> = HashMap::new();
+    let mut wanted: HashMap<Inode, u64> = HashMap::new();
     let mut listed: HashSet<&Path> = HashSet::new();
     for change in changes {
         if change.kind == ChangeKind::Deleted || change.entry_type == EntryType::Directory {
             continue;
         }
         listed.insert(&change.path);
-        let stat = open_parent(tree, &change.path).and_then(|(dir, name)| dir.stat(name));
-        let Some(stat) = vanishing(stat)? else { continue };
+        let Some(stat) = stat(tree, &change.path)? else { continue };
         if has_several(&stat) {
             *wanted.entry((stat.st_dev, stat.st_ino)).or_insert(stat.st_nlink) -= 1;
         }
@@ -35,6 +34,44 @@ pub(crate) fn further_names(tree: &Dir, changes: &[Change]) -> Result<Vec<(PathB
     let names = names_of(tree, |stat| wanted.contains_key(&(stat.st_dev, stat.st_ino)))?;
     let unlisted = names.into_iter().filter(|name| !listed.contains(name.path.as_path()));
     Ok(unlisted.map(|name| (name.path, name.kind)).collect())
+}
+
+/// An inode: its device and number.
+pub(crate) type Inode = (u64, u64);
+
+/// Returns names where the target is what the source is, but for the other names of that inode, each with the source's inode: one
+/// for each inode of either tree, so that all other names can be linked to it.
+///
+/// `put` are the names that are to be as in the source, each with whether nothing but names differs there; `gone` those that go.
+/// An inode that has a name beyond these is out: that one must not become the same file as another.
+pub(crate) fn staying(
+    (source, target): (&Dir, &Dir),
+    put: &[(PathBuf, bool)],
+    gone: impl Iterator<Item = PathBuf>,
+) -> Result<Vec<(PathBuf, Inode)>> {
+    let inode = |stat: &FileStat| (stat.st_dev, stat.st_ino);
+    let mut names: HashMap<Inode, u64> = HashMap::new();
+    for path in put.iter().map(|(path, _)| path.clone()).chain(gone) {
+        if let Some(stat) = stat(target, &path)? {
+            *names.entry(inode(&stat)).or_default() += 1;
+        }
+    }
+    let (mut taken, mut there) = (HashSet::new(), HashSet::new());
+    let mut staying = Vec::new();
+    for path in put.iter().filter(|(_, is_equal)| *is_equal).map(|(path, _)| path) {
+        let (Some(from), Some(to)) = (stat(source, path)?, stat(target, path)?) else { continue };
+        let is_known = names.get(&inode(&to)) == Some(&to.st_nlink);
+        if is_known && !there.contains(&inode(&from)) && taken.insert(inode(&to)) {
+            there.insert(inode(&from));
+            staying.push((path.clone(), inode(&from)));
+        }
+    }
+    Ok(staying)
+}
+
+/// Looks at a path in a tree, `None` if nothing is there.
+fn stat(tree: &Dir, path: &Path) -> Result<Option<FileStat>> {
+    vanishing(open_parent(tree, path).and_then(|(dir, name)| dir.stat(name)))
 }
 
 /// Has an inode that is no directory several names? OverlayFS and names outside of a tree may count too.
@@ -83,8 +120,7 @@ pub(crate) fn are_lost(old: &Dir, change: &Change) -> Result<bool> {
         if found.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        let stat = vanishing(open_parent(old, &path).and_then(|(dir, name)| dir.stat(name)))?;
-        match stat.map(|stat| (EntryType::of_mode(stat.st_mode), has_several(&stat))) {
+        match stat(old, &path)?.map(|stat| (EntryType::of_mode(stat.st_mode), has_several(&stat))) {
             Some((_, true)) => found.store(true, Ordering::Relaxed),
             Some((EntryType::Directory, _)) => {
                 let Some(dir) = vanishing(walk::enter(old, &path))?.flatten() else { return Ok(1) };
@@ -103,24 +139,10 @@ pub(crate) fn are_lost(old: &Dir, change: &Change) -> Result<bool> {
     Ok(found.into_inner())
 }
 
-/// Returns the paths that have come to `new` and are names of inodes with several. Those below an added directory are changes of their own.
-pub(crate) fn gained<'c>(new: &Dir, changes: impl Iterator<Item = &'c Change>) -> Result<Vec<PathBuf>> {
-    let mut open: Option<(&Path, Dir)> = None;
-    let mut gained = Vec::new();
-    for change in changes {
-        if change.kind != ChangeKind::Added || change.entry_type == EntryType::Directory {
-            continue;
-        }
-        let (parent, name) = (change.path.parent().unwrap_or(Path::new("")), change.path.file_name());
-        if open.as_ref().is_none_or(|(at, _)| *at != parent) {
-            open = vanishing(walk::open_below(new, parent))?.map(|dir| (parent, dir));
-        }
-        let (Some((_, dir)), Some(name)) = (&open, name) else { continue };
-        if dir.stat_if_exists(name)?.is_some_and(|stat| has_several(&stat)) {
-            gained.push(change.path.clone());
-        }
-    }
-    Ok(gained)
+/// Is what a change says is new in `new` a name of an inode with several?
+pub(crate) fn is_gained(new: &Dir, change: &Change) -> Result<bool> {
+    let is_new = change.kind == ChangeKind::Added || change.aspects.kind;
+    Ok(is_new && stat(new, &change.path)?.is_some_and(|stat| has_several(&stat)))
 }
 
 /// The inodes of a tree that have several names in it.
@@ -132,7 +154,7 @@ struct Groups {
 
 impl Groups {
     fn of(tree: &Dir) -> Result<Self> {
-        let mut inodes: HashMap<(u64, u64), Vec<Name>> = HashMap::new();
+        let mut inodes: HashMap<Inode, Vec<Name>> = HashMap::new();
         for name in names_of(tree, has_several)? {
             inodes.entry(name.inode).or_default().push(name);
         }
@@ -160,14 +182,13 @@ impl Groups {
         if let Some((_, kind)) = self.of.get(path) {
             return Ok(Some(*kind));
         }
-        let stat = vanishing(open_parent(tree, path).and_then(|(dir, name)| dir.stat(name)))?;
-        Ok(stat.map(|stat| EntryType::of_mode(stat.st_mode)))
+        Ok(stat(tree, path)?.map(|stat| EntryType::of_mode(stat.st_mode)))
     }
 }
 
 /// One name of an inode.
 struct Name {
-    inode: (u64, u64),
+    inode: Inode,
     path: PathBuf,
     kind: EntryType,
 }
@@ -197,6 +218,7 @@ fn names_of(tree: &Dir, wanted: impl Fn(&FileStat) -> bool + Sync) -> Result<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::candidates::Candidates;
     use crate::change::DiffOptions;
     use crate::compare::diff_trees;
 
@@ -226,5 +248,33 @@ mod tests {
         let found: Vec<_> =
             changes.iter().map(|change| (change.path.to_str().unwrap(), change.aspects)).collect();
         assert_eq!(found, [("a", links), ("b", links), ("gone", Aspects::default()), ("single", links)]);
+    }
+
+    /// In one of two trees a directory is gone, and with it names of what stands elsewhere: only the directory is looked at.
+    #[test]
+    fn names_that_come_and_go_with_a_directory_are_found_from_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open(temp.path()).unwrap();
+        let [with, without] = ["with", "without"].map(|name| {
+            root.make_dir(name, 0o755).unwrap();
+            root.open_dir(name).unwrap()
+        });
+        for dir in [&with, &without] {
+            dir.create_file("file", 0o644).unwrap();
+        }
+        with.make_dir("dir", 0o755).unwrap();
+        with.open_dir("dir").unwrap().make_link("name", &with, "file").unwrap();
+        for (old, new) in [(&with, &without), (&without, &with)] {
+            let expected = diff_trees(old, new, DiffOptions::default()).unwrap();
+            assert!(expected.iter().any(|change| change.aspects.links), "{expected:?}");
+            let mut candidates = Candidates::default();
+            candidates.add_changes(&[Change {
+                path: "dir".into(),
+                kind: ChangeKind::Deleted,
+                entry_type: EntryType::Directory,
+                aspects: Aspects::default(),
+            }]);
+            assert_eq!(candidates.compare(old, new, DiffOptions::default()).unwrap(), expected);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A search (a btrfs tree search, the walk of an upper directory) names paths that *may* differ. Everything it
 //! names is compared here, so a search may name too much, never too little. What comes out equals, for these
-//! paths, what [`diff_trees`] says.
+//! paths, what [`diff_trees`](crate::compare::diff_trees) says.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -50,20 +50,14 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Looks for names that are gone while others of the same inode stay: for a search that is not led to those.
-    /// O(entries below what is gone).
-    pub(crate) fn note_lost_links(&mut self, old: &Dir) -> Result<()> {
+    /// Looks for names that are gone, or new, while others of the same inode stay: for a search that is not led to those.
+    /// O(changes, and entries below what is gone).
+    pub(crate) fn note_lost_and_gained_links(&mut self, old: &Dir, new: &Dir) -> Result<()> {
         for change in self.found.values() {
-            if links::are_lost(old, change)? {
+            if links::are_lost(old, change)? || links::is_gained(new, change)? {
                 self.linked.insert(change.path.clone());
             }
         }
-        Ok(())
-    }
-
-    /// Looks for names that came of an inode that has others: for a search that is not led to those. O(what came).
-    pub(crate) fn note_gained_links(&mut self, new: &Dir) -> Result<()> {
-        self.linked.extend(links::gained(new, self.found.values())?);
         Ok(())
     }
 

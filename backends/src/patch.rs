@@ -5,7 +5,9 @@
 //! killed or failed has changed some paths and not others, and may have left scratch names and directories with new times: whoever
 //! computes the changes anew and patches again ends where one patch would have.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod plan;
+
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -18,16 +20,18 @@ use nix::unistd::AccessFlags;
 
 use crate::attributes::{Attributes, Xattrs};
 use crate::backend::Cost;
-use crate::change::{Change, ChangeKind, DiffOptions};
+use crate::change::{Change, DiffOptions};
 use crate::compare::compare_entries;
 use crate::dir::{Dir, EntryType};
 use crate::entry::{Copier, Quoted, open_parent};
 use crate::error::{Context, Error, Result};
-use crate::links::further_names;
+use crate::links::{self, further_names};
 use crate::merge::{Made, clear_umask, directory_attributes, finish_by};
 use crate::replicate::Options;
 use crate::walk::{self, vanishing};
 use crate::{reap, replace, sys};
+
+use self::plan::{Differs, Entry, Plan};
 
 /// Makes `target` at `changes` what `source` is.
 ///
@@ -37,10 +41,16 @@ use crate::{reap, replace, sys};
 /// is the same but for that; one that differs otherwise is left alone, and so is everything else. Directories on the way keep
 /// their attributes and flags, their times too. The changes may be partly done already, or all: a second call does the same again.
 ///
-/// A file of which only attributes differ keeps its inode, unless it has several names. Immutable and append-only flags in the way
-/// are cleared. Nothing is followed, and nothing that is mounted in `target` is changed: `Busy` names it, before anything was done.
-/// O(changes and the directories they lie in), on all cores; a walk of `source` where a changed inode has names that are not listed.
-/// Clears the process's umask. Nothing is synced.
+/// A file of which only attributes differ keeps its inode, unless it has several names; so does one that only gets or loses names, if all
+/// it has are known to be in `target`. Immutable and append-only flags in the way are cleared. Nothing is followed, and nothing that
+/// is mounted in `target` is changed: `Busy` names it, before anything was done.
+///
+/// Killed in the middle, it may leave directories on the way with new times, without the flags that were in the way, and, where an
+/// ordinary user patches, with permissions for their owner. Changes found anew say so of times and permissions, and a patch of whole trees puts
+/// these right; nothing remembers the flags, as no comparison and no copy heeds them.
+///
+/// O(changes and the entries of the directories they lie in), on all cores; a walk of `source` where a changed inode has names that are
+/// not listed. Clears the process's umask. Nothing is synced.
 pub fn patch(changes: &[Change], source: &Dir, target: &Dir, options: &Options) -> Result<Cost> {
     let started = Instant::now();
     clear_umask();
@@ -58,76 +68,10 @@ struct Patch<'a> {
     copier: Copier,
 }
 
-/// What is to be done.
-#[derive(Default)]
-struct Plan {
-    /// Directories to make.
-    new: BTreeSet<PathBuf>,
-    /// Directories that stay and get the source's attributes.
-    modified: BTreeSet<PathBuf>,
-    /// Directories that something is done in.
-    touched: BTreeSet<PathBuf>,
-    /// What is put in place, by directory.
-    entries: BTreeMap<PathBuf, Vec<Entry>>,
-    /// What is removed, by directory.
-    deleted: BTreeMap<PathBuf, Vec<OsString>>,
-}
-
-struct Entry {
-    name: OsString,
-    kind: EntryType,
-    /// Do only attributes differ?
-    attributes: bool,
-}
-
 /// A directory that stays: what it is given in the end, and the flags that were cleared meanwhile.
 struct Kept {
     made: Made,
     flags: Option<i32>,
-}
-
-impl Plan {
-    fn of(changes: &[Change]) -> Self {
-        let mut plan = Self::default();
-        for change in changes {
-            let is_directory = change.entry_type == EntryType::Directory;
-            match change.kind {
-                ChangeKind::Deleted => {
-                    let (parent, name) = plan.touch(&change.path);
-                    plan.deleted.entry(parent).or_default().push(name);
-                }
-                ChangeKind::Modified if is_directory && !change.aspects.kind => {
-                    plan.modified.insert(change.path.clone());
-                }
-                _ if is_directory => {
-                    plan.touch(&change.path);
-                    plan.new.insert(change.path.clone());
-                }
-                kind => {
-                    let other = change.aspects.kind || change.aspects.content || change.aspects.links;
-                    let attributes = kind == ChangeKind::Modified && !other;
-                    plan.put(&change.path, change.entry_type, attributes);
-                }
-            }
-        }
-        plan
-    }
-
-    fn touch(&mut self, path: &Path) -> (PathBuf, OsString) {
-        let parent = path.parent().unwrap_or(Path::new("")).to_owned();
-        self.touched.insert(parent.clone());
-        (parent, path.file_name().unwrap_or_default().to_owned())
-    }
-
-    fn put(&mut self, path: &Path, kind: EntryType, attributes: bool) {
-        let (parent, name) = self.touch(path);
-        self.entries.entry(parent).or_default().push(Entry { name, kind, attributes });
-    }
-
-    /// Directories that are there and stay.
-    fn kept(&self) -> impl Iterator<Item = &PathBuf> {
-        self.modified.union(&self.touched).filter(|path| !self.new.contains(*path))
-    }
 }
 
 impl Patch<'_> {
@@ -135,10 +79,11 @@ impl Patch<'_> {
         let mut plan = Plan::of(changes);
         for (path, kind) in further_names(self.source, changes)? {
             if self.is_same(&path)? {
-                plan.put(&path, kind, false);
+                plan.put(&path, kind, Differs::Names);
             }
         }
         self.refuse_mounts(&plan)?;
+        self.keep_inodes(&mut plan)?;
         let mut kept = self.kept(&plan)?;
         let mut made = Vec::new();
         let done = self
@@ -166,11 +111,8 @@ impl Patch<'_> {
 
     /// Fails if something is mounted on what is to be changed, or in a directory that is to go.
     fn refuse_mounts(&self, plan: &Plan) -> Result<()> {
-        let gone =
-            plan.deleted.iter().flat_map(|(path, names)| names.iter().map(move |name| path.join(name)));
-        let put =
-            plan.entries.iter().flat_map(|(path, all)| all.iter().map(move |entry| path.join(&entry.name)));
-        let tasks: Vec<PathBuf> = gone.chain(put).chain(plan.new.iter().cloned()).collect();
+        let put = plan.put_paths().map(|(path, _)| path);
+        let tasks: Vec<PathBuf> = plan.deleted_paths().chain(put).chain(plan.new.iter().cloned()).collect();
         walk::for_each(tasks, |path, more| {
             let Some((parent, name)) = vanishing(self.parent(&path))? else { return Ok(1) };
             // A directory that is another's new self stays; any other here goes with all that is in it.
@@ -219,6 +161,24 @@ impl Patch<'_> {
             Err(Errno::EXDEV) => Err(reap::mounted(&dir.path().join(name))),
             Err(errno) => Err(errno).context(|| format!("openat2({dir}, {name:?}, O_PATH)")),
         }
+    }
+
+    /// Takes from the plan the names whose inodes can stay: where only names differ, the others are linked to one of them.
+    fn keep_inodes(&self, plan: &mut Plan) -> Result<()> {
+        let put: Vec<(PathBuf, bool)> =
+            plan.put_paths().map(|(path, differs)| (path, differs == Differs::Names)).collect();
+        if !put.iter().any(|(_, is_equal)| *is_equal) {
+            return Ok(());
+        }
+        let staying = links::staying((self.source, self.target), &put, plan.deleted_paths())?;
+        for (path, inode) in &staying {
+            self.copier.is_there(*inode, path);
+        }
+        let staying: HashSet<&Path> = staying.iter().map(|(path, _)| path.as_path()).collect();
+        for (path, entries) in &mut plan.entries {
+            entries.retain(|entry| !staying.contains(path.join(&entry.name).as_path()));
+        }
+        Ok(())
     }
 
     /// Notes what the directories that stay are given in the end: the source's attributes if they are listed, else their own.
@@ -286,8 +246,9 @@ impl Patch<'_> {
     fn put_entries(&self, entries: BTreeMap<PathBuf, Vec<Entry>>) -> Result<()> {
         walk::for_each(chunks(entries), |(path, entries), _| {
             let (from, to) = (walk::open_below(self.source, &path)?, walk::open_below(self.target, &path)?);
-            for Entry { name, kind, attributes } in &entries {
-                if !(*attributes && *kind == EntryType::File && self.give_attributes(&from, &to, name)?) {
+            for Entry { name, kind, differs } in &entries {
+                let in_place = *differs == Differs::Attributes && *kind == EntryType::File;
+                if !(in_place && self.give_attributes(&from, &to, name)?) {
                     self.copier.copy(&from, &to, &path, name, *kind)?;
                 }
             }
@@ -467,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_on_the_way_keep_their_times_and_mode_and_flags() {
+    fn directories_on_the_way_keep_their_times_and_mode() {
         let stage = stage();
         for dir in [&stage.source, &stage.target] {
             dir.make_dir("way", 0o755).unwrap();
@@ -475,14 +436,9 @@ mod tests {
         write(&stage.source.open_dir("way").unwrap(), "new", "new");
         let way = stage.target.open_dir("way").unwrap();
         write(&way, "old", "old");
-        write(&way, "immutable", "old");
-        way.open_file("immutable")
-            .map(|file| sys::set_inode_flags(file.as_fd(), sys::FS_IMMUTABLE_FL).ok())
-            .unwrap();
         let times = Times { accessed: (5, 6), modified: (7, 8) };
         stage.target.set_times("way", times).unwrap();
         stage.target.set_mode_following_symlinks("way", 0o555).unwrap();
-        let flagged = sys::set_inode_flags(way.as_fd(), sys::FS_IMMUTABLE_FL).is_ok();
         let below: Vec<Change> = stage
             .changes()
             .into_iter()
@@ -495,38 +451,49 @@ mod tests {
         assert_eq!((Times::of(&stat).modified, stat.st_mode & 0o777), (times.modified, 0o555));
         let names: Vec<_> = way.entries().unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["new"]);
-        if flagged {
-            assert!(sys::inode_flags(way.as_fd()).unwrap() & sys::FS_IMMUTABLE_FL != 0);
-            sys::set_inode_flags(way.as_fd(), 0).unwrap();
-        }
+    }
+
+    fn inode(dir: &Dir, name: &str) -> u64 {
+        dir.stat(name).unwrap().st_ino
     }
 
     #[test]
-    fn default_acls_colour_nothing_that_is_made() {
+    fn a_file_that_gets_and_loses_names_stays() {
         let stage = stage();
-        // rwx for the owner, r-x for user 1, the group and all others, by default.
-        let mut acl = 2_u32.to_le_bytes().to_vec();
-        let entries =
-            [(1_u16, 7_u16, u32::MAX), (2, 5, 1), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 5, u32::MAX)];
-        for (tag, permissions, id) in entries {
-            acl.extend_from_slice(&tag.to_le_bytes());
-            acl.extend_from_slice(&permissions.to_le_bytes());
-            acl.extend_from_slice(&id.to_le_bytes());
-        }
         for dir in [&stage.source, &stage.target] {
-            dir.make_dir("acl", 0o2755).unwrap();
+            ["more", "less", "parted"].iter().for_each(|name| write(dir, name, name));
         }
-        let source = stage.source.open_dir("acl").unwrap();
-        write(&source, "file", "file");
-        source.make_dir("dir", 0o755).unwrap();
-        source.make_node("pipe", libc::S_IFIFO | 0o644, 0).unwrap();
+        stage.source.make_link("more-too", &stage.source, "more").unwrap();
+        stage.target.make_link("less-too", &stage.target, "less").unwrap();
+        for name in ["parted-1", "parted-2"] {
+            stage.target.make_link(name, &stage.target, "parted").unwrap();
+        }
+        stage.source.make_link("parted-1", &stage.source, "parted").unwrap();
+        write(&stage.source, "parted-2", "parted");
+        let before = ["more", "less", "parted"].map(|name| inode(&stage.target, name));
+
+        let cost = stage.patch();
+
+        assert_eq!(["more", "less", "parted"].map(|name| inode(&stage.target, name)), before);
+        // Of three names that were one inode one has an inode of its own now.
+        assert_eq!(cost.files_cloned + cost.files_copied, 1);
+    }
+
+    #[test]
+    fn no_further_name_is_made_for_a_file_that_has_one_outside_of_the_tree() {
+        let stage = stage();
         for dir in [&stage.source, &stage.target] {
-            if dir.set_xattr("acl", "system.posix_acl_default".as_ref(), &acl).is_err() {
-                return;
-            }
+            write(dir, "file", "same");
         }
+        stage.source.make_link("further", &stage.source, "file").unwrap();
+        let outside = tempfile::tempdir_in(stage._temp.path()).unwrap();
+        let outside = Dir::open(outside.path()).unwrap();
+        outside.make_link("backup", &stage.target, "file").unwrap();
 
         stage.patch();
+
+        assert_ne!(inode(&stage.target, "file"), inode(&outside, "backup"));
+        assert_eq!(outside.stat("backup").unwrap().st_nlink, 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use rootling_backends::candidates::{Candidates, End};
+use rootling_backends::candidates::Candidates;
 use rootling_backends::{
     Aspects, Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
 };
@@ -89,10 +89,9 @@ impl Store {
             return self.search(only, options);
         }
         let mut candidates = Candidates::default();
-        let ends = up.iter().map(|step| (step, End::Old)).chain(down.iter().map(|step| (step, End::New)));
-        for (step, of) in ends {
+        for step in up.iter().chain(&down) {
             match step {
-                Step::Layer(upper) => candidates.add_layer(&Dir::open(upper)?, of)?,
+                Step::Layer(upper) => candidates.add_layer(&Dir::open(upper)?)?,
                 Step::Search { .. } => candidates.add_changes(&self.search(step, options)?),
             }
         }

@@ -29,6 +29,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         crate::changes::CASES,
         crate::random::CASES,
         crate::patch::CASES,
+        crate::patch_alone::CASES,
         crate::chains::CASES,
         crate::concurrency::CASES,
         crate::errors::CASES,

@@ -11,7 +11,7 @@ use crate::commands::move_tree;
 use crate::setup::{Fork, Setup};
 use crate::support::compare::lines;
 use crate::support::require::Outcome;
-use crate::support::tree::{dir, file, link, symlink, tree};
+use crate::support::tree::{NOBODY, acl, dir, file, link, symlink, tree};
 
 pub(crate) const CASES: &[Case] = &[
     case!(unchanged_fork_has_no_changes),
@@ -100,17 +100,10 @@ fn xattr_alone(s: &Setup) -> Outcome {
 fn acl_alone(s: &Setup) -> Outcome {
     let fork = fork_of_sample(s);
     // rw- owner, r-- user 1000, r-- group, r-- mask, r-- other: the mode stays 0644.
-    let mut acl = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in
-        [(1_u16, 6_u16, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
-    {
-        acl.extend_from_slice(&tag.to_le_bytes());
-        acl.extend_from_slice(&permissions.to_le_bytes());
-        acl.extend_from_slice(&id.to_le_bytes());
-    }
+    let list = acl(&[(1, 6, NOBODY), (2, 4, 1000), (4, 4, NOBODY), (0x10, 4, NOBODY), (0x20, 4, NOBODY)]);
     s.edit(&fork.tree, |root| {
         let etc = Dir::open(root.join("etc")).unwrap();
-        etc.set_xattr("passwd", "system.posix_acl_access".as_ref(), &acl).unwrap();
+        etc.set_xattr("passwd", "system.posix_acl_access".as_ref(), &list).unwrap();
     });
     s.assert_changes(&fork, &[r#"C "etc/passwd" File xattrs"#]);
     Ok(())

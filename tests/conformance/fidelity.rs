@@ -11,7 +11,7 @@ use crate::cases::{Case, case};
 use crate::setup::Setup;
 use crate::support::require::Outcome;
 use crate::support::tree::{
-    TreeValue, block_device, char_device, dir, fifo, file, link, socket, sparse, symlink, tree,
+    NOBODY, TreeValue, acl, block_device, char_device, dir, fifo, file, link, socket, sparse, symlink, tree,
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -99,22 +99,10 @@ fn keeps_xattrs(s: &Setup) -> Outcome {
     )
 }
 
-/// The kernel's own form of an ACL (linux/posix_acl_xattr.h): version 2, then tag, permissions, id.
-fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        bytes.extend_from_slice(&tag.to_le_bytes());
-        bytes.extend_from_slice(&permissions.to_le_bytes());
-        bytes.extend_from_slice(&id.to_le_bytes());
-    }
-    bytes
-}
-
 fn keeps_acls(s: &Setup) -> Outcome {
-    const NONE: u32 = u32::MAX;
     // rwx for the owner, r-x for user 1000, mask r-x, nothing for others.
-    let access = acl(&[(1, 7, NONE), (2, 5, 1000), (4, 0, NONE), (0x10, 5, NONE), (0x20, 0, NONE)]);
-    let default = acl(&[(1, 7, NONE), (2, 7, 1001), (4, 5, NONE), (0x10, 7, NONE), (0x20, 5, NONE)]);
+    let access = acl(&[(1, 7, NOBODY), (2, 5, 1000), (4, 0, NOBODY), (0x10, 5, NOBODY), (0x20, 0, NOBODY)]);
+    let default = acl(&[(1, 7, NOBODY), (2, 7, 1001), (4, 5, NOBODY), (0x10, 7, NOBODY), (0x20, 5, NOBODY)]);
     let value = tree! {
         "f" => file("f").mode(0o750).xattr("system.posix_acl_access", &access),
         "d" => dir().mode(0o750).xattr("system.posix_acl_access", &access).xattr("system.posix_acl_default", &default),

@@ -17,6 +17,7 @@ mod lifecycle;
 mod nested;
 mod open;
 mod patch;
+mod patch_alone;
 mod random;
 mod removal;
 mod setup;
@@ -47,6 +48,9 @@ struct Place {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = patch_alone::run_if_asked() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     if arguments.list {
         let nowhere = |_| Err("only listed".to_owned());

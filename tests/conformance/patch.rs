@@ -1,28 +1,34 @@
 //! Making one tree what another is: whatever the two are, wholly or in part, once or again.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rootling_backends::compare::diff_trees;
 use rootling_backends::patch::patch;
+use rootling_backends::sys::{FS_APPEND_FL, FS_IMMUTABLE_FL, inode_flags};
 use rootling_backends::within::within;
 use rootling_backends::{Change, CloneMode, DiffOptions, Dir, ErrorKind, Tree};
 
 use crate::cases::{Case, case};
+use crate::removal::{clear_flags, set_flag};
 use crate::setup::{Setup, assert_error};
 use crate::support::compare::{assert_tree_eq, lines};
 use crate::support::ops::Walk;
 use crate::support::require::Outcome;
 use crate::support::rng::Rng;
-use crate::support::tree::{TreeValue, dir, file, link, sparse, symlink, tree};
+use crate::support::tree::{NOBODY, Node, TreeValue, acl, dir, fifo, file, link, sparse, symlink, tree};
 
 pub(crate) const CASES: &[Case] = &[
     case!(random_trees_become_each_other),
     case!(parts_of_a_tree_become_the_others),
     case!(hard_links_over_directories_are_joined_and_parted),
     case!(attributes_alone_are_given_in_place),
+    case!(acls_alone_are_given_in_place),
+    case!(default_acls_colour_nothing_that_is_made),
+    case!(flags_in_the_way_go_and_directories_on_the_way_keep_theirs),
     case!(sparse_files_keep_their_holes),
     case!(mounts_are_refused_before_anything_is_changed),
     case!(nothing_is_followed),
@@ -30,12 +36,12 @@ pub(crate) const CASES: &[Case] = &[
 
 const ROUNDS: u64 = 4;
 
-fn changes(target: &Dir, source: &Dir) -> Vec<Change> {
+pub(crate) fn changes(target: &Dir, source: &Dir) -> Vec<Change> {
     diff_trees(target, source, DiffOptions { times: true }).unwrap()
 }
 
 /// Makes the tree at `root` what `source` is.
-fn turn_into(root: &Path, source: &Dir) {
+pub(crate) fn turn_into(root: &Path, source: &Dir) {
     let target = Dir::open(root).unwrap();
     let found = changes(&target, source);
     patch(&found, source, &target, &CloneMode::Auto.into()).unwrap();
@@ -132,6 +138,12 @@ fn hard_links_over_directories_are_joined_and_parted(s: &Setup) -> Outcome {
         let source = s.root(source);
         s.edit(&fork.tree, |root| turn_into(root, &source));
     }
+    // A name more for what a fork has of its parent: the names there are stay one inode.
+    let more = s.parent(&tree! {
+        "a" => dir(), "b" => dir(), "a/one" => file("same"), "b/two" => link("a/one"), "three" => link("a/one"),
+        "four" => link("a/one"), "x" => file("other"), "a/y" => file("other"),
+    });
+    s.edit(&s.fork(&joined).tree, |root| turn_into(root, &s.root(&more)));
     // One name is changed and listed; the others come along.
     s.edit(&fork.tree, |root| {
         fs::remove_file(root.join("b/two")).unwrap();
@@ -160,6 +172,84 @@ fn attributes_alone_are_given_in_place(s: &Setup) -> Outcome {
         }
     });
     Ok(())
+}
+
+/// Lists that differ in a user, in being there, and in the mask that the group bits show.
+fn acls_alone_are_given_in_place(s: &Setup) -> Outcome {
+    let list =
+        |user| acl(&[(1, 7, NOBODY), (2, 5, user), (4, 0, NOBODY), (0x10, 5, NOBODY), (0x20, 0, NOBODY)]);
+    let value = |user: Option<u32>| {
+        let with = |node: Node| match user {
+            Some(user) => node.mode(0o750).xattr("system.posix_acl_access", &list(user)),
+            None => node.mode(0o700),
+        };
+        tree! { "d" => with(dir()), "d/file" => with(file("same")), "d/pipe" => with(fifo()) }
+    };
+    let sources = [Some(7), Some(8), None, Some(7)].map(|user| s.parent(&value(user)));
+    let target = s.create(&value(None));
+    s.edit(&target, |root| {
+        let inode = |name: &str| fs::metadata(root.join(name)).unwrap().ino();
+        let (file, dir) = (inode("d/file"), inode("d"));
+        for source in &sources {
+            turn_into(root, &s.root(source));
+            assert_eq!((inode("d/file"), inode("d")), (file, dir));
+        }
+    });
+    Ok(())
+}
+
+/// What is made below has the source's lists and modes, none that the directory would give it.
+fn default_acls_colour_nothing_that_is_made(s: &Setup) -> Outcome {
+    let default = acl(&[(1, 7, NOBODY), (2, 5, 1), (4, 5, NOBODY), (0x10, 5, NOBODY), (0x20, 5, NOBODY)]);
+    let set = || dir().mode(0o2755).xattr("system.posix_acl_default", &default);
+    let full = s.parent(&tree! {
+        "d" => set(), "d/file" => file("file").mode(0o666), "d/dir" => dir().mode(0o777), "d/pipe" => fifo(),
+        "d/link" => symlink("file"), "d/dir/deep" => file("").mode(0o600), "d/kept" => file("new"),
+    });
+    let bare = s.parent(&tree! { "d" => set(), "d/kept" => file("old") });
+    let plain = s.parent(&tree! { "d" => dir() });
+    let target = s.create(&s.view(&bare));
+    s.edit(&target, |root| {
+        for source in [&full, &plain, &full, &bare] {
+            turn_into(root, &s.root(source));
+        }
+    });
+    Ok(())
+}
+
+fn flags_in_the_way_go_and_directories_on_the_way_keep_theirs(s: &Setup) -> Outcome {
+    let value = |text: &str, mode| {
+        tree! {
+            "way" => dir(), "way/replaced" => file(text), "way/same" => file("same"), "way/mode" => file("mode").mode(mode),
+            "way/linked" => file("linked"), "append" => dir(), "append/file" => file(text),
+        }
+    };
+    let old = value("old", 0o600);
+    let mut new = value("new", 0o755);
+    new.link(Path::new("way/linked"), "way/further".into());
+    let source = s.parent(&new);
+    let mut gone = old.clone();
+    gone.insert("way/gone", file("gone"));
+    gone.insert("way/gone-too", dir());
+    gone.insert("way/gone-too/file", file("gone"));
+    let target = s.create(&gone);
+    let flags = |path: PathBuf| {
+        inode_flags(File::open(path).unwrap().as_fd()).unwrap() & (FS_IMMUTABLE_FL | FS_APPEND_FL)
+    };
+    s.edit(&target, |root| {
+        let immutable = ["replaced", "same", "mode", "linked", "gone", "gone-too/file", "gone-too", ""];
+        for name in immutable {
+            set_flag(&root.join("way").join(name), FS_IMMUTABLE_FL)?;
+        }
+        set_flag(&root.join("append"), FS_APPEND_FL)?;
+        turn_into(root, &s.root(&source));
+        let found = ["way", "append", "way/same", "way/replaced"].map(|path| flags(root.join(path)));
+        for path in ["way", "append", "way/same"] {
+            clear_flags(&root.join(path));
+        }
+        assert_eq!(found, [FS_IMMUTABLE_FL, FS_APPEND_FL, FS_IMMUTABLE_FL, 0]);
+        Ok(())
+    })
 }
 
 fn sparse_files_keep_their_holes(s: &Setup) -> Outcome {

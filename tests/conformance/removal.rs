@@ -55,12 +55,17 @@ fn reap_removes_forks_parents_and_snapshots(s: &Setup) -> Outcome {
 }
 
 /// Sets an inode flag, or says why this file system cannot.
-fn set_flag(path: &Path, flag: i32) -> Result<(), Skip> {
+pub(crate) fn set_flag(path: &Path, flag: i32) -> Result<(), Skip> {
     let file = File::open(path).unwrap();
     let flags =
         inode_flags(file.as_fd()).map_err(|errno| Skip::because(format!("no inode flags here: {errno}")))?;
     set_inode_flags(file.as_fd(), flags | flag)
         .map_err(|errno| Skip::because(format!("no immutable or append-only files here: {errno}")))
+}
+
+/// Clears all inode flags.
+pub(crate) fn clear_flags(path: &Path) {
+    set_inode_flags(File::open(path).unwrap().as_fd(), 0).unwrap();
 }
 
 fn reap_removes_immutable_and_append_only_files(s: &Setup) -> Outcome {

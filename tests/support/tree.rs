@@ -130,6 +130,20 @@ pub(crate) fn socket() -> Node {
     Node::new(Content::Socket, 0o755)
 }
 
+/// Who an entry of an ACL is for that names nobody.
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+/// The kernel's own form of an ACL (linux/posix_acl_xattr.h): version 2, then tag, permissions, id.
+pub(crate) fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
+}
+
 /// A further name of the inode at another path.
 #[derive(Debug)]
 pub(crate) struct Link(pub(crate) PathBuf);
