@@ -15,6 +15,7 @@ mod output;
 mod store;
 
 mod attach;
+mod autosnap;
 mod commit;
 mod completion;
 mod create;
@@ -27,17 +28,21 @@ mod fsck;
 mod generate;
 mod import;
 mod init;
+mod keep;
 mod limits;
 mod live;
 mod log;
 mod logs;
 mod ls;
 mod man;
+mod marks;
 mod mount;
 mod mounts;
 mod net;
+mod policy;
 mod prune;
 mod ps;
+mod rename;
 mod restore;
 mod rm;
 mod run;
@@ -47,6 +52,7 @@ mod start;
 mod stats;
 mod stop;
 mod surroundings;
+mod undelete;
 mod unshare;
 mod users;
 mod volume;
@@ -188,9 +194,24 @@ enum Command {
     Log(log::Arguments),
     /// Show what differs in a box, or between two trees
     Diff(diff::Arguments),
-    /// Remove boxes and trees
+    /// Remove boxes, trees and snapshots; they can be brought back for a while
     #[command(visible_aliases = ["delete", "remove"])]
     Rm(rm::Arguments),
+    /// Bring back what was removed, or list it
+    Undelete(undelete::Arguments),
+    /// Give a box with its snapshots, a tree or a snapshot another name
+    #[command(visible_alias = "mv")]
+    Rename(rename::Arguments),
+    /// Keep boxes, trees and snapshots from being removed by anything
+    Lock(marks::LockArguments),
+    /// Undo a lock
+    Unlock(marks::LockArguments),
+    /// Give a tree or a snapshot one name more
+    Tag(marks::TagArguments),
+    /// Write a note on a box, a tree or a snapshot, or show it
+    Note(marks::NoteArguments),
+    /// Say when a box is snapshotted by itself, and which of its snapshots stay
+    Policy(policy::Arguments),
     /// Show what trees occupy
     #[command(visible_alias = "df")]
     Du(du::Arguments),
@@ -207,7 +228,7 @@ enum Command {
     Stats(stats::Arguments),
     /// Check the store
     Fsck(fsck::Arguments),
-    /// Remove what nothing needs any more
+    /// Remove what nothing needs any more: what was removed a while ago, what no policy keeps, leftovers
     Prune(prune::Arguments),
     /// Say what this machine can do, and what to do where it cannot
     Doctor(doctor::Arguments),
@@ -474,6 +495,13 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Log(arguments) => log::run(context, &arguments),
         Command::Diff(arguments) => diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Undelete(arguments) => undelete::run(context, &arguments),
+        Command::Rename(arguments) => rename::run(context, &arguments),
+        Command::Lock(arguments) => marks::lock(context, &arguments, true),
+        Command::Unlock(arguments) => marks::lock(context, &arguments, false),
+        Command::Tag(arguments) => marks::tag(context, &arguments),
+        Command::Note(arguments) => marks::note(context, &arguments),
+        Command::Policy(arguments) => policy::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),

@@ -14,6 +14,7 @@
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
+//! | `keeping` | what is removed and brought back, renamed, locked, snapshotted by itself and pruned |
 //! | `cli` | every command as a person would use it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
@@ -33,6 +34,8 @@ mod cli;
 mod environment;
 #[cfg(test)]
 mod guest;
+#[cfg(test)]
+mod keeping;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

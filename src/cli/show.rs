@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use rootling_backends::{Cost, ErrorKind, Form, Result, Tree};
 use serde::Serialize;
 
-use super::{Context, output, store};
+use super::{Context, output, policy, store};
 use crate::image::ImageConfig;
-use crate::store::{Cause, Name, Naming, Node, ObjectId, State, Store};
+use crate::store::{Cause, Name, Naming, Node, ObjectId, Policy, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -56,6 +56,12 @@ struct Shown {
     cause: Option<Cause>,
     expires: Option<Timestamp>,
     source: Option<String>,
+    /// Does nothing remove it?
+    locked: bool,
+    /// What its owner wrote on it.
+    note: Option<String>,
+    /// When a box is snapshotted by itself, and which of its snapshots stay.
+    policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
     config: Option<ImageConfig>,
     cost: Cost,
@@ -159,6 +165,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         cause: is_committed.then_some(node.record.cause),
         expires: node.record.expires,
         source: node.record.source.clone(),
+        locked: node.record.marks().locked,
+        note: node.record.marks().note.clone(),
+        policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         cost: node.record.cost.clone(),
         indexed: store.index(&node)?.map(|index| index.entries.len()),
@@ -212,8 +221,10 @@ fn render(shown: &Shown) -> String {
     lines.extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, some_of(list))));
     lines.extend(shown.cause.and_then(why).map(|why| ("cause", why.to_owned())));
     lines.extend(shown.expires.map(|time| ("expires", time.to_string())));
-    let texts = [("source", &shown.source), ("message", &summary.message)];
+    lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
+    let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
+    lines.extend(shown.policy.iter().flat_map(policy::lines));
     lines.extend(shown.config.iter().flat_map(settings));
     lines.extend(shown.indexed.map(|count| ("index", format!("{count} entries"))));
     let clones = shown.summary.backend == "reflink" || shown.summary.backend == "btrfs";

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use super::Context;
+use super::autosnap::{self, Channel};
 use super::live::{Claimed, Inherited, Note};
 use super::mounts::{MountFlags, Mounts};
 use super::surroundings::Surroundings;
@@ -17,7 +18,7 @@ use crate::image::ImageConfig;
 use crate::process::{self, Request};
 use crate::runner::log::Log;
 use crate::runner::{self, Attendant, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns};
-use crate::store::{Name, Store};
+use crate::store::{Name, Store, Trigger};
 
 /// The flags that all of these commands have.
 #[derive(Debug, clap::Args)]
@@ -36,7 +37,7 @@ impl Settings {
     /// Returns them with what a command has settled besides.
     pub(super) fn flags(&self, log_limit: u64, joinable: bool) -> Flags<'_> {
         let Self { walls, surroundings, mounts } = self;
-        Flags { walls, surroundings, mounts, log_limit, joinable }
+        Flags { walls, surroundings, mounts, log_limit, joinable, autosnap: false, trigger: None }
     }
 }
 
@@ -50,6 +51,10 @@ pub(super) struct Flags<'a> {
     pub(super) log_limit: u64,
     /// May further commands join?
     pub(super) joinable: bool,
+    /// Is the box snapshotted after each command of its shell?
+    pub(super) autosnap: bool,
+    /// What makes a snapshot before it, if the box's policy says so.
+    pub(super) trigger: Option<Trigger>,
 }
 
 /// What was asked for, with the ids lent for it.
@@ -59,6 +64,8 @@ pub(super) struct Wanted {
     chosen: Chosen,
     /// The use locks of volumes.
     _used: Vec<File>,
+    /// Where a shell asks for snapshots after its commands.
+    autosnap: Option<Channel>,
     /// What commands that join get.
     inherited: Inherited,
     stop_signal: String,
@@ -119,7 +126,14 @@ pub(super) fn request(
         // One that was asked for by a flag and is missing is more likely a slip.
         make_dirs: image.workdir.into_iter().filter(|_| flags.surroundings.workdir.is_none()).collect(),
     };
-    Ok(Wanted { request, chosen, _used: Vec::new(), inherited, stop_signal: config.stop_signal.clone() })
+    Ok(Wanted {
+        request,
+        chosen,
+        _used: Vec::new(),
+        autosnap: None,
+        inherited,
+        stop_signal: config.stop_signal.clone(),
+    })
 }
 
 impl Wanted {
@@ -127,6 +141,12 @@ impl Wanted {
     pub(super) fn mounted(self, flags: Flags<'_>, store: &Store, root: &Dir) -> Result<Self> {
         let Mounts { binds, tmpfs, used } = flags.mounts.open(store, root, flags.walls.dry_run)?;
         Ok(Self { request: Request { binds, tmpfs, ..self.request }, _used: used, ..self })
+    }
+
+    /// Lets a shell ask for a snapshot after each of its commands.
+    pub(super) fn autosnapped(mut self, channel: Channel) -> Self {
+        self.request.binds.push(channel.bind());
+        Self { autosnap: Some(channel), ..self }
     }
 }
 
@@ -181,7 +201,10 @@ pub(super) fn start(
     place: &Place<'_>,
     claimed: &mut Claimed,
 ) -> Result<Option<i32>> {
-    let spec = wanted.request.spec(place.mount.clone(), place.root)?;
+    let mut spec = wanted.request.spec(place.mount.clone(), place.root)?;
+    if wanted.autosnap.is_some() {
+        autosnap::prepare(&mut spec.process)?;
+    }
     require_mapped(context, &spec.process)?;
     if spec.security.seccomp == Seccomp::Default && process::makes_i386_sockets(place.root) {
         log::warn!(

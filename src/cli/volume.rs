@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use rootling_backends::{Error, ErrorKind, FS, Result};
 use serde::Serialize;
 
-use super::{Context, output, said};
+use super::keep::KeepRemoved;
+use super::{Context, output, said, undelete};
 use crate::store::{Node, Store, VolumeName, VolumeReference};
 
 #[derive(Debug, clap::Subcommand)]
@@ -57,7 +58,7 @@ pub(super) enum Command {
         #[arg(value_name = "SNAPSHOT")]
         label: String,
     },
-    /// Remove volumes and snapshots; the snapshots of a volume stay, and can be forked
+    /// Remove volumes and snapshots, which can be brought back for a while; the snapshots of a volume stay, and can be forked
     #[command(visible_aliases = ["delete", "remove"])]
     Rm {
         /// Which: NAME or NAME@SNAPSHOT
@@ -67,6 +68,22 @@ pub(super) enum Command {
         /// Remove the snapshots of a volume, too
         #[arg(long)]
         snapshots: bool,
+
+        /// Destroy it now, so that it cannot be brought back
+        #[arg(long)]
+        now: bool,
+
+        #[command(flatten)]
+        keep: KeepRemoved,
+    },
+    /// Bring back a volume or a snapshot that was removed; `rootling undelete` lists what there is
+    Undelete {
+        /// Which: NAME or NAME@SNAPSHOT, of which the last removal is meant, or an id of the list
+        reference: String,
+
+        /// Bring it back under another name
+        #[arg(long = "as", value_name = "NEW", value_parser = said(VolumeReference::parse))]
+        as_name: Option<VolumeReference>,
     },
 }
 
@@ -122,7 +139,12 @@ pub(super) fn run(context: &Context, command: &Command) -> Result<()> {
             made(context, &store, name, &node)
         }
         Command::Restore { name, label } => restore(context, &store, name, label),
-        Command::Rm { references, snapshots } => rm(context, &store, references, *snapshots),
+        Command::Rm { references, snapshots, now, keep } => {
+            rm(context, &store, references, Removal { snapshots: *snapshots, now: *now, keep: *keep })
+        }
+        Command::Undelete { reference, as_name } => {
+            undelete::volume(context, &store, reference, as_name.as_ref())
+        }
     }
 }
 
@@ -213,22 +235,40 @@ fn restore(context: &Context, store: &Store, name: &VolumeName, label: &str) -> 
     Ok(())
 }
 
-fn rm(context: &Context, store: &Store, references: &[VolumeReference], snapshots: bool) -> Result<()> {
+/// How volumes are removed.
+#[derive(Debug, Clone, Copy)]
+struct Removal {
+    snapshots: bool,
+    now: bool,
+    keep: KeepRemoved,
+}
+
+fn rm(context: &Context, store: &Store, references: &[VolumeReference], how: Removal) -> Result<()> {
     for reference in references {
         store.volume(reference)?;
     }
+    let remove = |reference: &VolumeReference| -> Result<()> {
+        store.remove_volume(reference, how.now)?;
+        context.output.say(if how.now {
+            format!("removed {reference}")
+        } else {
+            format!(
+                "removed {reference}: within {}, rootling volume undelete {reference} brings it back",
+                how.keep
+            )
+        });
+        Ok(())
+    };
     for reference in references {
-        store.remove_volume(reference)?;
-        context.output.say(format!("removed {reference}"));
+        remove(reference)?;
         if reference.label.is_some() {
             continue;
         }
         let left = store.volume_snapshots(&reference.name)?;
         for (label, _) in &left {
             let snapshot = VolumeReference { label: Some(label.clone()), ..reference.clone() };
-            if snapshots {
-                store.remove_volume(&snapshot)?;
-                context.output.say(format!("removed {snapshot}"));
+            if how.snapshots {
+                remove(&snapshot)?;
             } else {
                 context
                     .output

@@ -15,7 +15,7 @@ use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
 use super::{
-    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, fault, host,
+    Base, BoxSettings, Cause, KeptVolume, Life, Marks, Name, Node, Record, Role, State, Store, fault, host,
 };
 use crate::image::ImageConfig;
 
@@ -271,6 +271,8 @@ impl Store {
             follows: None,
             cause: Cause::Asked,
             expires: None,
+            let_go: false,
+            marks: Marks::default(),
             life: Life::default(),
             becoming: None,
             volumes: Vec::new(),

@@ -107,6 +107,14 @@ impl VolumeReference {
         Ok(Self { name, label: label.map(str::to_owned) })
     }
 
+    /// Returns what its node is called.
+    pub fn node_name(&self) -> Result<Name> {
+        match &self.label {
+            Some(label) => self.name.snapshot_name(label),
+            None => Ok(self.name.node_name()),
+        }
+    }
+
     /// Reads what a node of a volume or snapshot is called; `None` for the name of a tree.
     pub fn of(name: &Name) -> Option<Self> {
         let text = name.as_str().strip_prefix(Name::VOLUMES)?;
@@ -135,11 +143,7 @@ impl Store {
 
     /// Returns a volume, or a snapshot; one that does not exist is an error of kind `NotFound`.
     pub fn volume(&self, reference: &VolumeReference) -> Result<Node> {
-        let name = match &reference.label {
-            Some(label) => reference.name.snapshot_name(label)?,
-            None => reference.name.node_name(),
-        };
-        self.named(&name)?.ok_or_else(|| {
+        self.named(&reference.node_name()?)?.ok_or_else(|| {
             let what = if reference.label.is_some() { "snapshot" } else { "volume" };
             let error = Error::new(
                 ErrorKind::NotFound,
@@ -411,12 +415,14 @@ impl Store {
         Ok(node.id)
     }
 
-    /// Removes a volume or a snapshot. The snapshots of a volume stay: it can be forked from them again.
+    /// Removes a volume or a snapshot so that it can be brought back, or for good. The snapshots of a volume stay: it can be forked from
+    /// them again.
     ///
     /// A volume in use is an error of kind `Busy`. What others still need of a snapshot stays until they go.
-    pub fn remove_volume(&self, reference: &VolumeReference) -> Result<()> {
+    pub fn remove_volume(&self, reference: &VolumeReference, for_good: bool) -> Result<()> {
         let node = self.volume(reference)?;
-        self.remove(&node, reference.label.is_some())
+        let force = reference.label.is_some();
+        if for_good { self.remove(&node, force) } else { self.retire(&node, force) }
     }
 }
 
@@ -446,10 +452,7 @@ mod tests {
             label in proptest::option::of("[a-zA-Z0-9][a-zA-Z0-9_-]{0,58}"),
         ) {
             let reference = VolumeReference { name: VolumeName::parse(&name).unwrap(), label };
-            let node_name = match &reference.label {
-                Some(label) => reference.name.snapshot_name(label).unwrap(),
-                None => reference.name.node_name(),
-            };
+            let node_name = reference.node_name().unwrap();
             let read = VolumeReference::of(&Name::decode(&node_name.encoded()).unwrap());
             prop_assert_eq!(read, Some(reference.clone()));
             prop_assert_eq!(VolumeReference::parse(&reference.to_string()).unwrap(), reference);
