@@ -14,6 +14,7 @@ mod output;
 mod store;
 
 mod attach;
+mod autosnap;
 mod commit;
 mod completion;
 mod cp;
@@ -28,6 +29,7 @@ mod generate;
 mod home;
 mod import;
 mod init;
+mod keep;
 mod kept;
 mod limits;
 mod live;
@@ -35,13 +37,16 @@ mod log;
 mod logs;
 mod ls;
 mod man;
+mod marks;
 mod me;
 mod merging;
 mod mount;
 mod mounts;
 mod net;
+mod policy;
 mod prune;
 mod ps;
+mod rename;
 mod restore;
 mod rm;
 mod run;
@@ -52,6 +57,7 @@ mod start;
 mod stats;
 mod stop;
 mod surroundings;
+mod undelete;
 mod unshare;
 mod users;
 mod volume;
@@ -205,9 +211,24 @@ enum Command {
     Log(log::Arguments),
     /// Show what differs in a box, or between any two states
     Diff(diff::Arguments),
-    /// Remove boxes and trees
+    /// Remove boxes, trees and snapshots; they can be brought back for a while
     #[command(visible_aliases = ["delete", "remove"])]
     Rm(rm::Arguments),
+    /// Bring back what was removed, or list it
+    Undelete(undelete::Arguments),
+    /// Give a box with its snapshots, a tree or a snapshot another name
+    #[command(visible_alias = "mv")]
+    Rename(rename::Arguments),
+    /// Keep boxes, trees and snapshots from being removed by anything
+    Lock(marks::LockArguments),
+    /// Undo a lock
+    Unlock(marks::LockArguments),
+    /// Give a tree or a snapshot one name more
+    Tag(marks::TagArguments),
+    /// Write a note on a box, a tree or a snapshot, or show it
+    Note(marks::NoteArguments),
+    /// Say when a box is snapshotted by itself, and which of its snapshots stay
+    Policy(policy::Arguments),
     /// Show what trees occupy
     #[command(visible_alias = "df")]
     Du(du::Arguments),
@@ -224,7 +245,7 @@ enum Command {
     Stats(stats::Arguments),
     /// Check the store
     Fsck(fsck::Arguments),
-    /// Remove what nothing needs any more
+    /// Remove what nothing needs any more: what was removed a while ago, what no policy keeps, leftovers
     Prune(prune::Arguments),
     /// Say what this machine can do, and what to do where it cannot
     Doctor(doctor::Arguments),
@@ -496,6 +517,13 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Log(arguments) => log::run(context, &arguments),
         Command::Diff(arguments) => return diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Undelete(arguments) => undelete::run(context, &arguments),
+        Command::Rename(arguments) => rename::run(context, &arguments),
+        Command::Lock(arguments) => marks::lock(context, &arguments, true),
+        Command::Unlock(arguments) => marks::lock(context, &arguments, false),
+        Command::Tag(arguments) => marks::tag(context, &arguments),
+        Command::Note(arguments) => marks::note(context, &arguments),
+        Command::Policy(arguments) => policy::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),

@@ -72,7 +72,7 @@ pub use exec::exec;
 pub use give::give_once;
 pub use idmap::IdBlock;
 pub use pauser::{Paused, Pauser, heal_pause};
-pub use plan::{Base, Command, DEFAULT_PATH, Joined, Like, NewFs, Op, Part, PathSource, Plan, Source};
+pub use plan::{Base, Command, DEFAULT_PATH, Joined, Like, NewFs, Op, PIPES, Part, PathSource, Plan, Source};
 pub use processes::Seen;
 pub use running::Running;
 pub use seal::{is_sealed, seal};

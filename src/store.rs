@@ -22,7 +22,9 @@
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `host` | a fork of the machine it runs on |
-//! | `remove` | remove, and the sweep (prune) |
+//! | `remove` `removed` | removing for good, and the sweep; removing so that it can be brought back |
+//! | `rename` `marks` | other names; locks, notes and further names |
+//! | `policy` `retention` | which snapshots are made by themselves, and which stay (plans of prune) |
 //! | `check` | fsck |
 //! | `lock` `files` `fault` | what the above stand on |
 //!
@@ -55,12 +57,17 @@ mod in_place;
 mod index;
 mod life;
 mod lock;
+mod marks;
 mod merging;
 mod name;
 mod names;
+mod policy;
 mod record;
 mod remove;
+mod removed;
+mod rename;
 mod restore;
+mod retention;
 mod settings;
 mod settle;
 mod snapshots;
@@ -76,16 +83,20 @@ pub use freeze::Still;
 pub use id::ObjectId;
 pub use index::{Entry, Index};
 pub use life::Life;
+pub use marks::Marks;
 pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};
 pub use names::Naming;
+pub use policy::{Keep, Policy, Trigger};
 pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
+pub use removed::Removed;
 pub use restore::{Moved, RestoreOptions};
+pub use retention::{Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
-pub use volumes::{VolumeName, VolumeReference};
+pub use volumes::{RemoveVolume, VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
 pub mod format_text {}
@@ -271,7 +282,9 @@ impl Store {
 
     fn share(&self) -> Result<fs::File> {
         let what = format!("store {:?}", self.root);
-        lock::lock_file(&self.root.join("lock"), lock::Mode::Shared, &what)
+        let lock = lock::lock_file(&self.root.join("lock"), lock::Mode::Shared, &what)?;
+        self.finish_renaming()?;
+        Ok(lock)
     }
 
     fn share_to_write(&self) -> Result<fs::File> {

@@ -282,7 +282,7 @@ fn a_host_whose_root_shares_the_stores_btrfs_is_snapshotted() {
         chroot $D/h $R show h | grep backend
         inside exec h -- sh -c 'ls -A /tmp /run /nested; echo new > /etc/new; rm /etc/old; ls -A /var/lib/store'
         chroot $D/h $R diff h; inside commit h kept >&2; inside run kept -- cat /etc/new; inside run host:/ -- cat /etc/old
-        ls etc; inside rm h kept; inside prune > /dev/null; inside fsck; btrfs subvolume list $D/m | wc -l"#;
+        ls etc; inside rm --now h kept; inside prune > /dev/null; inside fsck; btrfs subvolume list $D/m | wc -l"#;
     let stdout = environment.script_ok(script);
     let expected =
         "backend   btrfs (full)\n/nested:\n\n/run:\n\n/tmp:\nD /etc/old\nA /etc/new\nnew\nold\nold\npasswd\n";
@@ -321,7 +321,7 @@ fn what_a_running_fork_stands_on_is_not_removed_under_it() {
     let script = "$R -q run base2 -- /bin/busybox sh -c 'echo up; read go; /bin/busybox cat /etc/motd' < $D/go > $D/out &
         exec 3> $D/go; while ! grep -q up $D/out; do sleep 0.01; done
         $R rm base2 2> $D/refused && echo removed; grep -c 'in use' $D/refused
-        $R -q rm --force base2; $R -q prune > $D/pruned; echo go >&3; wait; cat $D/out; $R -q prune > $D/pruned; $R -q ls";
+        $R -q rm --now --force base2; $R -q prune > $D/pruned; echo go >&3; wait; cat $D/out; $R -q prune > $D/pruned; $R -q ls";
     let printed = environment.script_ok(&format!("{busybox}{script}"));
     assert_eq!(printed, "1\nup\nwelcome\nbase\n");
     environment.assert_tidy(&["base"]);

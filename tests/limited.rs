@@ -102,7 +102,7 @@ fn stats_shows_boxes_with_and_without_a_cgroup() {
         assert!(table.starts_with("NAME  CPU"), "{table}");
         assert!(table.contains("/ 64.0 MiB") && table.contains("2 / 20"), "{table}");
     }
-    environment.ok(["rm", "dev"]);
+    environment.ok(["rm", "--now", "dev"]);
     let _dev = environment.start_dev(&[]);
     let rows = environment.json(["stats"]);
     let row = &rows[0];

@@ -156,7 +156,7 @@ impl Drop for Killed {
 }
 
 impl Killed {
-    fn code(&mut self) -> i32 {
+    pub(crate) fn code(&mut self) -> i32 {
         let start = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {

@@ -24,7 +24,7 @@ const LIFE: &str = "
     $R -q exec three -- cat /kept
     $R diff one three
     $R -q fsck --verify > /dev/null
-    $R -q rm three two dev one base
+    $R -q rm --now three two dev one base
     $R -q prune > /dev/null
     ls $ROOTLING_ROOT/o $ROOTLING_ROOT/n $ROOTLING_ROOT/tmp $ROOTLING_ROOT/trash | grep -v : | grep . || echo empty";
 
@@ -416,7 +416,7 @@ const MOUNTS: &str = "
     run -v data:/v base -- sh -c 'cat /v/motd; echo later > /v/motd'
     $R -q volume restore data 1
     run -v data:/v base -- cat /v/motd
-    $R -q volume rm --snapshots data
+    $R -q volume rm --now --snapshots data
     test -z \"$($R -q volume ls)\"
     $R fsck > /dev/null
 ";

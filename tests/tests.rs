@@ -14,6 +14,7 @@
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
+//! | `keeping` | what is removed and brought back, renamed, locked, snapshotted by itself and pruned |
 //! | `cli` | every command as a person would use it |
 //! | `log` | what is told of states: log, show, ls, completion |
 //! | `states` | snapshots of boxes, restore, undo, redo |
@@ -44,6 +45,8 @@ mod environment;
 mod guest;
 #[cfg(test)]
 mod home;
+#[cfg(test)]
+mod keeping;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

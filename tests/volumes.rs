@@ -447,7 +447,7 @@ fn volumes_live_on_every_file_system() {
             inside 'stat -c %u /etc/new; wc -l < /etc/seen'
             $R -q volume fork data@1 three; $R -q run -v three:/v base -- cat /v/seen
             $R --format json volume show data | grep backend
-            $R volume rm data two three --snapshots > /dev/null
+            $R volume rm --now data two three --snapshots > /dev/null
             $R -q volume ls; $R fsck > /dev/null; $R prune | cut -d, -f1; ls $D/fs/store/o | wc -l"
         );
         let ran = environment.script(&script);
@@ -539,7 +539,7 @@ fn life(environment: &Environment) {
     environment.ok(["prune"]);
     assert_eq!(run(&["-v", "data:/data"], "cat /data/seed"), "live\n");
     assert_eq!(environment.ok(["-q", "volume", "ls"]), "copy\ndata\nempty\nwas\n");
-    environment.ok(["volume", "rm", "copy", "data", "empty", "was"]);
+    environment.ok(["volume", "rm", "--now", "copy", "data", "empty", "was"]);
     environment.ok(["prune"]);
     environment.assert_tidy(&["base", "filled"]);
 }

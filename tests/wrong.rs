@@ -43,11 +43,14 @@ fn what_others_stand_on_is_not_removed() {
     let environment = Environment::new();
     environment.import_base();
     environment.ok(["create", "base", "dev"]);
-    let stderr = environment.fails(["rm", "base"]);
-    assert!(stderr.contains("dev was made from base") && stderr.contains("hint: rm --force"), "{stderr}");
-    environment.ok(["rm", "--force", "base"]);
+    let stderr = environment.fails(["rm", "--now", "base"]);
+    assert!(
+        stderr.contains("dev was made from base") && stderr.contains("hint: rm --now --force"),
+        "{stderr}"
+    );
+    environment.ok(["rm", "--now", "--force", "base"]);
     assert_eq!(environment.ok(["diff", "dev"]), "", "it still stands");
-    environment.ok(["rm", "dev"]);
+    environment.ok(["rm", "--now", "dev"]);
     environment.assert_tidy(&[]);
     assert_eq!(
         fs::read_dir(environment.store().join("o")).unwrap().count(),

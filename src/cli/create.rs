@@ -6,7 +6,7 @@ use super::home::HomeFlag;
 use super::start::Settings;
 use super::{Context, Materialize, live, said, show, store};
 use crate::reference::Reference;
-use crate::store::{Base, CreateOptions, Name, Node, Store, VolumeReference};
+use crate::store::{Base, CreateOptions, Name, Node, RemoveVolume, Store, VolumeReference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CreateArguments {
@@ -111,7 +111,8 @@ fn make(
     drop(progress);
     if let (Err(_), Some(volume)) = (&made, own) {
         // Best effort: it was made for nothing, and `volume prune` finds it.
-        store.remove_volume(&VolumeReference { name: volume, label: None }, true).unwrap_or_default();
+        let how = RemoveVolume { for_good: true, force: true };
+        store.remove_volume(&VolumeReference { name: volume, label: None }, how).unwrap_or_default();
     }
     let node: Node = made?;
     store::remember(store, &node);

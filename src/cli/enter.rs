@@ -4,14 +4,15 @@ use std::ffi::OsString;
 
 use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result};
 
+use super::autosnap::Channel;
 use super::detach::DetachFlags;
 use super::live::{self, Claim, Note};
 use super::start::{self, Flags, Place, Settings};
 use super::walls::Users;
-use super::{Context, store};
+use super::{Context, autosnap, store};
 use crate::process;
 use crate::runner::{self, IdBlock, Userns};
-use crate::store::{Node, Store};
+use crate::store::{Node, Store, Trigger};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct EnterArguments {
@@ -23,6 +24,10 @@ pub(super) struct EnterArguments {
 
     #[command(flatten)]
     pub(super) settings: Settings,
+
+    /// Snapshot the box after each command of its interactive bash or zsh that changed something
+    #[arg(long, conflicts_with = "detach")]
+    autosnap: bool,
 
     /// The command [default: the user's shell]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -46,14 +51,15 @@ pub(super) struct ExecArguments {
 }
 
 pub(super) fn enter(context: &Context, arguments: EnterArguments) -> Result<i32> {
-    let EnterArguments { name, detach, settings, command } = arguments;
-    let flags = settings.flags(detach.log.limit(), true);
+    let EnterArguments { name, detach, settings, autosnap, command } = arguments;
+    let trigger = Some(Trigger::Enter);
+    let flags = Flags { autosnap, trigger, ..settings.flags(detach.log.limit(), true) };
     run_in_box(context, &name, flags, What::Given(command))
 }
 
 pub(super) fn exec(context: &Context, arguments: ExecArguments) -> Result<i32> {
     let ExecArguments { name, detach, settings, command } = arguments;
-    let flags = settings.flags(detach.log.limit(), true);
+    let flags = Flags { trigger: Some(Trigger::Exec), ..settings.flags(detach.log.limit(), true) };
     run_in_box(context, &name, flags, What::Given(command))
 }
 
@@ -76,7 +82,12 @@ pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: 
     if !found.is_box {
         return join(context, &found.label, found.alive()?, flags, what);
     }
-    let (node, _used) = store.open_box(&store::find(&store, name)?)?;
+    let node = store::find(&store, name)?;
+    if let (Some(trigger), What::Given(words), false) = (flags.trigger, &what, flags.walls.dry_run) {
+        // Before it is in use: then a delta is sealed where it is.
+        autosnap::before(context, &store, &node, trigger, words)?;
+    }
+    let (node, _used) = store.open_box(&node)?;
     store::remember(&store, &node);
     let slot = store.slot(&node);
     let mut claimed = match live::claim(&slot)? {
@@ -100,7 +111,10 @@ pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: 
     let wanted = start::request(context, &store, flags, args, &node.record.config, node.label())?;
     let (mount, _) = store.mount(&node)?;
     let root = show_for_reading(&store, &node, &mount)?;
-    let wanted = wanted.mounted(flags, &store, &root)?;
+    let mut wanted = wanted.mounted(flags, &store, &root)?;
+    if flags.autosnap && !flags.walls.dry_run {
+        wanted = wanted.autosnapped(Channel::open(&store, &node)?);
+    }
     let place =
         Place { mount, root: &root, slot: &slot, name: None, label: node.label(), id: node.id.as_str() };
     Ok(start::start(context, &wanted, flags, &place, &mut claimed)?.unwrap_or(0))
@@ -123,8 +137,11 @@ fn arguments(node: &Node, what: What, flags: Flags<'_>) -> Result<Vec<OsString>>
 /// Runs a command in a box that somebody else started, with the walls of then.
 fn join(context: &Context, label: &str, note: &Note, flags: Flags<'_>, what: What) -> Result<i32> {
     // What a variable may stand for, too, counts when it was typed.
-    let typed =
-        || ["--net", "--userns"].into_iter().find(|flag| context.given.has(flag.trim_start_matches('-')));
+    let typed = || {
+        let by_variable =
+            ["--net", "--userns"].into_iter().find(|flag| context.given.has(flag.trim_start_matches('-')));
+        by_variable.or(flags.autosnap.then_some("--autosnap"))
+    };
     if let Some(flag) = flags.walls.given().or_else(|| flags.mounts.given()).or_else(typed) {
         let message = format!("{label} runs already: {flag} is settled when a box starts");
         return Err(Error::new(ErrorKind::FailedPrecondition, message)

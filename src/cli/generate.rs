@@ -7,6 +7,9 @@ use clap::Subcommand;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 
 use super::{Context, store};
+
+mod timer;
+
 use crate::runner::Entered;
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +22,8 @@ pub(super) struct Arguments {
 enum What {
     /// Print a unit of systemd that runs a box
     Systemd(SystemdArguments),
+    /// Print a service and a timer of systemd that snapshot boxes and prune as their policies say
+    Timer(timer::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +41,10 @@ struct SystemdArguments {
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
-    let What::Systemd(arguments) = &arguments.what;
+    let arguments = match &arguments.what {
+        What::Systemd(arguments) => arguments,
+        What::Timer(arguments) => return timer::run(context, arguments),
+    };
     let store = context.store()?;
     let node = store::find(&store, &arguments.name)?;
     node.require_box()?;
@@ -46,8 +54,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidInput, message)
             .hint(format!("name one: rootling generate systemd {} -- COMMAND", node.label())));
     }
-    let program = std::env::current_exe().context(|| "readlink(/proc/self/exe)")?;
-    let mut words = vec![program.into_os_string(), "--root".into(), store.root().into()];
+    let mut words = program(store.root())?;
     words.extend(["start", "--foreground", "--no-tty", "--", node.label()].map(OsString::from));
     words.extend(arguments.command.iter().cloned());
     let words = words.iter().map(quoted).collect::<Result<Vec<_>>>()?;
@@ -82,6 +89,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     );
     context.output.raw(unit.as_bytes());
     Ok(())
+}
+
+/// This program on this store, as words of a command line.
+fn program(root: &std::path::Path) -> Result<Vec<OsString>> {
+    let program = std::env::current_exe().context(|| "readlink(/proc/self/exe)")?;
+    Ok(vec![program.into_os_string(), "--root".into(), root.into()])
 }
 
 /// A word as systemd.service(5) reads it: in double quotes, with `\`, `"`, `$` and `%` made harmless.

@@ -1,14 +1,44 @@
-//! `prune`: remove what nothing needs any more.
+//! `prune`: let go what was removed a while ago, what has expired, what no policy keeps, and remove what nothing needs any more.
 
-use rootling_backends::Result;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::{Context, output};
+use super::init::parse_size;
+use super::keep::{KeepFlags, KeepRemoved};
+use super::{Context, output, said, store};
 use crate::runner::Cgroup;
-use crate::store::Pruned;
+use crate::store::{
+    Doomed, Housekeeping, Keep, Name, ObjectId, Outcome, Pruned, Store, VolumeReference, Why,
+};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Boxes whose snapshots are meant by the --keep flags [default: all]
+    #[arg(value_name = "BOX")]
+    boxes: Vec<String>,
+
+    #[command(flatten)]
+    keep: KeepFlags,
+
+    #[command(flatten)]
+    keep_removed: KeepRemoved,
+
+    /// Destroy all that was removed now, so that none of it can be brought back
+    #[arg(long, visible_alias = "all")]
+    removed: bool,
+
+    /// Go on until so much is free on the store's file system: first with what was removed, then with snapshots that nobody asked for
+    #[arg(long, value_name = "SIZE", value_parser = said(parse_size))]
+    free: Option<u64>,
+
+    /// Say what would go and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
 
 /// What was removed.
 #[derive(Debug, Serialize)]
@@ -17,22 +47,185 @@ struct Everything {
     store: Pruned,
     /// Cgroups that killed callers left.
     cgroups: usize,
+    /// The names that were let go.
+    let_go: Vec<Row>,
 }
 
-pub(super) fn run(context: &Context, _: &Arguments) -> Result<()> {
+/// A name that goes.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    doomed: Doomed,
+    /// What keeps the object all the same.
+    kept_by: Option<String>,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
+    let plan = Plan { what: housekeeping(&store, arguments)?, free: arguments.free };
+    if arguments.dry_run {
+        return dry_run(context, &store, &plan);
+    }
+    carry_out(context, &store, &plan)
+}
+
+/// What `policy run` does after its snapshots.
+pub(super) fn by_policy(context: &Context, store: &Store, keep: KeepRemoved) -> Result<()> {
+    let now = Timestamp::now();
+    let what = Housekeeping {
+        now,
+        zone: TimeZone::system(),
+        removed_before: keep.since(now),
+        keep: None,
+        boxes: Vec::new(),
+    };
+    carry_out(context, store, &Plan { what, free: None })
+}
+
+/// What was asked for.
+#[derive(Debug)]
+struct Plan {
+    what: Housekeeping,
+    free: Option<u64>,
+}
+
+fn housekeeping(store: &Store, arguments: &Arguments) -> Result<Housekeeping> {
+    let keep = arguments.keep.given().then(|| arguments.keep.over(Keep::default()));
+    if keep.is_some_and(|keep| !keep.limits()) {
+        return Err(Error::new(ErrorKind::InvalidInput, "nothing says how many snapshots are kept")
+            .hint("add --keep-last N, or --keep-hourly, --keep-daily, --keep-weekly"));
+    }
+    if keep.is_none() && !arguments.boxes.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "nothing says what to keep of these boxes")
+            .hint("add --keep-last N, or set a policy: rootling policy BOX --keep-last N"));
+    }
+    let names: Result<Vec<Name>> = arguments
+        .boxes
+        .iter()
+        .map(|text| {
+            let node = store::find(store, text)?;
+            node.require_box()?;
+            Ok(node.name.expect("what is found by a name of a box has one"))
+        })
+        .collect();
+    let now = Timestamp::now();
+    Ok(Housekeeping {
+        now,
+        zone: TimeZone::system(),
+        removed_before: if arguments.removed { Timestamp::MAX } else { arguments.keep_removed.since(now) },
+        keep,
+        boxes: names?,
+    })
+}
+
+fn carry_out(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
     let progress = context.output.progress("pruning");
-    let pruned = store.prune();
+    let (let_go, kept, lacks) = if plan.free.is_some() {
+        let intended = intend(store, plan)?;
+        let let_go = intended.let_go.into_iter().map(|(doomed, _)| doomed).collect();
+        (let_go, intended.outcome, intended.lacks)
+    } else {
+        let let_go = store.doomed(&plan.what)?;
+        let kept = store.outcome(&let_go)?;
+        (let_go, kept, false)
+    };
+    let pruned = store.prune(&let_go)?;
     drop(progress);
-    let pruned = Everything { store: pruned?, cgroups: Cgroup::sweep() };
-    context.output.data(&pruned, || {
-        let Everything { store: pruned, cgroups } = &pruned;
+    let let_go = let_go.into_iter().map(|doomed| row(doomed, &kept)).collect();
+    show(context, &Everything { store: pruned, cgroups: Cgroup::sweep(), let_go });
+    match plan.free.filter(|_| lacks) {
+        Some(wanted) => {
+            let free = output::bytes(store.free_bytes()?);
+            let message = format!("about {free} are free, not {}", output::bytes(wanted));
+            Err(Error::new(ErrorKind::NoSpace, message)
+                .hint("what is left was asked for, labelled or locked: remove some of it (`rootling du`)"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a plan comes to.
+#[derive(Debug)]
+struct Intent {
+    /// What goes, in this order, and what each frees after those before it went, where that can be told.
+    let_go: Vec<(Doomed, Option<u64>)>,
+    outcome: Outcome,
+    /// What comes free altogether.
+    frees: Option<u64>,
+    /// Is that less than what was asked for?
+    lacks: bool,
+}
+
+/// Finds out what goes. Where room is wanted, only as much of the expendable as it takes.
+fn intend(store: &Store, plan: &Plan) -> Result<Intent> {
+    let mut doomed = store.doomed(&plan.what)?;
+    let certain = doomed.len();
+    if plan.free.is_some() {
+        let same =
+            |one: &Doomed, other: &Doomed| one.name == other.name && one.removed_at == other.removed_at;
+        let more = store.expendable()?.into_iter().filter(|more| !doomed.iter().any(|one| same(one, more)));
+        let more: Vec<Doomed> = more.collect();
+        doomed.extend(more);
+    }
+    let free = store.free_bytes()?;
+    let lacks = |frees: Option<u64>| plan.free.is_some_and(|wanted| free + frees.unwrap_or(0) < wanted);
+    let mut measure = Measure { store, known: BTreeMap::new() };
+    let mut frees = measure.frees(&[])?;
+    let mut let_go = Vec::new();
+    for count in 1..=doomed.len() {
+        if count > certain && !lacks(frees) {
+            break;
+        }
+        let after = measure.frees(&doomed[..count])?;
+        let own = after.zip(frees).map(|(after, before)| after.saturating_sub(before));
+        let_go.push((doomed[count - 1].clone(), own));
+        frees = after;
+    }
+    let outcome = store.outcome(&doomed[..let_go.len()])?;
+    Ok(Intent { let_go, outcome, frees, lacks: lacks(frees) })
+}
+
+/// What trees occupy, each looked at once.
+#[derive(Debug)]
+struct Measure<'a> {
+    store: &'a Store,
+    known: BTreeMap<ObjectId, Option<u64>>,
+}
+
+impl Measure<'_> {
+    /// Returns what would come free if these names went, with what nothing needs already.
+    fn frees(&mut self, doomed: &[Doomed]) -> Result<Option<u64>> {
+        let mut sum = Some(0);
+        for id in self.store.outcome(doomed)?.goes {
+            let bytes = match self.known.get(&id) {
+                Some(known) => *known,
+                None => {
+                    let node = self.store.node(&id)?;
+                    let backend = self.store.backend(node.record.backend)?;
+                    *self.known.entry(id).or_insert(backend.usage(&self.store.tree(&node)?)?.exclusive_bytes)
+                }
+            };
+            sum = sum.zip(bytes).map(|(sum, bytes): (u64, u64)| sum + bytes);
+        }
+        Ok(sum)
+    }
+}
+
+fn show(context: &Context, pruned: &Everything) {
+    if context.output.quiet && context.output.format == output::Format::Table {
+        let names: String =
+            pruned.let_go.iter().map(|row| format!("{}\n", shown(&row.doomed.name))).collect();
+        return context.output.raw(names.as_bytes());
+    }
+    context.output.data(pruned, || {
+        let Everything { store: pruned, cgroups, let_go } = pruned;
         let cgroups = match cgroups {
             0 => String::new(),
             cgroups => format!("removed {cgroups} cgroups of boxes whose caller was killed\n"),
         };
+        let let_go: String = let_go.iter().map(|row| format!("{}\n", line(row))).collect();
         format!(
-            "removed {} unreferenced objects, {} abandoned drafts, {} entries of the trash: {} inodes, {} subvolumes, {} freed\n{cgroups}",
+            "{let_go}removed {} unreferenced objects, {} abandoned drafts, {} entries of the trash: {} inodes, {} subvolumes, {} freed\n{cgroups}",
             pruned.objects,
             pruned.drafts,
             pruned.trash,
@@ -40,6 +233,70 @@ pub(super) fn run(context: &Context, _: &Arguments) -> Result<()> {
             pruned.subvolumes,
             output::bytes(pruned.bytes_freed)
         )
+    });
+}
+
+fn row(doomed: Doomed, outcome: &Outcome) -> Row {
+    Row { kept_by: outcome.stays.get(&doomed.id).cloned(), doomed }
+}
+
+fn line(row: &Row) -> String {
+    let Row { doomed, kept_by } = row;
+    let why = match doomed.why {
+        Why::Removed => "was removed",
+        Why::Expired => "has expired",
+        Why::Policy => "no policy keeps it",
+        Why::Room => "to make room",
+    };
+    let stands =
+        kept_by.as_ref().map_or_else(String::new, |name| format!("; its tree stays: {name} stands on it"));
+    format!("let go {} ({}): {why}{stands}", shown(&doomed.name), doomed.id)
+}
+
+/// A name as people give it.
+fn shown(name: &Name) -> String {
+    VolumeReference::of(name).map_or_else(|| name.to_string(), |volume| format!("volume {volume}"))
+}
+
+// ---------------------------------------------------------------- only said
+
+/// What `prune --dry-run` prints.
+#[derive(Debug, Serialize)]
+struct Intended {
+    /// The names that would be let go, in this order.
+    let_go: Vec<Would>,
+    /// Objects that would be destroyed: those, what only they need, and what nothing needs already.
+    objects: usize,
+    /// Bytes that would come free by it, all taken together; null where it cannot be told.
+    would_free_bytes: Option<u64>,
+}
+
+/// A name that would go.
+#[derive(Debug, Serialize)]
+struct Would {
+    #[serde(flatten)]
+    row: Row,
+    /// Bytes that would come free by it, after those above it went; null where it cannot be told.
+    would_free_bytes: Option<u64>,
+}
+
+/// Says what would go, one after the other, and what each would free.
+fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
+    let Intent { let_go, outcome, frees, .. } = intend(store, plan)?;
+    let would = |(doomed, would_free_bytes)| Would { row: row(doomed, &outcome), would_free_bytes };
+    let intended = Intended {
+        let_go: let_go.into_iter().map(would).collect(),
+        objects: outcome.goes.len(),
+        would_free_bytes: frees,
+    };
+    let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), output::bytes);
+    context.output.data(&intended, || {
+        let lines = intended.let_go.iter();
+        let lines = lines
+            .map(|would| format!("would {}: frees {}\n", line(&would.row), shown(would.would_free_bytes)));
+        let lines: String = lines.collect();
+        let (objects, all) = (intended.objects, shown(intended.would_free_bytes));
+        format!("{lines}would remove {objects} objects: frees {all}\n")
     });
     Ok(())
 }

@@ -1,29 +1,65 @@
-//! `rm`: remove boxes and trees.
+//! `rm`: remove boxes, trees and snapshots, so that they can be brought back or for good.
 
 use rootling_backends::Result;
 
-use super::{Context, store};
+use super::keep::KeepRemoved;
+use super::{Context, store, undelete};
+use crate::store::Node;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Which; all are removed or, at the first that cannot be, the rest is left
-    #[arg(required = true)]
+    #[arg(required_unless_present = "list")]
     references: Vec<String>,
 
-    /// Remove the name of a tree that others were made from; what they need of it stays
+    /// Destroy it now, so that it cannot be brought back
+    #[arg(long)]
+    now: bool,
+
+    /// Remove the name of a tree that is in use, or with --now that others were made from; what they need of it stays
     #[arg(short, long)]
     force: bool,
+
+    /// List what was removed and can be brought back
+    #[arg(long, conflicts_with_all = ["references", "now", "force"])]
+    list: bool,
+
+    #[command(flatten)]
+    keep: KeepRemoved,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
+    if arguments.list {
+        return undelete::list(context, &store, arguments.keep);
+    }
     let nodes: Result<Vec<_>> = arguments.references.iter().map(|text| store::find(&store, text)).collect();
     for node in nodes? {
+        let along = along(&store, &node)?;
         let progress = context.output.progress(format!("removing {}", node.label()));
-        let removed = store.remove(&node, arguments.force);
+        let removed = if arguments.now {
+            store.remove(&node, arguments.force)
+        } else {
+            store.retire(&node, arguments.force)
+        };
         drop(progress);
         removed?;
-        context.output.say(format!("removed {}", node.label()));
+        let what = format!("removed {}{along}", node.label());
+        context.output.say(if arguments.now {
+            what
+        } else {
+            format!("{what}: within {}, rootling undelete {} brings it back", arguments.keep, node.label())
+        });
     }
     Ok(())
+}
+
+/// Says how many snapshots go with a node.
+fn along(store: &crate::store::Store, node: &Node) -> Result<String> {
+    let Some(name) = node.name.as_ref().filter(|name| !name.is_snapshot()) else { return Ok(String::new()) };
+    Ok(match store.snapshots(name)?.len() {
+        0 => String::new(),
+        1 => " and its snapshot".to_owned(),
+        count => format!(" and its {count} snapshots"),
+    })
 }

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use rootling_backends::{Cost, ErrorKind, Form, Result, Tree};
 use serde::Serialize;
 
-use super::{Context, kept, output, store};
+use super::{Context, kept, output, policy, store};
 use crate::image::ImageConfig;
-use crate::store::{BoxSettings, Cause, Name, Naming, Node, ObjectId, State, Store};
+use crate::store::{BoxSettings, Cause, Name, Naming, Node, ObjectId, Policy, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -56,6 +56,12 @@ struct Shown {
     cause: Option<Cause>,
     expires: Option<Timestamp>,
     source: Option<String>,
+    /// Does nothing remove it?
+    locked: bool,
+    /// What its owner wrote on it.
+    note: Option<String>,
+    /// When a box is snapshotted by itself, and which of its snapshots stay.
+    policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
     config: Option<ImageConfig>,
     /// What it is started with; null where nothing is kept with it.
@@ -161,6 +167,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         cause: is_committed.then_some(node.record.cause),
         expires: node.record.expires,
         source: node.record.source.clone(),
+        locked: node.record.marks().locked,
+        note: node.record.marks().note.clone(),
+        policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         settings: Some(node.record.life.settings.clone()).filter(|settings| !settings.is_empty()),
         cost: node.record.cost.clone(),
@@ -215,8 +224,10 @@ fn render(shown: &Shown) -> String {
     lines.extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, some_of(list))));
     lines.extend(shown.cause.and_then(why).map(|why| ("cause", why.to_owned())));
     lines.extend(shown.expires.map(|time| ("expires", time.to_string())));
-    let texts = [("source", &shown.source), ("message", &summary.message)];
+    lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
+    let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
+    lines.extend(shown.policy.iter().flat_map(policy::lines));
     lines.extend(shown.config.iter().flat_map(settings));
     let kept = shown.settings.iter().flat_map(kept::lines);
     lines.extend(kept.map(|line| ("started", output::plain_text(line.as_ref()).into_owned())));

@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 use super::Context;
+use super::autosnap::{self, Channel};
 use super::home;
 use super::live::{Claimed, Inherited, Note};
 use super::me;
@@ -22,7 +23,7 @@ use crate::runner::log::Log;
 use crate::runner::{
     self, Attendant, Bind, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns,
 };
-use crate::store::{BoxSettings, HomeMode, Name, Store};
+use crate::store::{BoxSettings, HomeMode, Name, Store, Trigger};
 
 /// How a directory is looked for.
 const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
@@ -44,7 +45,7 @@ impl Settings {
     /// Returns them with what a command has settled besides.
     pub(super) fn flags(&self, log_limit: u64, joinable: bool) -> Flags<'_> {
         let Self { walls, surroundings, mounts } = self;
-        Flags { walls, surroundings, mounts, kept: None, log_limit, joinable }
+        Flags { walls, surroundings, mounts, kept: None, log_limit, joinable, autosnap: false, trigger: None }
     }
 
     /// Refuses what would be refused when a box is started with them, as far as that can be known before.
@@ -70,6 +71,10 @@ pub(super) struct Flags<'a> {
     pub(super) log_limit: u64,
     /// May further commands join?
     pub(super) joinable: bool,
+    /// Is the box snapshotted after each command of its shell?
+    pub(super) autosnap: bool,
+    /// What makes a snapshot before it, if the box's policy says so.
+    pub(super) trigger: Option<Trigger>,
 }
 
 /// What was asked for, with the ids lent for it.
@@ -79,6 +84,8 @@ pub(super) struct Wanted {
     chosen: Chosen,
     /// The use locks of volumes.
     _used: Vec<File>,
+    /// Where a shell asks for snapshots after its commands.
+    autosnap: Option<Channel>,
     /// What commands that join get.
     inherited: Inherited,
     stop_signal: String,
@@ -150,7 +157,14 @@ pub(super) fn request(
         // One that was asked for by a flag and is missing is more likely a slip.
         make_dirs: image.workdir.into_iter().filter(|_| flags.surroundings.workdir.is_none()).collect(),
     };
-    Ok(Wanted { request, chosen, _used: Vec::new(), inherited, stop_signal: config.stop_signal.clone() })
+    Ok(Wanted {
+        request,
+        chosen,
+        _used: Vec::new(),
+        autosnap: None,
+        inherited,
+        stop_signal: config.stop_signal.clone(),
+    })
 }
 
 impl Wanted {
@@ -184,6 +198,12 @@ impl Wanted {
         self.inherited.shown = shown;
         let Mounts { binds, tmpfs, used } = mounts;
         Ok(Self { request: Request { binds, tmpfs, ..self.request }, _used: used, ..self })
+    }
+
+    /// Lets a shell ask for a snapshot after each of its commands.
+    pub(super) fn autosnapped(mut self, channel: Channel) -> Self {
+        self.request.binds.push(channel.bind());
+        Self { autosnap: Some(channel), ..self }
     }
 }
 
@@ -253,7 +273,10 @@ pub(super) fn start(
     place: &Place<'_>,
     claimed: &mut Claimed,
 ) -> Result<Option<i32>> {
-    let spec = wanted.request.spec(place.mount.clone(), place.root)?;
+    let mut spec = wanted.request.spec(place.mount.clone(), place.root)?;
+    if wanted.autosnap.is_some() {
+        autosnap::prepare(&mut spec.process)?;
+    }
     require_mapped(context, &spec.process)?;
     if spec.security.seccomp == Seccomp::Default && process::makes_i386_sockets(place.root) {
         log::warn!(

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use rootling_backends::{Error, ErrorKind, FS, Result};
 use serde::Serialize;
 
-use super::{Context, output, said};
-use crate::store::{Node, Store, VolumeName, VolumeReference};
+use super::keep::KeepRemoved;
+use super::{Context, output, said, undelete};
+use crate::store::{Node, RemoveVolume, Store, VolumeName, VolumeReference};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -57,7 +58,7 @@ pub(super) enum Command {
         #[arg(value_name = "SNAPSHOT")]
         label: String,
     },
-    /// Remove volumes and snapshots; the snapshots of a volume stay, and can be forked
+    /// Remove volumes and snapshots, which can be brought back for a while; the snapshots of a volume stay, and can be forked
     #[command(visible_aliases = ["delete", "remove"])]
     Rm {
         /// Which: NAME or NAME@SNAPSHOT
@@ -71,12 +72,28 @@ pub(super) enum Command {
         /// Remove it also if boxes are started with it
         #[arg(short, long)]
         force: bool,
+
+        /// Destroy it now, so that it cannot be brought back
+        #[arg(long)]
+        now: bool,
+
+        #[command(flatten)]
+        keep: KeepRemoved,
     },
     /// Remove the volumes that nobody uses and no box is started with; their snapshots stay
     Prune {
         /// Print what would be removed, and do not do it
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Bring back a volume or a snapshot that was removed; `rootling undelete` lists what there is
+    Undelete {
+        /// Which: NAME or NAME@SNAPSHOT, of which the last removal is meant, or an id of the list
+        reference: String,
+
+        /// Bring it back under another name
+        #[arg(long = "as", value_name = "NEW", value_parser = said(VolumeReference::parse))]
+        as_name: Option<VolumeReference>,
     },
 }
 
@@ -132,8 +149,14 @@ pub(super) fn run(context: &Context, command: &Command) -> Result<()> {
             made(context, &store, name, &node)
         }
         Command::Restore { name, label } => restore(context, &store, name, label),
-        Command::Rm { references, snapshots, force } => rm(context, &store, references, *snapshots, *force),
+        Command::Rm { references, snapshots, force, now, keep } => {
+            let how = Removal { snapshots: *snapshots, force: *force, now: *now, keep: *keep };
+            rm(context, &store, references, how)
+        }
         Command::Prune { dry_run } => prune(context, &store, *dry_run),
+        Command::Undelete { reference, as_name } => {
+            undelete::volume(context, &store, reference, as_name.as_ref())
+        }
     }
 }
 
@@ -230,7 +253,7 @@ fn prune(context: &Context, store: &Store, dry_run: bool) -> Result<()> {
         let reference = VolumeReference { name, label: None };
         let row = summary(store, &reference, &node)?;
         // One that a box was started with since is not forced away.
-        match if dry_run { Ok(()) } else { store.remove_volume(&reference, false) } {
+        match if dry_run { Ok(()) } else { store.remove_volume(&reference, RemoveVolume::default()) } {
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::FailedPrecondition) => {}
             removed => removed.map(|()| gone.push(row))?,
         }
@@ -242,28 +265,41 @@ fn prune(context: &Context, store: &Store, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
-fn rm(
-    context: &Context,
-    store: &Store,
-    references: &[VolumeReference],
+/// How volumes are removed.
+#[derive(Debug, Clone, Copy)]
+struct Removal {
     snapshots: bool,
     force: bool,
-) -> Result<()> {
+    now: bool,
+    keep: KeepRemoved,
+}
+
+fn rm(context: &Context, store: &Store, references: &[VolumeReference], how: Removal) -> Result<()> {
     for reference in references {
         store.volume(reference)?;
     }
+    let remove = |reference: &VolumeReference| -> Result<()> {
+        store.remove_volume(reference, RemoveVolume { for_good: how.now, force: how.force })?;
+        context.output.say(if how.now {
+            format!("removed {reference}")
+        } else {
+            format!(
+                "removed {reference}: within {}, rootling volume undelete {reference} brings it back",
+                how.keep
+            )
+        });
+        Ok(())
+    };
     for reference in references {
-        store.remove_volume(reference, force)?;
-        context.output.say(format!("removed {reference}"));
+        remove(reference)?;
         if reference.label.is_some() {
             continue;
         }
         let left = store.volume_snapshots(&reference.name)?;
         for (label, _) in &left {
             let snapshot = VolumeReference { label: Some(label.clone()), ..reference.clone() };
-            if snapshots {
-                store.remove_volume(&snapshot, force)?;
-                context.output.say(format!("removed {snapshot}"));
+            if how.snapshots {
+                remove(&snapshot)?;
             } else {
                 context
                     .output

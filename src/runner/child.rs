@@ -137,6 +137,13 @@ impl<'a> Child<'a> {
                 let device = self.source(*source)?;
                 self.show_in_dev(device, target)
             }
+            Op::ShowDirectory { source, target, attributes } => {
+                let mount = self.source(*source)?;
+                kernel::mount_setattr(mount, *attributes, libc::MS_PRIVATE, true)?;
+                nix::sys::stat::mkdirat(self.dev()?, target.as_c_str(), Mode::S_IRWXU)?;
+                // By name: nobody else reaches this file system yet.
+                kernel::move_mount_to(mount, self.dev()?, target)
+            }
             Op::DevLink { name, target } => {
                 nix::unistd::symlinkat(target.as_c_str(), self.dev()?, name.as_c_str())
             }

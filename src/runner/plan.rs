@@ -21,6 +21,7 @@ mod order;
 mod print;
 
 pub use command::{Command, DEFAULT_PATH};
+pub use mounts::PIPES;
 pub use op::{Base, Like, NewFs, Op, Part};
 pub(super) use order::{DEV_OPTIONS, DEVICES};
 

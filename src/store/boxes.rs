@@ -15,8 +15,8 @@ use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
 use super::{
-    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, VolumeReference,
-    fault, host,
+    Base, BoxSettings, Cause, KeptVolume, Life, Marks, Name, Node, Record, RemoveVolume, Role, State, Store,
+    VolumeReference, fault, host,
 };
 use crate::image::ImageConfig;
 
@@ -124,7 +124,8 @@ impl Store {
             let made = self.fork_named(base, name, options, settings).context(intent);
             if let (Err(_), Some(volume)) = (&made, own) {
                 // Best effort: it was made for nothing, and nothing needs it.
-                drop(self.remove_volume(&VolumeReference { name: volume, label: None }, true));
+                let how = RemoveVolume { for_good: true, force: true };
+                drop(self.remove_volume(&VolumeReference { name: volume, label: None }, how));
             }
             return made;
         };
@@ -289,6 +290,8 @@ impl Store {
             follows: None,
             cause: Cause::Asked,
             expires: None,
+            let_go: false,
+            marks: Marks::default(),
             life: Life::default(),
             becoming: None,
             volumes: Vec::new(),

@@ -65,7 +65,7 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "meta.json",
     "index",
     "fs",
@@ -79,6 +79,7 @@ const KNOWN: [&str; 14] = [
     "log",
     "log.1",
     "attach",
+    "autosnap",
     "paused",
 ];
 
@@ -94,6 +95,7 @@ impl Store {
         let intent = || format!("check store {:?}", self.root);
         let what = format!("store {:?}", self.root);
         let _lock = lock::lock_file(&self.root.join("lock"), Mode::Exclusive, &what).context(intent)?;
+        self.finish_renaming().context(intent)?;
         let mut checked = Checked::default();
         let mut nodes = Vec::new();
         for file_name in files::list(&self.root.join("o")).context(intent)? {
@@ -104,6 +106,7 @@ impl Store {
             }
         }
         self.check_names(repair, &mut checked).context(intent)?;
+        self.check_removed(repair, &mut checked).context(intent)?;
         let reachable = self.reachable().context(intent)?;
         for node in &nodes {
             self.check_node(node, &reachable, repair, &mut checked).context(intent)?;
@@ -177,6 +180,36 @@ impl Store {
                         repaired,
                     );
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_removed(&self, repair: bool, checked: &mut Checked) -> Result<()> {
+        let removed = self.removed()?;
+        for removed in &removed {
+            checked.names += 1;
+            if let Err(error) = self.node(&removed.id) {
+                let repaired =
+                    repair && error.kind() == ErrorKind::NotFound && self.forget_removed(removed)?;
+                let problem = format!("was removed and leads to nothing usable: {error:?}");
+                checked.add(Severity::Problem, &removed.name, problem, repaired);
+            }
+        }
+        let listed = |place: PathBuf| {
+            let known = removed.iter().any(|removed| self.removed_link(removed) == place);
+            (place, known)
+        };
+        let directory = self.root.join("removed");
+        let removals = files::list(&directory)?.into_iter().map(|when| directory.join(when));
+        for removal in removals {
+            if !removal.is_dir() {
+                checked.add(Severity::Problem, removal.display(), "is no removal", false);
+                continue;
+            }
+            let links = files::list(&removal)?.into_iter().map(|name| listed(removal.join(name)));
+            for (place, _) in links.filter(|(_, known)| !known) {
+                checked.add(Severity::Problem, place.display(), "is nothing that was removed", false);
             }
         }
         Ok(())

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::marks::Marks;
 use super::merging::Merging;
 use super::name::Name;
+use super::policy::Policy;
 use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
@@ -19,6 +21,12 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
+    /// What its owner put on the box.
+    #[serde(skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
+    /// When it is snapshotted by itself, and which of its snapshots stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// The state that the box was made on, once it stands on another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<ObjectId>,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Durability};
 use super::id::ObjectId;
 use super::life::Life;
+use super::marks::Marks;
 use super::name::Name;
 use super::volumes::VolumeName;
 use crate::image::ImageConfig;
@@ -109,6 +110,13 @@ pub struct Record {
     /// When it may be removed without being asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// For a committed node: its name was let go, so that it goes as soon as nothing stands on it but whole trees, which then follow
+    /// its parent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub let_go: bool,
+    /// What its owner put on a committed node; what is on a box is in its `life`.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
     /// What belongs to a box, whichever tree it has at the moment.
     #[serde(default, skip_serializing_if = "Life::is_empty")]
     pub life: Life,
@@ -250,6 +258,8 @@ mod tests {
             follows: None,
             cause: Cause::Asked,
             expires: None,
+            let_go: false,
+            marks: Marks::default(),
             life: Life::default(),
             becoming: None,
             volumes: Vec::new(),

@@ -1,21 +1,24 @@
 //! Removing nodes, and the sweep that removes what a crash left.
 //!
-//! Removing is unlinking the name. What nothing holds any more is renamed into `trash/`, which is instant, and
-//! destroyed there without any lock held.
+//! Removing for good is unlinking the name. What nothing holds any more is renamed into `trash/`, which is instant, and
+//! destroyed there without any lock held. What can be brought back is `removed`'s.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
-use rootling_backends::{Context, Error, ErrorKind, Result, reap};
+use rootling_backends::{Baseline, Context, Error, ErrorKind, Form, Result, reap};
 use serde::Serialize;
 
+use super::files::Durability;
 use super::lock::{self, Mode};
-use super::{Name, Node, ObjectId, Record, State, Store, fault, files, host};
+use super::{Doomed, Name, Node, ObjectId, Record, State, Store, fault, files, host};
 
 /// What [`Store::prune`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Pruned {
+    /// Names that were let go: of snapshots that a policy does not keep or that have expired, and of what was removed.
+    pub names: u64,
     /// Objects that no name leads to.
     pub objects: u64,
     /// Drafts whose process died.
@@ -30,12 +33,40 @@ pub struct Pruned {
     pub bytes_freed: u64,
 }
 
+/// What becomes of what is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It can be brought back.
+    Kept,
+    /// It is gone.
+    Destroyed,
+}
+
 impl Store {
-    /// Removes a name, and with it everything that only the name held.
+    /// Returns how many bytes are free on the store's file system for whoever owns it.
+    pub fn free_bytes(&self) -> Result<u64> {
+        free_bytes(&self.root)
+    }
+
+    /// Removes a name so that it can be brought back (see [`undelete`](Self::undelete)), and with a box its snapshots; nothing is destroyed.
     ///
-    /// What is in use, also by a fork that is thrown away later, is an error of kind `Busy`; a node that others were made from is
-    /// refused. With `force` the name of a committed node goes all the same, and its tree stays as long as they need it. Durable on return; a kill leaves rubbish for `prune`.
+    /// A box that is in use is an error of kind `Busy`, and so is a committed node unless `force` is given; what others were made from
+    /// stays for them. Durable on return. A kill leaves a box with some of its snapshots, or nothing of it.
+    pub fn retire(&self, node: &Node, force: bool) -> Result<()> {
+        self.take_away(node, force, Fate::Kept)
+    }
+
+    /// Removes a name for good, and with it everything that only the name held: of a box its snapshots, too.
+    ///
+    /// What is in use, also by a fork that is thrown away later, is an error of kind `Busy`; a tree that others were made from is
+    /// refused. With `force`, and of snapshots always, the name of a committed node goes all the same, and its tree stays as long as
+    /// they need it. Durable on return; a kill leaves rubbish for `prune`.
     pub fn remove(&self, node: &Node, force: bool) -> Result<()> {
+        self.take_away(node, force, Fate::Destroyed)?;
+        self.empty_trash().map(drop).context(|| format!("remove {}", node.shown()))
+    }
+
+    fn take_away(&self, node: &Node, force: bool, fate: Fate) -> Result<()> {
         let Some(name) = &node.name else {
             return Err(Error::new(
                 ErrorKind::FailedPrecondition,
@@ -44,38 +75,99 @@ impl Store {
             .hint("it goes when nothing needs it any more"));
         };
         let intent = || format!("remove {name}");
-        {
-            let _lock = self.share_to_write().context(intent)?;
-            let node = self.settle(node).context(intent)?;
-            let change = self.object_dir(&node.id).join("change");
-            let _change = lock::lock_file(&change, Mode::Exclusive, &name.to_string()).context(intent)?;
-            if self.resolve_name(name).context(intent)?.as_ref() != Some(&node.id) {
-                let message = format!("{name} has changed meanwhile");
-                return Err(Error::new(ErrorKind::Busy, message).hint("try again")).context(intent);
+        let _lock = self.share_to_write().context(intent)?;
+        let node = self.settle(node).context(intent)?;
+        let change = self.object_dir(&node.id).join("change");
+        let _change = lock::lock_file(&change, Mode::Exclusive, &name.to_string()).context(intent)?;
+        self.require_same(&node).context(intent)?;
+        let force = force || name.is_snapshot();
+        let alone = match self.lock_unused(&node) {
+            // What is committed stays where it is, under those who use it; only the name goes.
+            Err(error)
+                if error.kind() == ErrorKind::Busy && force && node.record.state == State::Committed =>
+            {
+                None
             }
-            let alone = match self.lock_unused(&node) {
-                // What is committed stays where it is, under those who use it; only the name goes.
-                Err(error)
-                    if error.kind() == ErrorKind::Busy && force && node.record.state == State::Committed =>
-                {
-                    None
-                }
-                other => Some(other.context(intent)?),
-            };
-            let has_children = self.has_children(&node.id).context(intent)?;
-            if has_children && !force {
-                return Err(self.refuse_with_children(name, &node.id)?).context(intent);
+            other => Some(other.context(intent)?),
+        };
+        let snapshots = self.taken_along(name).context(intent)?;
+        for node in snapshots.iter().chain([&node]) {
+            // Both may have been locked since they were read.
+            let node = Node { record: self.node(&node.id).context(intent)?.record, ..node.clone() };
+            node.require_unlocked().context(intent)?;
+        }
+        if fate == Fate::Kept {
+            let names = snapshots.iter().filter_map(|snapshot| snapshot.name.clone()).chain([name.clone()]);
+            return self.move_to_removed(&names.collect::<Vec<_>>()).map(drop).context(intent);
+        }
+        if !force && self.has_children(&node.id).context(intent)? {
+            return Err(self.refuse_with_children(name, &node.id)?).context(intent);
+        }
+        for snapshot in &snapshots {
+            self.destroy(snapshot, self.lock_unused(snapshot).ok()).context(intent)?;
+        }
+        self.destroy(&node, alone).context(intent)
+    }
+
+    /// Returns the snapshots that go with a name.
+    fn taken_along(&self, name: &Name) -> Result<Vec<Node>> {
+        if name.is_volume() || name.is_snapshot() {
+            return Ok(Vec::new());
+        }
+        Ok(self.snapshots(name)?.into_iter().map(|(_, node)| node).collect())
+    }
+
+    /// Unlinks the name of a node, and moves the node to the trash where nothing else keeps it and nobody uses it.
+    fn destroy(&self, node: &Node, alone: Option<File>) -> Result<()> {
+        let name = node.name.as_ref().expect("the caller has seen a name");
+        if name.is_snapshot() {
+            self.note_let_go(&node.id)?;
+            fault::point("remove.noted");
+        }
+        self.unlink_name(name)?;
+        fault::point("remove.unnamed");
+        // A box has one name only (names of boxes are moved, never copied), so nobody need look at all names.
+        let is_needed = match node.record.state {
+            State::Active => self.has_children(&node.id)?,
+            State::Committed => self.is_needed(&node.id)?,
+        };
+        if alone.is_some() && !is_needed {
+            self.lead_followers_past(node)?;
+            self.discard(&node.id, node.record.parent.as_ref(), alone)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the states of a box that came right after one of its snapshots follow what came before that.
+    fn lead_followers_past(&self, node: &Node) -> Result<()> {
+        let Some((owner, _)) = node.name.as_ref().and_then(Name::of_snapshot) else { return Ok(()) };
+        let states = self.snapshots(&owner)?.into_iter().map(|(_, state)| state);
+        for state in states.chain(self.named(&owner)?) {
+            if state.record.follows.as_ref() != Some(&node.id) {
+                continue;
             }
-            self.unlink_name(name).context(intent)?;
-            fault::point("remove.unnamed");
-            // A box has one name only (names of boxes are moved, never copied), so nobody need look at all names.
-            let is_box = node.record.state == State::Active;
-            let named = !is_box && self.name_of(&node.id).context(intent)?.is_some();
-            if !has_children && !named && alone.is_some() {
-                self.discard(&node.id, node.record.parent.as_ref(), alone).context(intent)?;
+            let slot = self.object_dir(&state.id);
+            // Later states of one history: whoever removes those does not wait for this one.
+            let _change = lock::lock_file(&slot.join("change"), Mode::Exclusive, &state.shown())?;
+            let record = Record::read(&slot)?;
+            if record.follows.as_ref() == Some(&node.id) {
+                let before = node.record.predecessor().filter(|id| Some(*id) != record.parent.as_ref());
+                Record { follows: before.cloned(), ..record }.write(&slot, Durability::Synced)?;
+                fault::point("remove.led");
             }
         }
-        self.empty_trash().map(drop).context(intent)
+        Ok(())
+    }
+
+    /// Refuses a node whose name leads to another object since it was read, with kind `Busy`.
+    pub(super) fn require_same(&self, node: &Node) -> Result<()> {
+        match &node.name {
+            Some(name) if self.resolve_name(name)?.as_ref() != Some(&node.id) => {
+                let message = format!("{name} has changed meanwhile");
+                Err(Error::new(ErrorKind::Busy, message).hint("try again"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the error for a node that others were made from, some of whom it names.
@@ -91,7 +183,7 @@ impl Store {
             names.push_str(&format!(" and {more} more"));
         }
         Ok(Error::new(ErrorKind::FailedPrecondition, format!("{names} was made from {name}"))
-            .hint(format!("rm --force {name} removes the name and keeps what they need")))
+            .hint(format!("rm --now --force {name} removes the name and keeps what they need")))
     }
 
     /// Takes the use lock of a node alone. One that is entered, mounted, being forked or stood on by an ephemeral fork is an
@@ -153,7 +245,7 @@ impl Store {
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
         // The children first: most parents have one, and names cost a look at all of them.
-        Ok(self.has_children(id)? || self.name_of(id)?.is_some())
+        Ok(self.has_children(id)? || self.name_of(id)?.is_some() || self.is_removed(id)?)
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
@@ -196,7 +288,7 @@ impl Store {
         Ok(self.draft_parents()?.contains(id))
     }
 
-    fn draft_parents(&self) -> Result<BTreeSet<ObjectId>> {
+    pub(super) fn draft_parents(&self) -> Result<BTreeSet<ObjectId>> {
         let mut parents = BTreeSet::new();
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| *alive) {
             // A draft without a record is younger than the lock we hold, or is about to be published under it.
@@ -207,16 +299,31 @@ impl Store {
         Ok(parents)
     }
 
-    /// Returns every object that a name or a living draft leads to.
+    /// Returns every object that a name, one that was removed and can be brought back, or a living draft leads to.
     pub(crate) fn reachable(&self) -> Result<BTreeSet<ObjectId>> {
+        let removed = self.removed()?.into_iter().map(|removed| removed.id);
+        let roots = self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?);
+        self.reachable_from(roots, &BTreeSet::new())
+    }
+
+    /// Returns these objects, and all that they stand on. `let_go` are taken for objects whose names were let go.
+    pub(super) fn reachable_from(
+        &self,
+        roots: impl IntoIterator<Item = ObjectId>,
+        let_go: &BTreeSet<ObjectId>,
+    ) -> Result<BTreeSet<ObjectId>> {
         let mut reached = BTreeSet::new();
-        let mut todo: Vec<ObjectId> = self.all_names()?.into_values().chain(self.draft_parents()?).collect();
+        let mut todo: Vec<ObjectId> = roots.into_iter().collect();
         while let Some(id) = todo.pop() {
             if reached.contains(&id) {
                 continue;
             }
             match self.node(&id) {
-                Ok(node) => todo.extend(node.record.needs().cloned()),
+                Ok(node) => {
+                    todo.extend(self.stands_on(&node.record, let_go)?);
+                    let parent = node.record.parent.as_ref();
+                    todo.extend(node.record.needs().filter(|id| Some(*id) != parent).cloned());
+                }
                 // Damaged: fsck's business. Here it only means that nothing below it can be found.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error.context("find out what is still needed")),
@@ -226,14 +333,77 @@ impl Store {
         Ok(reached)
     }
 
-    /// Removes what nothing needs: objects without a name, drafts of dead processes, the trash.
+    /// Returns what an object needs of its history: its parent; a committed whole tree none whose name was let go, but what came
+    /// before that. Where the history began stays.
+    fn stands_on(&self, record: &Record, let_go: &BTreeSet<ObjectId>) -> Result<Option<ObjectId>> {
+        let mut above = record.parent.clone();
+        if record.state == State::Active || record.form == Form::Delta {
+            return Ok(above);
+        }
+        while let Some(id) = &above {
+            let record = match self.node(id) {
+                Ok(node) => node.record,
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            };
+            if record.parent.is_none() || !(record.let_go || let_go.contains(id)) {
+                break;
+            }
+            above = record.parent;
+        }
+        Ok(above)
+    }
+
+    /// Leads the histories of what stays past what goes. The caller holds the store alone.
+    fn lead_past(&self, reachable: &BTreeSet<ObjectId>) -> Result<()> {
+        let goes = |id: &Option<ObjectId>| id.as_ref().is_some_and(|id| !reachable.contains(id));
+        for id in reachable {
+            let record = self.node(id)?.record;
+            if !goes(&record.parent) && !goes(&record.follows) {
+                continue;
+            }
+            let parent = self.stands_on(&record, &BTreeSet::new())?;
+            let mut follows = record.follows.clone();
+            while let Some(gone) = follows.clone().filter(|id| !reachable.contains(id)) {
+                follows = self.node(&gone).ok().and_then(|node| node.record.predecessor().cloned());
+            }
+            if let Some(parent) = parent.as_ref().filter(|_| parent != record.parent) {
+                self.link_child(parent, id, Durability::Synced)?;
+            }
+            fault::point("prune.linked");
+            let follows = follows.filter(|id| Some(id) != parent.as_ref());
+            let old = record.parent.clone();
+            // What it changed was known against what goes.
+            let baseline = if parent == old { record.baseline.clone() } else { Baseline::None };
+            let record = Record { parent, follows, baseline, ..record };
+            record.write(&self.object_dir(id), Durability::Synced)?;
+            fault::point("prune.led");
+            if let Some(old) = old.filter(|old| Some(old) != record.parent.as_ref()) {
+                files::remove_if_exists(&self.child_link(&old, id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the name of a committed node was let go, for the sweep. The caller keeps others from changing the record.
+    pub(super) fn note_let_go(&self, id: &ObjectId) -> Result<()> {
+        let slot = self.object_dir(id);
+        let record = Record::read(&slot)?;
+        if record.let_go || record.state == State::Active {
+            return Ok(());
+        }
+        Record { let_go: true, ..record }.write(&slot, Durability::Synced)
+    }
+
+    /// Forgets these names (see [`doomed`](Self::doomed)), and removes what nothing needs: objects without a name, drafts of dead
+    /// processes, the trash.
     ///
     /// Holds the store alone only while it marks and renames, never while it deletes. A second call, or one after a kill, goes on
     /// where the first stopped.
-    pub fn prune(&self) -> Result<Pruned> {
+    pub fn prune(&self, doomed: &[Doomed]) -> Result<Pruned> {
         let intent = || format!("prune store {:?}", self.root);
         let free = free_bytes(&self.root).context(intent)?;
-        let mut pruned = self.sweep().context(intent)?;
+        let mut pruned = self.sweep(doomed).context(intent)?;
         let removed = self.empty_trash().context(intent)?;
         (pruned.trash, pruned.entries, pruned.subvolumes) =
             (removed.trash, removed.entries, removed.subvolumes);
@@ -241,12 +411,22 @@ impl Store {
         Ok(pruned)
     }
 
-    fn sweep(&self) -> Result<Pruned> {
+    fn sweep(&self, doomed: &[Doomed]) -> Result<Pruned> {
         self.format.require_writable(&self.root)?;
         let what = format!("store {:?}", self.root);
         let _alone = lock::lock_file(&self.root.join("lock"), Mode::Exclusive, &what)?;
+        self.finish_renaming()?;
         let mut pruned = Pruned::default();
+        for doomed in doomed {
+            pruned.names += u64::from(self.forget(doomed)?);
+            fault::point("prune.forgot");
+        }
+        if pruned.names > 0 {
+            files::sync_dir(&self.root.join("n"))?;
+        }
+        self.tidy_removed()?;
         let reachable = self.reachable()?;
+        self.lead_past(&reachable)?;
         for id in self.ids()?.into_iter().filter(|id| !reachable.contains(id)) {
             let place = self.object_dir(&id);
             let in_use = lock::try_lock_dir(&place, Mode::Exclusive)?.is_none() || host::is_mounted(&place)?;

@@ -107,6 +107,14 @@ impl VolumeReference {
         Ok(Self { name, label: label.map(str::to_owned) })
     }
 
+    /// Returns what its node is called.
+    pub fn node_name(&self) -> Result<Name> {
+        match &self.label {
+            Some(label) => self.name.snapshot_name(label),
+            None => Ok(self.name.node_name()),
+        }
+    }
+
     /// Reads what a node of a volume or snapshot is called; `None` for the name of a tree.
     pub fn of(name: &Name) -> Option<Self> {
         let text = name.as_str().strip_prefix(Name::VOLUMES)?;
@@ -123,6 +131,15 @@ impl fmt::Display for VolumeReference {
     }
 }
 
+/// How a volume is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveVolume {
+    /// So that it cannot be brought back.
+    pub for_good: bool,
+    /// Also if boxes are started with it.
+    pub force: bool,
+}
+
 impl Store {
     // ------------------------------------------------------------ reading
 
@@ -135,11 +152,7 @@ impl Store {
 
     /// Returns a volume, or a snapshot; one that does not exist is an error of kind `NotFound`.
     pub fn volume(&self, reference: &VolumeReference) -> Result<Node> {
-        let name = match &reference.label {
-            Some(label) => reference.name.snapshot_name(label)?,
-            None => reference.name.node_name(),
-        };
-        self.named(&name)?.ok_or_else(|| {
+        self.named(&reference.node_name()?)?.ok_or_else(|| {
             let what = if reference.label.is_some() { "snapshot" } else { "volume" };
             let error = Error::new(
                 ErrorKind::NotFound,
@@ -409,14 +422,15 @@ impl Store {
         Ok(node.id)
     }
 
-    /// Removes a volume or a snapshot. The snapshots of a volume stay: it can be forked from them again.
+    /// Removes a volume or a snapshot so that it can be brought back, or for good. The snapshots of a volume stay: it can be forked from
+    /// them again.
     ///
-    /// A volume in use is an error of kind `Busy`, one that boxes are started with of kind `FailedPrecondition` unless `force` is given.
+    /// A volume in use is an error of kind `Busy`, one that boxes are started with of kind `FailedPrecondition` unless that is forced.
     /// What others still need of a snapshot stays until they go.
-    pub fn remove_volume(&self, reference: &VolumeReference, force: bool) -> Result<()> {
+    pub fn remove_volume(&self, reference: &VolumeReference, how: RemoveVolume) -> Result<()> {
         let node = self.volume(reference)?;
-        let boxes =
-            if force || reference.label.is_some() { Vec::new() } else { self.needing(&reference.name)? };
+        let is_snapshot = reference.label.is_some();
+        let boxes = if how.force || is_snapshot { Vec::new() } else { self.needing(&reference.name)? };
         if !boxes.is_empty() {
             let boxes: Vec<String> = boxes.iter().map(Node::shown).collect();
             let message = format!("volume {reference} is mounted by {} when it starts", boxes.join(", "));
@@ -424,7 +438,7 @@ impl Store {
                 "rootling volume rm --force {reference} removes it; a start makes an empty one anew"
             )));
         }
-        self.remove(&node, reference.label.is_some())
+        if how.for_good { self.remove(&node, is_snapshot) } else { self.retire(&node, is_snapshot) }
     }
 
     /// Returns the volumes that nobody uses and no box is started with.
@@ -467,10 +481,7 @@ mod tests {
             label in proptest::option::of("[a-zA-Z0-9][a-zA-Z0-9_-]{0,58}"),
         ) {
             let reference = VolumeReference { name: VolumeName::parse(&name).unwrap(), label };
-            let node_name = match &reference.label {
-                Some(label) => reference.name.snapshot_name(label).unwrap(),
-                None => reference.name.node_name(),
-            };
+            let node_name = reference.node_name().unwrap();
             let read = VolumeReference::of(&Name::decode(&node_name.encoded()).unwrap());
             prop_assert_eq!(read, Some(reference.clone()));
             prop_assert_eq!(VolumeReference::parse(&reference.to_string()).unwrap(), reference);

@@ -201,7 +201,7 @@ fn assert_can_be_emptied(store: &Store, when: &str) {
         let left = names(store);
         for name in &left {
             // What still has children refuses to go before them.
-            store.try_run(&["rm", name]);
+            store.try_run(&["rm", "--now", name]);
         }
         if left.is_empty() {
             break;

@@ -142,10 +142,10 @@ impl Store {
         while !left.is_empty() {
             // What still has children refuses to go before them.
             for name in &left {
-                self.try_run(&["rm", name]);
+                self.try_run(&["rm", "--now", name]);
             }
             // States of a box between two commits have no name, and are children too.
-            self.run(&["prune"]);
+            self.run(&["prune", "--removed"]);
             let now = self.names();
             assert!(now.len() < left.len(), "{when}: none of {left:?} can be removed");
             left = now;

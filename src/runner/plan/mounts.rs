@@ -12,6 +12,9 @@ use super::order::new_fs;
 use super::{PathSource, Source, c_string, fixed};
 use crate::runner::spec::{Bind, Owners, Restrictions, Spec, Tmpfs, Userns};
 
+/// The one place below `/dev` where something may be mounted: pipes to the program that runs the box.
+pub const PIPES: &str = "/dev/rootling";
+
 enum Wanted<'a> {
     Tmpfs(&'a Tmpfs),
     Bind(&'a Bind),
@@ -35,6 +38,14 @@ pub(super) fn ops(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> 
     for wanted in wanted {
         match wanted {
             Wanted::Tmpfs(tmpfs) => tmpfs_ops(tmpfs, ops)?,
+            Wanted::Bind(bind) if bind.target == Path::new(PIPES) && bind.below.is_none() => {
+                ops.push(Op::ShowDirectory {
+                    source: sources.len(),
+                    target: fixed(PIPES.trim_start_matches("/dev/")),
+                    attributes: attributes(bind.restrictions),
+                });
+                sources.push(Source::Path(source(spec, bind)?));
+            }
             Wanted::Bind(bind) => {
                 let like = Like::Source(sources.len());
                 ops.push(Op::MountPoint { parts: parts(&bind.target)?, like, optional: false });
@@ -197,6 +208,7 @@ mod tests {
             "/proc/self",
             "/sys/x",
             "/dev/shm",
+            PIPES,
             "/./dev",
             "/a/../dev",
             "../x",

@@ -145,6 +145,16 @@ pub enum Op {
         /// Its permission bits.
         mode: u32,
     },
+    /// Show a directory of the host as one that is made in `/dev`.
+    ShowDirectory {
+        /// Which.
+        source: usize,
+        /// Its name in `/dev`.
+        #[serde(serialize_with = "text")]
+        target: CString,
+        /// `MOUNT_ATTR_*`.
+        attributes: u64,
+    },
     /// Show a device that the caller opened.
     ShowDevice {
         /// Which of [`Plan::sources`](super::Plan).

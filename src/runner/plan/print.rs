@@ -75,6 +75,9 @@ impl fmt::Display for Op {
             Self::ShowDevice { source, target } => {
                 write!(f, "show device {source} as /dev/{}", Shown(target))
             }
+            Self::ShowDirectory { source, target, attributes } => {
+                write!(f, "show source {source} as /dev/{}{}", Shown(target), Attributes(*attributes))
+            }
             Self::DevLink { name, target } => write!(f, "link /dev/{} to {}", Shown(name), Shown(target)),
             Self::Receive { source } => write!(f, "take source {source} from the caller"),
             Self::MountPoint { parts, like, .. } => {

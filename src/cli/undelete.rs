@@ -1,0 +1,113 @@
+//! `undelete`: bring back what was removed, or list it.
+
+use jiff::Timestamp;
+use rootling_backends::{Error, ErrorKind, Result};
+use serde::Serialize;
+
+use super::keep::KeepRemoved;
+use super::{Context, live, output, said};
+use crate::reference;
+use crate::store::{Name, Removed, Store, VolumeReference};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What: a name, of which the last removal is meant, or an id of the list [default: list what there is]
+    reference: Option<String>,
+
+    /// Bring it back under another name
+    #[arg(long = "as", value_name = "NEW", requires = "reference", value_parser = said(Name::parse_with_label))]
+    as_name: Option<Name>,
+
+    #[command(flatten)]
+    keep: KeepRemoved,
+}
+
+/// A row of the list.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    id: String,
+    /// `tree` or `volume`: which command brings it back.
+    kind: &'static str,
+    removed: Timestamp,
+    expires: Timestamp,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    let store = context.store()?;
+    let Some(reference) = &arguments.reference else { return list(context, &store, arguments.keep) };
+    let removed = find(&store, reference, |name| (!name.is_volume()).then(|| name.to_string()))?;
+    let target = arguments.as_name.as_ref().unwrap_or(&removed.name);
+    if store.resolve_name(target)?.is_none() {
+        // A fork that runs may be called so.
+        live::require_free(&store, target)?;
+    }
+    let names = store.undelete(&removed, arguments.as_name.as_ref())?;
+    context.output.data(&names, || format!("{}\n", names.last().expect("it has come back under a name")));
+    Ok(())
+}
+
+/// Brings back a volume or a snapshot of one.
+pub(super) fn volume(
+    context: &Context,
+    store: &Store,
+    reference: &str,
+    to: Option<&VolumeReference>,
+) -> Result<()> {
+    let shown = |name: &Name| VolumeReference::of(name).map(|reference| reference.to_string());
+    let removed = find(store, reference, shown)?;
+    let to = to.map(VolumeReference::node_name).transpose()?;
+    let names = store.undelete(&removed, to.as_ref())?;
+    let names: Vec<String> = names.iter().filter_map(shown).collect();
+    context.output.data(&names, || format!("{}\n", names.join("\n")));
+    Ok(())
+}
+
+/// Finds the last removal of a name, as `shown` writes it, or the one of an id.
+fn find(store: &Store, text: &str, shown: impl Fn(&Name) -> Option<String>) -> Result<Removed> {
+    let all: Vec<(String, Removed)> =
+        store.removed()?.into_iter().filter_map(|removed| Some((shown(&removed.name)?, removed))).collect();
+    let fits = |(name, removed): &&(String, Removed)| name == text || removed.id.as_str() == text;
+    if let Some((_, removed)) = all.iter().rev().find(fits) {
+        return Ok(removed.clone());
+    }
+    let hint = match reference::near(text, all.iter().map(|(name, _)| name.as_str())).as_slice() {
+        [] => "`rootling undelete` lists what was removed".to_owned(),
+        near => format!("did you mean {}?", near.join(" or ")),
+    };
+    Err(Error::new(ErrorKind::NotFound, format!("no {text} was removed that is still there")).hint(hint))
+}
+
+pub(super) fn list(context: &Context, store: &Store, keep: KeepRemoved) -> Result<()> {
+    let rows: Vec<Row> = store
+        .removed()?
+        .into_iter()
+        .map(|removed| {
+            let volume = VolumeReference::of(&removed.name);
+            Row {
+                kind: if volume.is_some() { "volume" } else { "tree" },
+                name: volume.map_or_else(|| removed.name.to_string(), |volume| volume.to_string()),
+                id: removed.id.to_string(),
+                removed: removed.at,
+                expires: keep.until(removed.at),
+            }
+        })
+        .collect();
+    if context.output.quiet {
+        let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
+        context.output.raw(names.as_bytes());
+        return Ok(());
+    }
+    context.output.data(&rows, || {
+        let now = Timestamp::now();
+        let cells = |row: &Row| {
+            let left = output::age(now, row.expires);
+            let left =
+                if row.expires <= now { "with the next prune".to_owned() } else { format!("in {left}") };
+            vec![row.name.clone(), row.id.clone(), row.kind.to_owned(), output::age(row.removed, now), left]
+        };
+        let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        output::table(&["NAME", "ID", "KIND", "REMOVED", "EXPIRES"], &cells)
+    });
+    Ok(())
+}

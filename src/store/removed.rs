@@ -1,0 +1,168 @@
+//! Removing what can be brought back: names that are moved from `n/` to `removed/`, where they still keep what they lead to.
+//!
+//! ```text
+//! removed/<when>/<name>    one directory for each removal; the links are those of n/, only the last part of their target counts
+//! ```
+//!
+//! A removed name takes no name away: a new box may be called the same, and one name may have been removed several times.
+//! What was removed long enough ago goes with `prune` (see `retention`).
+
+use std::fs;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rootling_backends::{Context, Error, ErrorKind, Result};
+use serde::Serialize;
+
+use super::{Name, ObjectId, State, Store, fault, files};
+
+/// One name that was removed and can be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// What it was called.
+    pub name: Name,
+    /// What it led to.
+    pub id: ObjectId,
+    /// When it was removed. What was removed together has the same time.
+    pub at: Timestamp,
+}
+
+impl Store {
+    fn removed_dir(&self, at: Timestamp) -> PathBuf {
+        self.root.join("removed").join(at.to_string())
+    }
+
+    pub(super) fn removed_link(&self, removed: &Removed) -> PathBuf {
+        self.removed_dir(removed.at).join(removed.name.encoded())
+    }
+
+    /// Returns what was removed and can be brought back, oldest first. O(removed names).
+    pub fn removed(&self) -> Result<Vec<Removed>> {
+        let directory = self.root.join("removed");
+        let mut removed = Vec::new();
+        for when in files::list(&directory)? {
+            let Ok(at) = when.parse::<Timestamp>() else { continue };
+            for file_name in files::list(&directory.join(&when))? {
+                let Ok(name) = Name::decode(&file_name) else { continue };
+                let target = match fs::read_link(directory.join(&when).join(&file_name)) {
+                    Ok(target) => target,
+                    // Brought back since the listing, or no link at all: fsck's business.
+                    Err(_) => continue,
+                };
+                let id = target.file_name().and_then(|id| id.to_str()).map(ObjectId::parse);
+                if let Some(Ok(id)) = id {
+                    removed.push(Removed { name, id, at });
+                }
+            }
+        }
+        removed.sort_by(|a, b| (a.at, &a.name).cmp(&(b.at, &b.name)));
+        Ok(removed)
+    }
+
+    /// Does a name that was removed lead to this object?
+    pub(super) fn is_removed(&self, id: &ObjectId) -> Result<bool> {
+        Ok(self.removed()?.iter().any(|removed| removed.id == *id))
+    }
+
+    /// Moves names to a removal of their own, in this order: the last is the commit point of the whole. Durable on return.
+    ///
+    /// The caller holds the store's lock, and the change lock of what the last leads to.
+    pub(super) fn move_to_removed(&self, names: &[Name]) -> Result<Timestamp> {
+        let removed = self.root.join("removed");
+        files::make_dir(&removed)?;
+        let (at, directory) = loop {
+            let at = Timestamp::now();
+            let directory = self.removed_dir(at);
+            match fs::create_dir(&directory) {
+                Ok(()) => break (at, directory),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io(format!("mkdir({directory:?})"), error)),
+            }
+        };
+        files::sync_dir(&removed)?;
+        files::sync_dir(&self.root)?;
+        fault::point("removed.made");
+        for name in names {
+            files::rename_new(&self.name_link(name), &directory.join(name.encoded()))?;
+            fault::point("removed.moved");
+        }
+        // Where they are now first: after a power cut they may be in both places, never in neither.
+        files::sync_dir(&directory)?;
+        files::sync_dir(&self.root.join("n"))?;
+        fault::point("removed.synced");
+        Ok(at)
+    }
+
+    /// Brings back what was removed, a box with the snapshots that were removed with it; returns the names it has now.
+    ///
+    /// With `as_name` under another name. One that is taken is an error of kind `AlreadyExists`, and nothing is done. Durable on
+    /// return; after a kill a second call brings back the rest.
+    pub fn undelete(&self, removed: &Removed, as_name: Option<&Name>) -> Result<Vec<Name>> {
+        let intent = || format!("bring back {}", removed.name);
+        let _lock = self.share_to_write().context(intent)?;
+        let node = self.node(&removed.id).context(intent)?;
+        let target = as_name.unwrap_or(&removed.name);
+        if node.record.state == State::Active && target.is_snapshot() {
+            let message = format!("{target} is the name of a snapshot, and {} is a box", removed.name);
+            return Err(Error::new(ErrorKind::InvalidInput, message)).context(intent);
+        }
+        if removed.name.is_volume() != target.is_volume() {
+            let message =
+                format!("{target} is a volume's name and {} a tree's, or the other way round", removed.name);
+            return Err(Error::new(ErrorKind::InvalidInput, message)).context(intent);
+        }
+        let mut moves = Vec::new();
+        for other in self.removed().context(intent)?.into_iter().filter(|other| other.at == removed.at) {
+            match other.name.of_snapshot() {
+                Some((owner, label)) if owner == removed.name => {
+                    moves.push((
+                        self.removed_link(&other),
+                        target.snapshot(&label).context(intent)?,
+                        other.id,
+                    ));
+                }
+                _ => {}
+            }
+        }
+        // The box itself last: as long as it is not back, saying it again goes on.
+        moves.push((self.removed_link(removed), target.clone(), removed.id.clone()));
+        for (_, name, _) in &moves {
+            self.require_free(name)
+                .map_err(|_| {
+                    Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken")).hint(format!(
+                        "bring it back under another: rootling undelete {} --as NAME",
+                        removed.name
+                    ))
+                })
+                .context(intent)?;
+        }
+        for (link, name, id) in &moves {
+            if as_name.is_some() {
+                self.forget_continuation(id, name).context(intent)?;
+            }
+            files::rename_new(link, &self.name_link(name)).context(intent)?;
+            fault::point("undelete.moved");
+        }
+        files::sync_dir(&self.root.join("n")).context(intent)?;
+        files::sync_dir(&self.removed_dir(removed.at)).context(intent)?;
+        fault::point("undelete.synced");
+        Ok(moves.into_iter().map(|(_, name, _)| name).collect())
+    }
+
+    /// Forgets a removed name for good; says whether it was still there. What it led to is the sweep's.
+    pub(super) fn forget_removed(&self, removed: &Removed) -> Result<bool> {
+        files::remove_if_exists(&self.removed_link(removed))
+    }
+
+    /// Removes the directories of removals of which nothing is left. The caller holds the store alone.
+    pub(super) fn tidy_removed(&self) -> Result<()> {
+        let directory = self.root.join("removed");
+        for when in files::list(&directory)? {
+            if files::list(&directory.join(&when))?.is_empty() {
+                let place = directory.join(&when);
+                fs::remove_dir(&place).context(|| format!("rmdir({place:?})"))?;
+            }
+        }
+        Ok(())
+    }
+}

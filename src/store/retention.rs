@@ -1,0 +1,206 @@
+//! Which names `prune` lets go, and what that would free: a plan that can be shown before it is carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rootling_backends::{Context, Result};
+use serde::Serialize;
+
+use super::{Cause, Keep, Name, Node, ObjectId, Removed, State, Store, files};
+
+/// What is to be let go.
+#[derive(Debug, Clone)]
+pub struct Housekeeping {
+    /// The present.
+    pub now: Timestamp,
+    /// Whose hours, days and weeks policies mean.
+    pub zone: TimeZone,
+    /// What was removed before this.
+    pub removed_before: Timestamp,
+    /// Keep this of the snapshots of boxes, instead of what their policies say.
+    pub keep: Option<Keep>,
+    /// Only the snapshots of these boxes; of all, where it is empty.
+    pub boxes: Vec<Name>,
+}
+
+/// Why a name is let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// It was removed long enough ago.
+    Removed,
+    /// It was made to be there until a time that has come.
+    Expired,
+    /// The policy of its box does not keep it.
+    Policy,
+    /// Room is needed, and nobody asked for it to be made.
+    Room,
+}
+
+/// A name that is to be let go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doomed {
+    /// The name.
+    pub name: Name,
+    /// What it leads to.
+    pub id: ObjectId,
+    /// Why.
+    pub why: Why,
+    /// When it was removed, for what can be brought back until now.
+    #[serde(rename = "removed")]
+    pub removed_at: Option<Timestamp>,
+}
+
+impl Doomed {
+    fn of_removed(removed: Removed) -> Self {
+        Self { name: removed.name, id: removed.id, why: Why::Removed, removed_at: Some(removed.at) }
+    }
+
+    fn of_snapshot(node: &Node, why: Why) -> Option<Self> {
+        Some(Self { name: node.name.clone()?, id: node.id.clone(), why, removed_at: None })
+    }
+}
+
+impl Store {
+    /// Returns the names that are to be let go: what was removed long enough ago, what has expired, and what the policy of its box
+    /// does not keep. Never a box, never what is locked. Changes nothing.
+    pub fn doomed(&self, what: &Housekeeping) -> Result<Vec<Doomed>> {
+        let intent = || "find what can go";
+        let _lock = self.share().context(intent)?;
+        let removed = self.removed().context(intent)?.into_iter();
+        let mut doomed: Vec<Doomed> =
+            removed.filter(|removed| removed.at < what.removed_before).map(Doomed::of_removed).collect();
+        let mut by_box: BTreeMap<Name, Vec<Node>> = BTreeMap::new();
+        for node in self.named_nodes(self.all_names().context(intent)?).context(intent)? {
+            if node.record.state == State::Active || node.record.marks().locked {
+                continue;
+            }
+            if node.record.expires.is_some_and(|expires| expires <= what.now) {
+                doomed.extend(Doomed::of_snapshot(&node, Why::Expired));
+            } else if let Some((owner, _)) = node.name.as_ref().and_then(Name::of_snapshot) {
+                by_box.entry(owner).or_default().push(node);
+            }
+        }
+        for (owner, snapshots) in by_box {
+            if !what.boxes.is_empty() && !what.boxes.contains(&owner) {
+                continue;
+            }
+            let policy = || self.named(&owner).map(|node| node?.record.life.policy);
+            let keep = match what.keep {
+                Some(keep) => Some(keep),
+                None => policy().context(intent)?.map(|policy| policy.keep),
+            };
+            let Some(keep) = keep else { continue };
+            doomed.extend(not_kept(&snapshots, keep, &what.zone));
+        }
+        Ok(doomed)
+    }
+
+    /// Returns what may go to make room, first what is missed least: what was removed, then what nobody asked for, each oldest first.
+    /// Never what somebody asked for or labelled, or what is locked. Changes nothing.
+    pub fn expendable(&self) -> Result<Vec<Doomed>> {
+        let intent = || "find what can go to make room";
+        let _lock = self.share().context(intent)?;
+        let mut doomed: Vec<Doomed> =
+            self.removed().context(intent)?.into_iter().map(Doomed::of_removed).collect();
+        let mut nodes = self.named_nodes(self.all_names().context(intent)?).context(intent)?;
+        nodes.retain(|node| {
+            let unasked = matches!(node.record.cause, Cause::Automatic | Cause::Safety);
+            let plain = node.name.as_ref().is_some_and(is_numbered);
+            unasked && plain && node.record.state == State::Committed && !node.record.marks().locked
+        });
+        // What was kept for safety's sake goes after what was made as a habit.
+        nodes.sort_by_key(|node| (node.record.cause == Cause::Safety, node.record.created));
+        doomed.extend(nodes.iter().filter_map(|node| Doomed::of_snapshot(node, Why::Room)));
+        Ok(doomed)
+    }
+
+    /// Returns the objects that would go with these names, with those that nothing needs already, and for each name whose object would stay, what keeps it.
+    pub fn outcome(&self, doomed: &[Doomed]) -> Result<Outcome> {
+        let _lock = self.share()?;
+        let (names, removed) = (self.all_names()?, self.removed()?);
+        let goes = |name: &Name, at: Option<Timestamp>| {
+            doomed.iter().any(|doomed| doomed.name == *name && doomed.removed_at == at)
+        };
+        let mut roots: BTreeMap<ObjectId, String> = BTreeMap::new();
+        for id in self.draft_parents()? {
+            roots.insert(id, "a fork that runs".to_owned());
+        }
+        for removed in removed.iter().filter(|removed| !goes(&removed.name, Some(removed.at))) {
+            roots.insert(removed.id.clone(), format!("{} (removed)", removed.name));
+        }
+        for (name, id) in names.iter().filter(|(name, _)| !goes(name, None)) {
+            roots.insert(id.clone(), name.to_string());
+        }
+        let ids: BTreeSet<ObjectId> = doomed.iter().map(|doomed| doomed.id.clone()).collect();
+        let reached = self.reachable_from(roots.keys().cloned(), &ids)?;
+        let mut stays = BTreeMap::new();
+        for id in ids.into_iter().filter(|id| reached.contains(id)) {
+            let name = self.who_stands_on(&id, &roots)?;
+            stays.insert(id, name);
+        }
+        let goes = self.ids()?.into_iter().filter(|id| !reached.contains(id)).collect();
+        Ok(Outcome { goes, stays })
+    }
+
+    /// Returns the nearest name that keeps an object: its own, or that of what was made from it.
+    fn who_stands_on(&self, id: &ObjectId, roots: &BTreeMap<ObjectId, String>) -> Result<String> {
+        let (mut level, mut seen) = (vec![id.clone()], BTreeSet::new());
+        while !level.is_empty() {
+            if let Some(name) = level.iter().find_map(|id| roots.get(id)) {
+                return Ok(name.clone());
+            }
+            let mut next = Vec::new();
+            for id in level.into_iter().filter(|id| seen.insert(id.clone())) {
+                next.extend(self.children(&id)?.into_iter().map(|child| child.id));
+            }
+            level = next;
+        }
+        Ok("something that has no name".to_owned())
+    }
+
+    /// Lets a name go, unless it leads elsewhere by now or was locked. The caller holds the store alone, and syncs.
+    pub(super) fn forget(&self, doomed: &Doomed) -> Result<bool> {
+        if let Some(at) = doomed.removed_at {
+            if doomed.name.is_snapshot() && self.named(&doomed.name)?.is_none_or(|node| node.id != doomed.id)
+            {
+                self.note_let_go(&doomed.id)?;
+            }
+            return self.forget_removed(&Removed { name: doomed.name.clone(), id: doomed.id.clone(), at });
+        }
+        match self.named(&doomed.name)? {
+            Some(node) if node.id == doomed.id && !node.record.marks().locked => {
+                self.note_let_go(&doomed.id)?;
+                files::remove_if_exists(&self.name_link(&doomed.name))
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+/// What letting names go would do.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Objects that nothing would need any more, or needs already.
+    pub goes: Vec<ObjectId>,
+    /// Objects that stay, with the name that keeps each.
+    pub stays: BTreeMap<ObjectId, String>,
+}
+
+/// The snapshots of a box that a policy does not keep. One that says when it expires stays until then.
+fn not_kept(snapshots: &[Node], keep: Keep, zone: &TimeZone) -> Vec<Doomed> {
+    let governed = snapshots.iter().filter(|node| node.record.expires.is_none());
+    let governed = governed.filter(|node| !keep.labelled || node.name.as_ref().is_some_and(is_numbered));
+    let governed: Vec<&Node> = governed.collect();
+    let made: Vec<Timestamp> = governed.iter().map(|node| node.record.created).collect();
+    let kept = keep.kept(&made, zone);
+    let goes = governed.iter().zip(kept).filter(|(_, kept)| !kept);
+    goes.filter_map(|(node, _)| Doomed::of_snapshot(node, Why::Policy)).collect()
+}
+
+/// Is it a snapshot whose label nobody chose?
+fn is_numbered(name: &Name) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    name.of_snapshot().is_some_and(|(_, label)| digits(label.as_str()))
+}
