@@ -3,6 +3,7 @@
 //! One file for each command; only `output` prints. Nothing imports this module.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -23,6 +24,7 @@ mod diff;
 mod doctor;
 mod du;
 mod enter;
+mod fork;
 mod fsck;
 mod generate;
 mod import;
@@ -139,9 +141,9 @@ enum Command {
     Run(run::RunArguments),
     /// Make a box on a tree
     Create(create::CreateArguments),
-    /// Fork a tree or a box as it stands
+    /// Fork a tree or a box as it stands, once or many times
     #[command(visible_aliases = ["clone", "copy"])]
-    Fork(create::ForkArguments),
+    Fork(fork::ForkArguments),
     /// Enter a box
     #[command(visible_alias = "shell")]
     Enter(enter::EnterArguments),
@@ -223,6 +225,10 @@ struct Context {
     umask: libc::mode_t,
     /// Flags that a variable may stand for, and that were typed.
     typed: Vec<&'static str>,
+    /// Who wants this program to end with them.
+    caller: Option<runner::Caller>,
+    /// The flags for commands that `fork` was given, to give them to each.
+    settings: Vec<OsString>,
     /// Where something is to be left running: who waits for it to start.
     announcer: RefCell<Option<Announcer>>,
 }
@@ -230,24 +236,26 @@ struct Context {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     runner::begin_process();
-    let (arguments, typed) = match read() {
+    let caller = runner::Caller::who_asked();
+    let (arguments, typed, settings) = match read() {
         Ok(read) => read,
         Err(code) => return code,
     };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();
     let prepared = prepare(arguments.root, output, &arguments.command);
-    let prepared = prepared.map(|context| Context { typed, ..context }).and_then(|context| {
-        if arguments.command.detaches() {
-            match runner::detach()? {
-                Detached::Caller(code) => std::process::exit(code.into()),
-                Detached::Supervisor(announcer) => {
-                    context.announcer.replace(Some(announcer));
+    let prepared =
+        prepared.map(|context| Context { caller, typed, settings, ..context }).and_then(|context| {
+            if arguments.command.detaches() {
+                match runner::detach()? {
+                    Detached::Caller(code) => std::process::exit(code.into()),
+                    Detached::Supervisor(announcer) => {
+                        context.announcer.replace(Some(announcer));
+                    }
                 }
             }
-        }
-        Ok(context)
-    });
+            Ok(context)
+        });
     match prepared.and_then(|context| dispatch(&context, arguments.command)) {
         Ok(code) => code,
         Err(error) => {
@@ -267,8 +275,8 @@ pub fn main() -> i32 {
 /// The flags that a variable may stand for, if they were typed.
 const BY_VARIABLE: [(&str, &str); 2] = [("net", "--net"), ("userns", "--userns")];
 
-/// Reads the command line: what it says, and which of [`BY_VARIABLE`] it says itself; else the exit code.
-fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
+/// Reads the command line: what it says, which of [`BY_VARIABLE`] it says itself, and what `fork` passes on; else the exit code.
+fn read() -> std::result::Result<(Arguments, Vec<&'static str>, Vec<OsString>), i32> {
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
@@ -278,7 +286,11 @@ fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
             known.and_then(|given| given.value_source(id)) == Some(ValueSource::CommandLine)
         };
         let typed = BY_VARIABLE.into_iter().filter(|(id, _)| is_typed(id)).map(|(_, flag)| flag);
-        Ok((arguments, typed.collect()))
+        let settings = match (&arguments.command, given) {
+            (Command::Fork(_), Some(given)) => fork::settings(given),
+            _ => Vec::new(),
+        };
+        Ok((arguments, typed.collect(), settings))
     });
     read.map_err(|error| {
         // A closed pipe is no error of ours.
@@ -307,6 +319,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Top(arguments) => [Some(arguments.name.as_str()), None],
         Command::Run(arguments) => [arguments.settings.walls.joined_box(), None],
+        Command::Fork(arguments) => [arguments.settings.walls.joined_box(), None],
         _ => [None, None],
     };
     let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
@@ -331,7 +344,8 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         (_, None, Command::Doctor(_)) => runner::enter_userns().unwrap_or(Entered::Nothing),
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
-    let context = Context { root, output, entered, umask, typed: Vec::new(), announcer: RefCell::new(None) };
+    let (caller, typed, settings, announcer) = Default::default();
+    let context = Context { root, output, entered, umask, caller, typed, settings, announcer };
     if command.runs() && (context.entered != Entered::Root || command.shares_users()) {
         context.seal_for(&Userns::Host)?;
     }
@@ -355,6 +369,12 @@ fn entered_before() -> Option<Entered> {
 }
 
 impl Context {
+    /// The variable that tells this program, when it is started by itself, what it is already.
+    fn as_entered(&self) -> Option<(&'static str, String)> {
+        let entered = Some(&self.entered).filter(|entered| **entered != Entered::Root);
+        entered.map(|entered| (ENTERED, serde_json::to_string(entered).expect("plain fields")))
+    }
+
     /// Makes sure that a box with these users cannot write this program; may start it again.
     fn seal_for(&self, userns: &Userns) -> Result<()> {
         let exposed = *userns == Userns::Host || self.entered != Entered::Root;
@@ -364,7 +384,8 @@ impl Context {
         let sealed = if self.entered == Entered::Root {
             runner::seal("ROOTLING_USERNS", "host")
         } else {
-            runner::seal(ENTERED, &serde_json::to_string(&self.entered).expect("plain fields"))
+            let (name, value) = self.as_entered().expect("it is not the machine's root");
+            runner::seal(name, &value)
         };
         sealed.map(|never| match never {})
     }
@@ -373,7 +394,11 @@ impl Context {
 impl Command {
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_))
+        match self {
+            Self::Run(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_) => true,
+            Self::Fork(arguments) => arguments.runs(),
+            _ => false,
+        }
     }
 
     /// Is what it runs left running?
@@ -410,6 +435,7 @@ impl Command {
             Self::Enter(arguments) => Some(&arguments.settings.walls),
             Self::Exec(arguments) => Some(&arguments.settings.walls),
             Self::Start(arguments) => Some(&arguments.settings.walls),
+            Self::Fork(arguments) => Some(&arguments.settings.walls),
             _ => None,
         }
     }
@@ -433,7 +459,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Run(arguments) => return run::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
-        Command::Fork(arguments) => create::fork(context, &arguments),
+        Command::Fork(arguments) => return fork::fork(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),
         Command::Start(arguments) => return detach::start(context, arguments),

@@ -11,6 +11,7 @@
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork, commit: what makes nodes |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
+//! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -36,9 +37,11 @@ mod diff;
 mod draft;
 mod fault;
 mod files;
+mod forks;
 mod format;
 mod host;
 mod id;
+mod identity;
 mod index;
 mod life;
 mod lock;
@@ -53,6 +56,7 @@ pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
 pub use id::ObjectId;
+pub use identity::Identity;
 pub use index::{Entry, Index};
 pub use life::Life;
 pub use name::{Label, Name};

@@ -9,6 +9,7 @@
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `budget` | what a start costs: system calls and memory |
+//! | `forks` | many boxes at once, commands in each, and the one that wins |
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
@@ -32,7 +33,15 @@ mod cli;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod forks;
+#[cfg(test)]
+mod grounds;
+#[cfg(test)]
 mod guest;
+#[cfg(test)]
+#[path = "support/host.rs"]
+#[expect(dead_code, reason = "the namespace of a whole program is the conformance kit's")]
+mod host;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! `create` and `fork`: make a box on a tree.
+//! `create`: make a box on a tree.
 
-use rootling_backends::{ErrorKind, Result};
+use rootling_backends::Result;
 
 use super::{Context, Materialize, live, said, show, store};
+use crate::process;
 use crate::reference::Reference;
-use crate::store::{Base, Name, Node, Store};
+use crate::store::{Base, CreateOptions, Identity, Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CreateArguments {
@@ -15,80 +16,74 @@ pub(super) struct CreateArguments {
     #[arg(value_parser = said(Name::parse))]
     name: Name,
 
-    #[command(flatten)]
-    materialize: Materialize,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct ForkArguments {
-    /// What is forked: a tree, or a box as it stands now
-    reference: String,
-
-    /// Name of the fork [default: the name of what is forked, with a number]
-    #[arg(value_parser = said(Name::parse))]
-    name: Option<Name>,
+    /// Whether it stays the machine that it is made of [default: keep]
+    ///
+    /// A new one gets a machine id, a host name and a random seed of its own, and no ssh host keys: `ssh-keygen -A`, which
+    /// distributions run before sshd starts, makes them.
+    #[arg(long, value_enum, default_value = "keep", hide_default_value = true)]
+    identity: IdentityChoice,
 
     #[command(flatten)]
     materialize: Materialize,
 }
 
-pub(super) fn create(context: &Context, arguments: &CreateArguments) -> Result<()> {
-    make(context, &context.store()?, &arguments.reference, &arguments.name, arguments.materialize)
+/// The identities of a box, as they are written on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum IdentityChoice {
+    /// Another machine
+    New,
+    /// The same machine
+    Keep,
 }
 
-pub(super) fn fork(context: &Context, arguments: &ForkArguments) -> Result<()> {
-    let store = context.store()?;
-    if let Some(name) = &arguments.name {
-        return make(context, &store, &arguments.reference, name, arguments.materialize);
-    }
-    // Somebody else may take the number that was free: then the next one.
-    loop {
-        let name = free_name(&store, &arguments.reference)?;
-        match make(context, &store, &arguments.reference, &name, arguments.materialize) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            other => return other,
+impl IdentityChoice {
+    pub(super) fn identity(self) -> Identity {
+        match self {
+            Self::New => Identity::New { hostname: process::hostname_of },
+            Self::Keep => Identity::Keep,
         }
     }
 }
 
-fn free_name(store: &Store, reference: &str) -> Result<Name> {
-    let stem = match Reference::parse(reference)? {
-        Reference::Host => "host".to_owned(),
-        Reference::Node { .. } => store::find(store, reference)?.label().to_owned(),
-    };
-    let names = store.names()?;
-    let mut candidates = (2_u32..).map(|number| Name::parse(&format!("{stem}-{number}")));
-    candidates
-        .find(|name| name.as_ref().is_ok_and(|name| !names.contains_key(name)) || name.is_err())
-        .expect("the numbers do not end before the store is full")
+pub(super) fn create(context: &Context, arguments: &CreateArguments) -> Result<()> {
+    let options =
+        CreateOptions { identity: arguments.identity.identity(), ..arguments.materialize.options() };
+    make(context, &context.store()?, &arguments.reference, &arguments.name, options)
 }
 
-fn make(
+/// Makes one box and says so.
+pub(super) fn make(
     context: &Context,
     store: &Store,
     reference: &str,
     name: &Name,
-    materialize: Materialize,
+    options: CreateOptions,
 ) -> Result<()> {
     live::require_free(store, name)?;
     let progress = context.output.progress(format!("forking {reference}"));
     let made = match Reference::parse(reference)? {
-        Reference::Host => context
-            .require_root_for_host()
-            .and_then(|()| store.create(Base::Host, name, materialize.options())),
-        Reference::Node { .. } => store::find(store, reference)
-            .and_then(|node| store.create(Base::Node(&node), name, materialize.options())),
+        Reference::Host => {
+            context.require_root_for_host().and_then(|()| store.create(Base::Host, name, options))
+        }
+        Reference::Node { .. } => {
+            store::find(store, reference).and_then(|node| store.create(Base::Node(&node), name, options))
+        }
     };
     drop(progress);
     let node: Node = made?;
     store::remember(store, &node);
     context.output.cost(&format!("forked {reference} as {name}"), node.record.backend, &node.record.cost);
+    warn_of_host(context, &node);
+    context.output.data(&show::summary(store, &node)?, || format!("{}\n", node.id));
+    Ok(())
+}
+
+/// Says what is different with a box that stands on the running system.
+pub(super) fn warn_of_host(context: &Context, node: &Node) {
     if node.record.outside.is_some() {
         context.output.say(
             "it stands on the running system: what you change outside shows inside, so keep it short-lived \
              (import host:/ makes an independent copy)",
         );
     }
-    context.output.data(&show::summary(store, &node)?, || format!("{}\n", node.id));
-    Ok(())
 }

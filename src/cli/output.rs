@@ -123,6 +123,19 @@ impl Output {
         Progress(Some((stop, thread)))
     }
 
+    /// Draws rows that change, one below the other; `None` where nobody watches standard error.
+    pub(crate) fn rows(self, count: usize) -> Option<Rows> {
+        if self.quiet || !io::stderr().is_terminal() {
+            return None;
+        }
+        let screen = indicatif::MultiProgress::new();
+        let style = indicatif::ProgressStyle::with_template("{wide_msg}").expect("a fixed template");
+        let bars = (0..count)
+            .map(|_| screen.add(indicatif::ProgressBar::new_spinner().with_style(style.clone())))
+            .collect();
+        Some(Rows { screen, bars })
+    }
+
     /// Prints a failure: what was tried, the causes, what to do.
     pub(crate) fn error(self, error: &Error) {
         let mut text = format!("rootling: {error}");
@@ -145,6 +158,11 @@ pub(crate) enum Shows {
     Data,
     /// Standard error.
     Talk,
+}
+
+/// Returns a line that anybody may have written as text that can be shown.
+pub(crate) fn tamed_text(line: &[u8]) -> String {
+    String::from_utf8_lossy(&tame(line)).replace('\t', " ")
 }
 
 /// Escapes control characters but the tab, and what is no UTF-8.
@@ -202,6 +220,28 @@ impl Drop for Progress {
             // A spinner that panicked is no reason to fail.
             drop(thread.join());
         }
+    }
+}
+
+/// Rows on the screen; dropping them takes them off.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    screen: indicatif::MultiProgress,
+    bars: Vec<indicatif::ProgressBar>,
+}
+
+impl Rows {
+    /// Shows a text in a row; what does not fit is cut.
+    pub(crate) fn set(&self, row: usize, text: String) {
+        self.bars[row].set_message(text);
+        self.bars[row].tick();
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        // Best effort: what stays on the screen harms nobody.
+        self.screen.clear().unwrap_or_default();
     }
 }
 

@@ -13,7 +13,9 @@ use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Cause, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index};
+use super::{
+    Base, Cause, Identity, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index,
+};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -23,6 +25,8 @@ pub struct CreateOptions {
     pub backend: Option<Kind>,
     /// Fail instead of copying a file that cannot be cloned.
     pub always_clone: bool,
+    /// For boxes: whether they are other machines than what they are forked from.
+    pub identity: Identity,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
 }
@@ -113,18 +117,30 @@ impl Store {
         let committed = self.committed(base).context(intent)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
-        let draft = self.draft().context(intent)?;
-        let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
-        let (record, _) = match base {
-            Base::Node(node) => {
-                let kind = options.backend.unwrap_or_else(|| self.default_backend());
-                self.fork_into(&draft, node, kind, fork)
-            }
-            Base::Host => self.fork_host_into(&draft, options.backend, fork),
-        }
-        .context(intent)?;
+        let (draft, record) = self.draft_of_box(base, name, &options).context(intent)?;
         fault::point("create.forked");
         self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
+    }
+
+    /// Makes the box that will be called `name` in a draft.
+    pub(super) fn draft_of_box(
+        &self,
+        base: Base<'_>,
+        name: &Name,
+        options: &CreateOptions,
+    ) -> Result<(Draft, Record)> {
+        let draft = self.draft()?;
+        let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
+        let (record, parent) = match base {
+            Base::Node(node) => {
+                let kind = options.backend.unwrap_or_else(|| self.default_backend());
+                self.fork_into(&draft, node, kind, fork)?
+            }
+            Base::Host => self.fork_host_into(&draft, options.backend, fork)?,
+        };
+        let tree = tree_in(&draft, &record, &parent);
+        self.give_identity(&draft, &record, &tree, name, options.identity)?;
+        Ok((draft, record))
     }
 
     /// Makes a fork that is thrown away; it holds its parents until it is dropped.
@@ -150,11 +166,7 @@ impl Store {
         .context(intent)?;
         // The record says what the draft stands on: the sweep keeps that while the draft's lock is held.
         record.write_first(&draft.slot).context(intent)?;
-        let tree = if record.form == Form::Full {
-            Tree::full(&draft.slot)
-        } else {
-            Tree::delta(&draft.slot, &parent)
-        };
+        let tree = tree_in(&draft, &record, &parent);
         Ok(Ephemeral { draft, record, tree, parent, _base: held })
     }
 
@@ -263,7 +275,7 @@ impl Store {
     }
 
     /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
-    fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
+    pub(super) fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
         let Base::Node(node) = base else { return Ok(None) };
         if node.record.state == State::Committed {
             // For ever; whether it is still there shows when it is held.
@@ -539,6 +551,11 @@ impl Store {
         }
         Ok(committed)
     }
+}
+
+/// The tree that was forked from `parent` into the draft.
+fn tree_in(draft: &Draft, record: &Record, parent: &Tree) -> Tree {
+    if record.form == Form::Full { Tree::full(&draft.slot) } else { Tree::delta(&draft.slot, parent) }
 }
 
 /// The record of a box's node as that is sealed: what belongs to the box goes on with the box.
