@@ -37,6 +37,7 @@ mod man;
 mod mount;
 mod mounts;
 mod net;
+mod promote;
 mod prune;
 mod ps;
 mod rm;
@@ -144,6 +145,8 @@ enum Command {
     /// Fork a tree or a box as it stands, once or many times
     #[command(visible_aliases = ["clone", "copy"])]
     Fork(fork::ForkArguments),
+    /// Give a box the name of another; what that held becomes a snapshot
+    Promote(promote::Arguments),
     /// Enter a box
     #[command(visible_alias = "shell")]
     Enter(enter::EnterArguments),
@@ -460,6 +463,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Run(arguments) => return run::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Fork(arguments) => return fork::fork(context, &arguments),
+        Command::Promote(arguments) => promote::run(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),
         Command::Start(arguments) => return detach::start(context, arguments),

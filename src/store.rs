@@ -12,6 +12,7 @@
 //! | `boxes` | import, create, fork, commit: what makes nodes |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
+//! | `promote` | a box takes the name of another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -46,6 +47,7 @@ mod index;
 mod life;
 mod lock;
 mod name;
+mod promote;
 mod record;
 mod remove;
 mod snapshots;
@@ -60,6 +62,7 @@ pub use identity::Identity;
 pub use index::{Entry, Index};
 pub use life::Life;
 pub use name::{Label, Name};
+pub use promote::{Promoted, Promotion};
 pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
 pub use snapshots::SnapshotOptions;

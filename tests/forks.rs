@@ -212,6 +212,53 @@ fn what_makes_no_sense_is_refused_before_anything_is_made() {
     assert!(ran.stderr.contains("w | rootling: "), "{}", ran.stderr);
 }
 
+#[test]
+fn the_winner_takes_the_name_and_what_it_stood_for_is_a_snapshot() {
+    on_file_systems(|environment, sort| {
+        if !with_dev(environment) {
+            return;
+        }
+        in_box(environment, "dev", "echo old > /state");
+        environment.ok(["fork", "dev", "w", "--count", "2", "--each", "echo $ROOTLING_INDEX > /state"]);
+        in_box(environment, "dev", "echo meanwhile > /other");
+        let promoted = environment.json(["promote", "w-2", "as", "dev"]);
+        assert_eq!((&promoted["name"], &promoted["before"]), (&json!("dev"), &json!("dev@1")), "{sort}");
+        assert_eq!(names(environment), "dev\nw-1\n", "{sort}");
+        assert_eq!(in_box(environment, "dev", "cat /state; ls /other || true"), "2\n", "{sort}");
+        assert_eq!(
+            environment.ok(["run", "dev@1", "--", "cat", "/state", "/other"]),
+            "old\nmeanwhile\n",
+            "{sort}"
+        );
+        // The past of the name goes on: its last state is what was replaced.
+        let store = Store::open(&environment.store()).unwrap();
+        let named = |name: &str| store.named(&Name::parse_with_label(name).unwrap()).unwrap().unwrap();
+        assert_eq!(named("dev").record.life.past.last(), Some(&named("dev@1").id), "{sort}");
+        // To a name that nothing has, in the short form.
+        environment.ok(["promote", "w-1", "best"]);
+        assert_eq!(names(environment), "best\ndev\n", "{sort}");
+        assert_eq!(in_box(environment, "best", "cat /state"), "1\n", "{sort}");
+        for (arguments, words) in [
+            (&["promote", "best", "best"][..], "best is called that already"),
+            (&["promote", "best", "as", "base"], "the name base is taken"),
+            (&["promote", "base", "x"], "base is committed"),
+            (&["promote", "best", "to", "x"], "is not a name"),
+            (&["promote", "nothing", "x"], "there is no nothing"),
+        ] {
+            let said = environment.fails(arguments);
+            assert!(said.contains(words), "{sort}: {arguments:?}: {said}");
+        }
+        environment.ok(["start", "dev", "--", "sleep", "1000"]);
+        for arguments in [["promote", "dev", "best"], ["promote", "best", "dev"]] {
+            let said = environment.fails(arguments);
+            assert!(said.contains("in use"), "{sort}: {said}");
+        }
+        environment.ok(["stop", "-t", "0", "dev"]);
+        environment.ok(["fsck", "--verify"]);
+        environment.ok(["rm", "dev", "best"]);
+    });
+}
+
 /// Starts forks of which the first ends at once and the others wait; returns when all have said so.
 fn start_three(environment: &Environment) -> (Child, BufReader<std::process::ChildStderr>) {
     let line = "echo up; test $ROOTLING_INDEX = 1 || sleep 1000";

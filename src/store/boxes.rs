@@ -267,6 +267,7 @@ impl Store {
             expires: None,
             life: Life::default(),
             continued_by: None,
+            promotion: None,
             message: None,
             config: ImageConfig::default(),
             cost: Cost::default(),
@@ -373,7 +374,7 @@ impl Store {
         Ok(host::parent_tree(&draft.slot))
     }
 
-    fn seal_and_publish(
+    pub(super) fn seal_and_publish(
         &self,
         draft: Draft,
         record: Record,
@@ -401,7 +402,10 @@ impl Store {
         let unfinished = |node: &Node| {
             node.record.state == State::Committed && node.record.continued_by.as_ref() == Some(name)
         };
-        let node = self.named(name)?.ok_or_else(gone)?;
+        let mut node = self.named(name)?.ok_or_else(gone)?;
+        if self.settle_promotion(&node)? {
+            node = self.named(name)?.ok_or_else(gone)?;
+        }
         if !unfinished(&node) {
             return Ok(node);
         }

@@ -11,6 +11,7 @@ use super::files::{self, Durability};
 use super::id::ObjectId;
 use super::life::Life;
 use super::name::Name;
+use super::promote::Promotion;
 use crate::image::ImageConfig;
 
 /// The version of the record that this program writes. A higher one is refused.
@@ -111,6 +112,9 @@ pub struct Record {
     /// For a node that was a box and was sealed in place: the box, whose name is about to move on to a node above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued_by: Option<Name>,
+    /// For a box that is about to take another's name: what is left to do once it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -193,6 +197,7 @@ mod tests {
             expires: None,
             life: Life::default(),
             continued_by: None,
+            promotion: None,
             message: None,
             config: ImageConfig::default(),
             cost: Cost::default(),

@@ -1,12 +1,13 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
-//! Trials: `fault/file-system/operation` (all points of the operation), `kill/file-system`, `powercut/file-system`.
+//! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `kill/file-system`, `powercut/file-system`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed trial")]
 
 mod fault;
+mod forks;
 mod kill;
 mod powercut;
 mod scenario;
@@ -55,6 +56,11 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
             trials.push(trial(name, sort, &place, scratch, |place, scratch| {
                 fault::run(*operation, place, scratch)
             }));
+        }
+        for verb in forks::VERBS {
+            let name = format!("forks/{sort}/{}", verb.name);
+            trials
+                .push(trial(name, sort, &place, scratch, |place, scratch| forks::run(*verb, place, scratch)));
         }
         trials.push(trial(format!("kill/{sort}"), sort, &place, scratch, kill::run));
         let cut = move |outer: &Path, scratch: &Path| powercut::run(sort, outer, scratch);
