@@ -47,6 +47,7 @@ mod start;
 mod stats;
 mod stop;
 mod surroundings;
+mod trying;
 mod unshare;
 mod users;
 mod volume;
@@ -140,6 +141,8 @@ enum Command {
     Import(import::Arguments),
     /// Run a command in a fork that is thrown away afterwards
     Run(run::RunArguments),
+    /// Run a command in a fork, show what it changed, then keep, apply or discard that
+    Try(trying::TryArguments),
     /// Make a box on a tree
     Create(create::CreateArguments),
     /// Fork a tree or a box as it stands, once or many times
@@ -310,7 +313,7 @@ fn read() -> std::result::Result<(Arguments, Vec<&'static str>, Vec<OsString>), 
 }
 
 /// The commands that end as the command they run.
-const RUNNING: [&str; 5] = ["run", "exec", "enter", "shell", "start"];
+const RUNNING: [&str; 6] = ["run", "try", "exec", "enter", "shell", "start"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<Context> {
@@ -322,6 +325,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Top(arguments) => [Some(arguments.name.as_str()), None],
         Command::Run(arguments) => [arguments.settings.walls.joined_box(), None],
+        Command::Try(arguments) => [arguments.settings.walls.joined_box(), None],
         Command::Fork(arguments) => [arguments.settings.walls.joined_box(), None],
         _ => [None, None],
     };
@@ -398,7 +402,7 @@ impl Command {
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_) => true,
+            Self::Run(_) | Self::Try(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_) => true,
             Self::Fork(arguments) => arguments.runs(),
             _ => false,
         }
@@ -435,6 +439,7 @@ impl Command {
     fn walls(&self) -> Option<&walls::Walls> {
         match self {
             Self::Run(arguments) => Some(&arguments.settings.walls),
+            Self::Try(arguments) => Some(&arguments.settings.walls),
             Self::Enter(arguments) => Some(&arguments.settings.walls),
             Self::Exec(arguments) => Some(&arguments.settings.walls),
             Self::Start(arguments) => Some(&arguments.settings.walls),
@@ -461,6 +466,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Run(arguments) => return run::run(context, arguments),
+        Command::Try(arguments) => return trying::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Fork(arguments) => return fork::fork(context, &arguments),
         Command::Promote(arguments) => promote::run(context, &arguments),

@@ -12,7 +12,7 @@
 //! | `boxes` | import, create, fork, commit: what makes nodes |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
-//! | `promote` | a box takes the name of another |
+//! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -51,6 +51,7 @@ mod promote;
 mod record;
 mod remove;
 mod snapshots;
+mod trying;
 mod volumes;
 
 pub use boxes::{CreateOptions, Description};
@@ -66,6 +67,7 @@ pub use promote::{Promoted, Promotion};
 pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
 pub use snapshots::SnapshotOptions;
+pub use trying::{Applied, Replaceable};
 pub use volumes::{VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]

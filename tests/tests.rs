@@ -10,6 +10,7 @@
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `budget` | what a start costs: system calls and memory |
 //! | `forks` | many boxes at once, commands in each, and the one that wins |
+//! | `trying` | what becomes of what a command changed in a fork |
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
@@ -65,6 +66,8 @@ mod readme;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod trying;
 #[cfg(test)]
 mod volumes;
 #[cfg(test)]

@@ -136,7 +136,7 @@ fn fork_once(context: &Context, store: &Store, arguments: &ForkArguments) -> Res
     }
     // Somebody else may take the number that was free: then the next one.
     loop {
-        match make(&free_names(store, &stem(store, arguments)?, 2, 1)?[0]) {
+        match make(&free_name(store, &arguments.reference)?) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             other => return other,
         }
@@ -173,13 +173,22 @@ fn fork_all(context: &Context, store: &Store, arguments: &ForkArguments) -> Resu
 
 /// What the names of forks begin with.
 fn stem(store: &Store, arguments: &ForkArguments) -> Result<String> {
-    if let Some(name) = &arguments.name {
-        return Ok(name.to_string());
+    match &arguments.name {
+        Some(name) => Ok(name.to_string()),
+        None => usual_stem(store, &arguments.reference),
     }
-    Ok(match Reference::parse(&arguments.reference)? {
+}
+
+/// Returns a name for one fork that nobody has named.
+pub(super) fn free_name(store: &Store, reference: &str) -> Result<Name> {
+    Ok(free_names(store, &usual_stem(store, reference)?, 2, 1)?.remove(0))
+}
+
+fn usual_stem(store: &Store, reference: &str) -> Result<String> {
+    Ok(match Reference::parse(reference)? {
         Reference::Host => "host".to_owned(),
         Reference::Node { .. } => {
-            let node = store::find(store, &arguments.reference)?;
+            let node = store::find(store, reference)?;
             // A fork of a snapshot is named like one of its box.
             let owner = node.name.as_ref().and_then(Name::of_snapshot).map(|(owner, _)| owner.to_string());
             owner.unwrap_or_else(|| node.label().to_owned())

@@ -8,13 +8,18 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rootling_backends::{Cost, Error, ErrorKind, Kind};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rootling_backends::{Context as _, Cost, Error, ErrorKind, Kind, Result};
 use serde::Serialize;
 
 /// How data is printed.
@@ -123,6 +128,18 @@ impl Output {
         Progress(Some((stop, thread)))
     }
 
+    /// Asks the person at the terminal.
+    pub(crate) fn ask(self, question: &str) -> Result<Answer> {
+        // Not those of a job that is stopped: the shell's business.
+        let ending: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let before = ending.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "sigprocmask(SIGINT)")?;
+        let answer = SignalFd::with_flags(&ending, SfdFlags::SFD_CLOEXEC)
+            .context(|| "signalfd(SIGINT)")
+            .and_then(|signals| answer(question, &signals));
+        before.thread_set_mask().context(|| "sigprocmask()")?;
+        answer
+    }
+
     /// Draws rows that change, one below the other; `None` where nobody watches standard error.
     pub(crate) fn rows(self, count: usize) -> Option<Rows> {
         if self.quiet || !io::stderr().is_terminal() {
@@ -148,6 +165,48 @@ impl Output {
             text.push_str(&format!("\n  hint: {hint}"));
         }
         eprintln!("{text}");
+    }
+}
+
+/// What a person answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This.
+    Line(String),
+    /// Nothing more will be said.
+    End,
+    /// A signal came instead.
+    Interrupted,
+}
+
+fn answer(question: &str, signals: &SignalFd) -> Result<Answer> {
+    eprint!("{question}");
+    let (stdin, mut line) = (io::stdin(), Vec::new());
+    loop {
+        let mut files =
+            [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut files, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled.context(|| "poll(stdin)")?,
+        };
+        if files[1].any() == Some(true) {
+            signals.read_signal().context(|| "read(signalfd)")?;
+            eprintln!();
+            return Ok(Answer::Interrupted);
+        }
+        let mut buffer = [0; 1024];
+        let length = match nix::unistd::read(&stdin, &mut buffer) {
+            Err(Errno::EINTR) => continue,
+            read => read.context(|| "read(stdin)")?,
+        };
+        line.extend_from_slice(&buffer[..length]);
+        if length == 0 && line.is_empty() {
+            eprintln!();
+            return Ok(Answer::End);
+        }
+        if length == 0 || line.ends_with(b"\n") {
+            return Ok(Answer::Line(String::from_utf8_lossy(&line).into_owned()));
+        }
     }
 }
 

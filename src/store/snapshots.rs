@@ -46,7 +46,7 @@ impl Store {
         Ok(nodes.filter_map(|node| Some((node.name.as_ref()?.of_snapshot()?.1, node))).collect())
     }
 
-    fn next_label_of(&self, of: &Name) -> Result<Label> {
+    pub(super) fn next_label_of(&self, of: &Name) -> Result<Label> {
         let names = self.all_names()?;
         let labels = names.keys().filter_map(Name::of_snapshot).filter(|(owner, _)| owner == of);
         let numbers = labels.filter_map(|(_, label)| label.as_str().parse::<u32>().ok());

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::scenario::{changed, fill, program, source, write_source};
 use crate::store::{Store, said, was_killed};
 use crate::support::require::{Outcome, Skip};
-use crate::support::tree::{TreeValue, file};
+use crate::support::tree::{TreeValue, dir, file};
 
 /// Something that is said, and what holds after it was cut off and after it was done.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,61 @@ pub(crate) const VERBS: &[Verb] = &[
             }
         },
     },
+    Verb {
+        name: "try_apply",
+        arguments: &["try", "--on-exit", "apply", "work", "--", "/make"],
+        runs: true,
+        cut_off: |store, when| {
+            let happened = store.in_tree("work", |root| root.join("made").exists());
+            store.assert_tree("work", &if happened { tried() } else { before() }, when);
+        },
+        done: |store, when| store.assert_tree("work", &tried(), when),
+    },
+    Verb {
+        name: "try_keep",
+        arguments: &["try", "--on-exit", "keep", "--keep-as", "new", "work", "--", "/make"],
+        runs: true,
+        cut_off: |store, when| {
+            store.assert_tree("work", &before(), when);
+            if store.names().contains("new") {
+                store.assert_tree("new", &tried(), when);
+            }
+        },
+        done: |store, when| {
+            store.assert_tree("work", &before(), when);
+            store.assert_tree("new", &tried(), when);
+        },
+    },
 ];
+
+/// A program that makes the directory `/made`: as [`program`], with `mkdir` before the end.
+fn maker() -> Option<Vec<u8>> {
+    const HEADERS: usize = 120;
+    let mut elf = program()?;
+    elf.truncate(HEADERS);
+    // mov eax, 83; mov edi, path; mov esi, 0755; syscall; mov eax, 60; xor edi, edi; syscall
+    elf.extend_from_slice(&[0xb8, 83, 0, 0, 0, 0xbf, 0x92, 0, 0x40, 0, 0xbe, 0xed, 1, 0, 0, 0x0f, 0x05]);
+    elf.extend_from_slice(&[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]);
+    elf.extend_from_slice(b"/made\0");
+    let size = (elf.len() as u64).to_le_bytes();
+    elf[96..104].copy_from_slice(&size);
+    elf[104..112].copy_from_slice(&size);
+    Some(elf)
+}
+
+/// What the box `work` holds where a program runs in it.
+fn before() -> TreeValue {
+    let mut value = work();
+    value.insert("make", file(maker().unwrap_or_default()).mode(0o755));
+    value
+}
+
+/// What it holds afterwards.
+fn tried() -> TreeValue {
+    let mut value = before();
+    value.insert("made", dir());
+    value
+}
 
 /// What the box `work` holds.
 fn work() -> TreeValue {
@@ -99,6 +153,13 @@ pub(crate) fn run(verb: Verb, place: &Path, scratch: &Path) -> Outcome {
     let begin = |name: &str| {
         let store = Store::new(place.join(name).join("store"), scratch);
         fill(&store, &source_dir);
+        if let Some(maker) = maker().filter(|_| verb.runs) {
+            store.in_tree("work", |root| {
+                let path = root.join("make");
+                std::fs::write(&path, maker).unwrap();
+                std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            });
+        }
         store
     };
     let store = begin("undisturbed");

@@ -1,0 +1,247 @@
+//! `try`: a command in a fork, and what becomes of the change: a box of its own, the box that was forked, or nothing.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+
+use rootling_backends::{Change, ChangeKind, DiffOptions, EntryType, Error, ErrorKind, Result};
+
+use super::output::{self, Answer};
+use super::run::{self, Ran, Wish};
+use super::start::Settings;
+use super::{Context, Materialize, diff, live, said, store};
+use crate::runner::log::DEFAULT_LIMIT;
+use crate::store::{Name, State, Store};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TryArguments {
+    /// What it is tried on: a box or tree as it stands, host:/
+    reference: String,
+
+    /// What becomes of the change [default: ask at a terminal, else discard]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_exit: Option<OnExit>,
+
+    /// Name of the box that is kept [default: the name of what was forked, with a number]
+    #[arg(long, value_name = "NAME", value_parser = said(Name::parse))]
+    keep_as: Option<Name>,
+
+    #[command(flatten)]
+    materialize: Materialize,
+
+    #[command(flatten)]
+    pub(super) settings: Settings,
+
+    /// The command [default: the tree's own, else the user's shell]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What becomes of what was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnExit {
+    /// Make it a box of its own
+    Keep,
+    /// Make the box that was forked what the fork is, if the command ended with 0; undo brings back what it was
+    Apply,
+    /// Throw it away
+    Discard,
+    /// Show it and ask
+    Ask,
+}
+
+/// Something that was tried.
+#[derive(Debug)]
+struct Tried<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    arguments: &'a TryArguments,
+    ran: Ran,
+    changes: Vec<Change>,
+    /// What changed, in a few words.
+    receipt: String,
+}
+
+pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32> {
+    let store = context.store()?;
+    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let on_exit = arguments.on_exit.unwrap_or(if can_ask { OnExit::Ask } else { OnExit::Discard });
+    if on_exit == OnExit::Ask && !can_ask {
+        return Err(Error::new(ErrorKind::InvalidInput, "nobody can be asked: this is no terminal")
+            .hint("say what becomes of the change: --on-exit keep, apply or discard"));
+    }
+    if let Some(name) = &arguments.keep_as {
+        live::require_free(&store, name)?;
+    }
+    if on_exit == OnExit::Apply {
+        require_box(&store, &arguments.reference)?;
+    }
+    let wish = Wish {
+        reference: &arguments.reference,
+        name: None,
+        entrypoint: None,
+        command: std::mem::take(&mut arguments.command),
+        flags: arguments.settings.flags(DEFAULT_LIMIT, false),
+        options: arguments.materialize.options(),
+        volatile: false,
+    };
+    let Some(ran) = run::in_fork(context, &store, wish)? else { return Ok(0) };
+    let code = ran.code;
+    let progress = context.output.progress("comparing");
+    let changes = store.ephemeral_changes(&ran.fork, DiffOptions::default());
+    let receipt = changes.and_then(|changes| Ok((receipt(&store, &ran, &changes)?, changes)));
+    drop(progress);
+    let (receipt, changes) = receipt?;
+    let tried = Tried { context, store: &store, arguments: &arguments, ran, changes, receipt };
+    if tried.changes.is_empty() {
+        context.output.say("nothing changed");
+        tried.discard();
+        return Ok(code);
+    }
+    match on_exit {
+        OnExit::Keep => tried.keep()?,
+        OnExit::Apply if code == 0 => tried.apply()?,
+        OnExit::Apply => {
+            context
+                .output
+                .say(format!("{}: discarded, because the command did not end with 0", tried.receipt));
+            tried.discard();
+        }
+        OnExit::Discard => {
+            let hint = if arguments.on_exit.is_none() { " (--on-exit keep or apply would not)" } else { "" };
+            context.output.say(format!("{}: discarded{hint}", tried.receipt));
+            tried.discard();
+        }
+        OnExit::Ask => tried.ask()?,
+    }
+    Ok(code)
+}
+
+/// What is to be taken over must be a box: a committed tree never changes.
+fn require_box(store: &Store, reference: &str) -> Result<()> {
+    let node = store::find(store, reference)?;
+    if node.record.state == State::Active {
+        return Ok(());
+    }
+    let message = format!("{} is committed: nothing can be applied to it", node.label());
+    Err(Error::new(ErrorKind::FailedPrecondition, message)
+        .hint(format!("keep what was tried as a box: rootling try --on-exit keep {reference} COMMAND")))
+}
+
+/// Says how much changed: `changed 41 files (+312 ~18 -0), 12.0 MiB`.
+fn receipt(store: &Store, ran: &Ran, changes: &[Change]) -> Result<String> {
+    let count = |kind: ChangeKind| {
+        changes
+            .iter()
+            .filter(|change| change.entry_type != EntryType::Directory && change.kind == kind)
+            .count()
+    };
+    let counts = [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted].map(count);
+    let files: usize = counts.iter().sum();
+    let what = match (files, changes.len()) {
+        (0, 1) => "1 directory".to_owned(),
+        (0, directories) => format!("{directories} directories"),
+        (1, _) => "1 file".to_owned(),
+        (files, _) => format!("{files} files"),
+    };
+    let [added, modified, deleted] = counts;
+    let bytes = output::bytes(store.ephemeral_bytes(&ran.fork, changes)?);
+    Ok(format!("changed {what} (+{added} ~{modified} -{deleted}), {bytes}"))
+}
+
+impl Tried<'_> {
+    /// Asks until it is known what becomes of it.
+    fn ask(self) -> Result<()> {
+        let Self { context, .. } = self;
+        let can_apply = self.box_name().is_some();
+        context.output.say(format!("{}:\n{}", self.receipt, first_lines(&self.changes)));
+        loop {
+            let apply = self.box_name().map_or_else(String::new, |name| format!("[a]pply to {name}  "));
+            let question = format!("[k]eep as a new box  {apply}[d]iff  [x] discard > ");
+            match context.output.ask(&question)? {
+                Answer::Line(line) => match line.trim() {
+                    "k" | "keep" => return self.keep(),
+                    "a" | "apply" if can_apply => match self.refusal() {
+                        None => return self.apply(),
+                        Some(error) => context.output.error(&error),
+                    },
+                    "d" | "diff" => context.output.say(diff::render(&self.changes).trim_end()),
+                    "x" | "discard" => {
+                        self.discard();
+                        return Ok(());
+                    }
+                    _ => {}
+                },
+                Answer::Interrupted => {
+                    context.output.say("discarded");
+                    self.discard();
+                    return Ok(());
+                }
+                // Whoever goes without a word does not say that it may be lost.
+                Answer::End => return self.keep(),
+            }
+        }
+    }
+
+    /// The name of the box that it can be applied to.
+    fn box_name(&self) -> Option<&str> {
+        let node = self.ran.node.as_ref().filter(|node| node.record.state == State::Active)?;
+        node.name.as_ref().map(Name::as_str)
+    }
+
+    /// Why it cannot be applied right now.
+    fn refusal(&self) -> Option<Error> {
+        let node = self.ran.node.as_ref()?;
+        self.store.replaceable(node, &self.ran.fork).err()
+    }
+
+    fn keep(self) -> Result<()> {
+        let Self { context, store, arguments, ran, receipt, .. } = self;
+        let name = match &arguments.keep_as {
+            Some(name) => name.clone(),
+            None => super::fork::free_name(store, &arguments.reference)?,
+        };
+        ran.claimed.unlink(ran.fork.slot());
+        let kept = store.keep(ran.fork, &name)?;
+        store::remember(store, &kept);
+        context.output.say(format!("{receipt}: kept as {}", kept.label()));
+        Ok(())
+    }
+
+    /// Applies it, or, where the box is not what was forked any more, keeps it and fails.
+    fn apply(self) -> Result<()> {
+        let node = self.ran.node.as_ref().expect("the host is asked for elsewhere");
+        let replaceable = match self.store.replaceable(node, &self.ran.fork) {
+            Ok(replaceable) => replaceable,
+            Err(error) => {
+                self.keep()?;
+                return Err(error);
+            }
+        };
+        let Self { context, store, ran, receipt, .. } = self;
+        ran.claimed.unlink(ran.fork.slot());
+        let applied = store.replace(replaceable, ran.fork, ran.command)?;
+        store::remember(store, &applied.node);
+        let (name, before) = (applied.node.label(), applied.before.label());
+        context.output.say(format!(
+            "{receipt}: applied to {name}; what it was is {before}: rootling undo {name} brings it back"
+        ));
+        Ok(())
+    }
+
+    fn discard(self) {
+        let Ran { fork, claimed, .. } = self.ran;
+        // Before the note is let go: whoever waits for the end finds nothing left.
+        claimed.unlink(fork.slot());
+        drop(fork);
+    }
+}
+
+/// The beginning of what changed.
+fn first_lines(changes: &[Change]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = diff::render(&changes[..changes.len().min(SHOWN)]);
+    if changes.len() > SHOWN {
+        text.push_str(&format!("  and {} more", changes.len() - SHOWN));
+    }
+    text.trim_end().to_owned()
+}
