@@ -31,6 +31,7 @@ mod import;
 mod init;
 mod limits;
 mod live;
+mod log;
 mod logs;
 mod ls;
 mod man;
@@ -180,6 +181,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Show all that is known of one tree
     Show(show::Arguments),
+    /// List the states that something went through, or draw who was made from what
+    Log(log::Arguments),
     /// Show what differs in a box, or between two trees
     Diff(diff::Arguments),
     /// Remove boxes and trees
@@ -286,6 +289,10 @@ fn read() -> std::result::Result<(Arguments, Vec<&'static str>, Vec<OsString>), 
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
+        if arguments.format.draws() && !matches!(arguments.command, Command::Log(_)) {
+            let message = "only `log` draws: --format dot and svg are its";
+            return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, message));
+        }
         let given = matches.subcommand().map(|(_, given)| given);
         let is_typed = |id: &str| {
             let known = given.filter(|given| given.try_contains_id(id).unwrap_or(false));
@@ -360,7 +367,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     if let Entered::Single { reason, fix } = entered
         && matches!(command, Command::Init(_) | Command::Import(_))
     {
-        log::warn!("only your own user id exists inside: {reason} ({fix})");
+        ::log::warn!("only your own user id exists inside: {reason} ({fix})");
     }
     Ok(context)
 }
@@ -484,6 +491,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
+        Command::Log(arguments) => log::run(context, &arguments),
         Command::Diff(arguments) => diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),

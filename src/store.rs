@@ -8,8 +8,10 @@
 //! | `store.rs` | opening, reading: nodes, names, trees |
 //! | `format` `record` `index` | the files that are read and written |
 //! | `id` `name` | the two ways to say which |
+//! | `names` | listings of names |
 //! | `draft` | building an object aside and publishing it |
-//! | `boxes` | import, create, fork, commit: what makes nodes |
+//! | `boxes` | import, create, fork: what makes nodes |
+//! | `freeze` | the present state of a box becomes a committed node |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
@@ -22,13 +24,13 @@
 //! **Invariants.** A name points at an object that is whole. A committed object never changes. An object in `o/` has a
 //! record; its parent exists as long as it does. Nothing here talks to a network or starts a process.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
+use rayon::prelude::*;
 use rootling_backends::probe::{self, Abilities};
 use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
@@ -40,6 +42,7 @@ mod fault;
 mod files;
 mod forks;
 mod format;
+mod freeze;
 mod host;
 mod id;
 mod identity;
@@ -47,10 +50,12 @@ mod index;
 mod life;
 mod lock;
 mod name;
+mod names;
 mod promote;
 mod record;
 mod remove;
 mod snapshots;
+mod three_way;
 mod trying;
 mod volumes;
 
@@ -63,10 +68,12 @@ pub use identity::Identity;
 pub use index::{Entry, Index};
 pub use life::Life;
 pub use name::{Label, Name};
+pub use names::Naming;
 pub use promote::{Promoted, Promotion};
 pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
 pub use snapshots::SnapshotOptions;
+pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
 pub use volumes::{VolumeName, VolumeReference};
 
@@ -264,33 +271,6 @@ impl Store {
 
     // ------------------------------------------------------------ reading
 
-    /// Returns all names of boxes and trees, and what they point at; the other two kinds are
-    /// [`volumes`](Self::volumes)' and [`snapshots`](Self::snapshots)' business.
-    pub fn names(&self) -> Result<BTreeMap<Name, ObjectId>> {
-        let mut names = self.all_names()?;
-        names.retain(|name, _| !name.is_volume() && !name.is_snapshot());
-        Ok(names)
-    }
-
-    /// Returns all names, those of volumes and of snapshots included.
-    pub(crate) fn all_names(&self) -> Result<BTreeMap<Name, ObjectId>> {
-        let directory = self.root.join("n");
-        let mut names = BTreeMap::new();
-        for file_name in files::list(&directory)? {
-            // Leftovers of a crash and what a meddling hand put there are fsck's business.
-            let (Ok(name), Ok(target)) =
-                (Name::decode(&file_name), fs::read_link(directory.join(&file_name)))
-            else {
-                continue;
-            };
-            let id = target.file_name().and_then(|id| id.to_str()).map(ObjectId::parse);
-            if let Some(Ok(id)) = id {
-                names.insert(name, id);
-            }
-        }
-        Ok(names)
-    }
-
     /// Returns the object that a name points at.
     pub fn resolve_name(&self, name: &Name) -> Result<Option<ObjectId>> {
         let link = self.name_link(name);
@@ -332,38 +312,53 @@ impl Store {
         self.named_nodes(self.names()?)
     }
 
-    pub(crate) fn named_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<Node>> {
-        names
-            .into_iter()
-            .filter_map(|(name, id)| match self.node(&id) {
-                // Removed since the names were listed.
-                Err(error) if error.kind() == ErrorKind::NotFound && !self.name_link(&name).is_symlink() => {
-                    None
-                }
-                node => Some(node.map(|node| Node { name: Some(name), ..node })),
-            })
-            .collect()
+    /// Returns every node of the store, volumes and what has no name included, by id and without names. O(nodes), read in parallel.
+    ///
+    /// A record that cannot be read is warned of and left out: it is fsck's business, and hides nothing else.
+    pub fn all_nodes(&self) -> Result<Vec<Node>> {
+        let _lock = self.share()?;
+        let read = self.ids()?.into_par_iter().filter_map(|id| match self.node(&id) {
+            Ok(node) => Some(node),
+            // Removed since they were listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                log::warn!("node {id} is left out: {error}");
+                None
+            }
+        });
+        Ok(read.collect())
     }
 
-    /// Returns the nodes made from `id` that still exist.
+    /// Returns the nodes made from `id` that still exist. O(children).
     pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
-        let mut children = Vec::new();
+        let children = files::list(&self.object_dir(id).join("by"))?.into_par_iter();
+        children.filter_map(|child| self.child(id, &child).transpose()).collect()
+    }
+
+    /// Was anything made from `id` that still exists? Looks no further than the first.
+    pub(crate) fn has_children(&self, id: &ObjectId) -> Result<bool> {
         for child in files::list(&self.object_dir(id).join("by"))? {
-            let Ok(child) = ObjectId::parse(&child) else { continue };
-            match self.node(&child) {
-                // A link is made before its child and may outlive it: only the child's own word counts.
-                Ok(node) if node.record.parent.as_ref() == Some(id) => children.push(node),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            if self.child(id, &child)?.is_some() {
+                return Ok(true);
             }
         }
-        Ok(children)
+        Ok(false)
     }
 
-    /// Returns a name of the node, if it has one.
-    pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
-        Ok(self.all_names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
+    /// Returns the ids of up to `limit` nodes made from `id`; any of them may have been removed, by a crash that left its link.
+    pub fn some_child_ids(&self, id: &ObjectId, limit: usize) -> Result<Vec<ObjectId>> {
+        let ids = files::list_some(&self.object_dir(id).join("by"), limit)?;
+        Ok(ids.iter().filter_map(|id| ObjectId::parse(id).ok()).collect())
+    }
+
+    fn child(&self, id: &ObjectId, file_name: &str) -> Result<Option<Node>> {
+        let Ok(child) = ObjectId::parse(file_name) else { return Ok(None) };
+        match self.node(&child) {
+            // A link is made before its child and may outlive it: only the child's own word counts.
+            Ok(node) => Ok(Some(node).filter(|node| node.record.parent.as_ref() == Some(id))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).

@@ -131,6 +131,10 @@ pub enum Baseline {
     Generation {
         /// The subvolume's generation at the fork.
         generation: u64,
+        /// For a snapshot: the second since 1970 in which it was made; equal inode numbers from before mean the same inode. Missing
+        /// for a copy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parted: Option<i64>,
     },
     /// Plain directories: everything whose ctime is not before this moment. The slot's file `dirs` remembers which
     /// directory stood where.

@@ -20,7 +20,11 @@
 //! | [`reap`] | removing a slot, whatever is in it |
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
+//! | [`patch`] | one tree made what another is, at given changes |
+//! | [`within`](mod@within) | the changes at some paths only |
+//! | `replace`, `links` | a new entry in place of another; names of one inode |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
+//! | [`candidates`] | paths that may differ, from deltas and searches, compared between any two trees |
 //! | `pairing` | one path compared on both sides: turns the candidates of a search into changes |
 //! | [`btrfs`] | backend: a subvolume for each tree, snapshots |
 //! | [`overlay`] | backend: an upper directory for each tree |
@@ -33,6 +37,7 @@ pub mod attributes;
 pub mod backend;
 #[cfg(feature = "btrfs")]
 pub mod btrfs;
+pub mod candidates;
 pub mod change;
 pub mod compare;
 mod data;
@@ -43,21 +48,25 @@ pub mod error;
 pub mod fence;
 pub mod flatten;
 mod fuse;
+mod links;
 pub mod marks;
 mod merge;
 pub mod mount;
 pub mod mount_table;
 pub mod overlay;
 mod pairing;
+pub mod patch;
 pub mod plain;
 pub mod private;
 pub mod probe;
 pub mod reap;
+mod replace;
 pub mod replicate;
 pub mod small_file;
 pub mod sys;
 pub mod usage;
 mod walk;
+pub mod within;
 
 pub use backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,

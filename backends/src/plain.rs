@@ -17,7 +17,7 @@ use crate::flatten::flatten_noting_directories;
 use crate::mount::{Access, Mount};
 use crate::reap::reap;
 use crate::replicate::{Options, replicate, replicate_noting_directories};
-use crate::{merge, usage};
+use crate::{candidates, merge, usage};
 
 /// A plain-directory backend: clones or copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +155,7 @@ impl Backend for Plain {
         tree.mount(access, self.userxattr, volatile)
     }
 
+    /// A delta on the parent's own layers holds the names of all that may differ; a full tree is searched by its fence.
     fn changes(
         &self,
         tree: &Tree,
@@ -163,6 +164,10 @@ impl Backend for Plain {
         options: DiffOptions,
     ) -> Result<Vec<Change>> {
         let (slot, new, old) = (Dir::open(&tree.slot)?, self.root(tree)?, self.root(parent)?);
+        let found = candidates::compare_stacks((parent, &old), (tree, &new), options)?;
+        if let Some(changes) = found {
+            return Ok(changes);
+        }
         let baseline = if tree.form == Form::Full { baseline } else { &Baseline::None };
         Ok(fence::search(&slot, &new, &old, baseline, options)?.changes)
     }

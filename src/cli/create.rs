@@ -74,8 +74,7 @@ pub(super) fn make(
     store::remember(store, &node);
     context.output.cost(&format!("forked {reference} as {name}"), node.record.backend, &node.record.cost);
     warn_of_host(context, &node);
-    context.output.data(&show::summary(store, &node)?, || format!("{}\n", node.id));
-    Ok(())
+    show::made(context, store, &node)
 }
 
 /// Says what is different with a box that stands on the running system.

@@ -152,9 +152,9 @@ fn fork_all(context: &Context, store: &Store, arguments: &ForkArguments) -> Resu
     let stem = stem(store, arguments)?;
     loop {
         let names = match (arguments.count, &arguments.name) {
-            (Some(count), _) => free_names(store, &stem, 1, count as usize)?,
+            (Some(count), _) => free_names(store, &stem, count as usize)?,
             (None, Some(name)) => vec![name.clone()],
-            (None, None) => free_names(store, &stem, 2, 1)?,
+            (None, None) => vec![free_name(store, &arguments.reference)?],
         };
         names.iter().try_for_each(|name| live::require_free(store, name))?;
         match store.create_all(base, &names, &arguments.options()) {
@@ -179,27 +179,33 @@ fn stem(store: &Store, arguments: &ForkArguments) -> Result<String> {
     }
 }
 
-/// Returns a name for one fork that nobody has named.
+/// Returns a name for one fork that nobody has named: the stem with a number. Looks up a few names, however many are taken.
 pub(super) fn free_name(store: &Store, reference: &str) -> Result<Name> {
-    Ok(free_names(store, &usual_stem(store, reference)?, 2, 1)?.remove(0))
+    let stem = usual_stem(store, reference)?;
+    let name = |number: u64| Name::parse(&format!("{stem}-{number}"));
+    let is_free = |number: u64| store.resolve_name(&name(number)?).map(|taken| taken.is_none());
+    let (mut taken, mut free) = (1, 2);
+    while !is_free(free)? {
+        (taken, free) = (free, free * 2);
+    }
+    while free - taken > 1 {
+        let middle = taken.midpoint(free);
+        if is_free(middle)? { free = middle } else { taken = middle }
+    }
+    name(free)
 }
 
 fn usual_stem(store: &Store, reference: &str) -> Result<String> {
     Ok(match Reference::parse(reference)? {
         Reference::Host => "host".to_owned(),
-        Reference::Node { .. } => {
-            let node = store::find(store, reference)?;
-            // A fork of a snapshot is named like one of its box.
-            let owner = node.name.as_ref().and_then(Name::of_snapshot).map(|(owner, _)| owner.to_string());
-            owner.unwrap_or_else(|| node.label().to_owned())
-        }
+        Reference::Node { .. } => store::find(store, reference)?.label().replace('@', "-"),
     })
 }
 
 /// Returns names that nothing has: the stem with the first numbers that are free.
-fn free_names(store: &Store, stem: &str, first: u32, count: usize) -> Result<Vec<Name>> {
+fn free_names(store: &Store, stem: &str, count: usize) -> Result<Vec<Name>> {
     let names = store.names()?;
-    let candidates = (first..).map(|number| Name::parse(&format!("{stem}-{number}")));
+    let candidates = (1_u32..).map(|number| Name::parse(&format!("{stem}-{number}")));
     candidates
         .filter(|name| name.as_ref().map_or(true, |name| !names.contains_key(name)))
         .take(count)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::name::Label;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -16,9 +17,17 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
+    /// The highest number that a snapshot of the box was called; 0 where none was.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub numbered: u32,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Life {
@@ -38,6 +47,13 @@ impl Life {
         }
         let too_many = self.past.len().saturating_sub(Self::DEPTH);
         self.past.drain(..too_many);
+        self
+    }
+
+    /// Notes that a snapshot of the box has this label, so that the next number is known without a look at all labels.
+    #[must_use]
+    pub(crate) fn labelled(mut self, label: &Label) -> Self {
+        self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
         self
     }
 }

@@ -25,14 +25,16 @@ impl Store {
             let message = format!("{} is not a box: it has no snapshots", node.shown());
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         };
+        if let Some(label) = &options.label {
+            let made = self.commit(node, &name.snapshot(label)?, &options.description);
+            return made.context(|| format!("snapshot {name}"));
+        }
+        let mut number = self.last_number(node, &name)?;
         loop {
-            let label = match &options.label {
-                Some(label) => label.clone(),
-                None => self.next_label_of(&name)?,
-            };
-            match self.commit(node, &name.snapshot(&label)?, &options.description) {
+            number = number.saturating_add(1);
+            match self.commit(node, &name.snapshot(&Label::numbered(number))?, &options.description) {
                 // Somebody else took the number.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && options.label.is_none() => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => return made.context(|| format!("snapshot {name}")),
             }
         }
@@ -40,16 +42,21 @@ impl Store {
 
     /// Returns the snapshots of a box by label. The box itself need not exist any more. O(names of the store).
     pub fn snapshots(&self, of: &Name) -> Result<Vec<(Label, Node)>> {
-        let mut names = self.all_names()?;
-        names.retain(|name, _| name.of_snapshot().is_some_and(|(owner, _)| owner == *of));
-        let nodes = self.named_nodes(names)?.into_iter();
+        let nodes = self.named_nodes(self.snapshot_names(of)?)?.into_iter();
         Ok(nodes.filter_map(|node| Some((node.name.as_ref()?.of_snapshot()?.1, node))).collect())
     }
 
-    pub(super) fn next_label_of(&self, of: &Name) -> Result<Label> {
-        let names = self.all_names()?;
-        let labels = names.keys().filter_map(Name::of_snapshot).filter(|(owner, _)| owner == of);
-        let numbers = labels.filter_map(|(_, label)| label.as_str().parse::<u32>().ok());
-        Ok(Label::numbered(numbers.max().unwrap_or(0).saturating_add(1)))
+    /// Returns the highest number among the labels of a box, or a lower one: what a box remembers is not looked for.
+    fn last_number(&self, node: &Node, name: &Name) -> Result<u32> {
+        match node.record.life.numbered {
+            // A box of that name may have had snapshots before.
+            0 => Ok(self
+                .labels(name)?
+                .iter()
+                .filter_map(|label| label.as_str().parse().ok())
+                .max()
+                .unwrap_or(0)),
+            number => Ok(number),
+        }
     }
 }

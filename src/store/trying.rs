@@ -15,7 +15,7 @@ use rootling_backends::{
 use super::draft::Ephemeral;
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{Cause, Name, Node, ObjectId, Record, State, Store, fault};
+use super::{Cause, Label, Name, Node, ObjectId, Record, State, Store, fault};
 
 /// A box that can be replaced by a fork of it, and stays so as long as this is kept.
 #[derive(Debug)]
@@ -104,10 +104,11 @@ impl Store {
         };
         let state = self.seal_and_publish(fork.draft, record, None, false)?;
         fault::point("try.sealed");
-        let state = Node { name: Some(self.number(name, &state.id)?), ..state };
+        let (called, label) = self.number(name, &state.id)?;
+        let state = Node { name: Some(called), ..state };
         let draft = self.draft()?;
         let (forked, _) = self.fork_into(&draft, &state, node.record.backend, ForkOptions::default())?;
-        let life = node.record.life.clone().moved_to(&before.id).moved_to(&state.id);
+        let life = node.record.life.clone().moved_to(&before.id).moved_to(&state.id).labelled(&label);
         let forked = Record { life, other: node.record.other.clone(), ..forked };
         let forked = self.publish(draft, &forked, None, Durability::Synced)?;
         fault::point("try.forked");
@@ -125,21 +126,24 @@ impl Store {
         let place = self.object_dir(&state.id);
         let record = Record { cause: Cause::Safety, ..state.record.clone() };
         record.write(&place, Durability::Synced)?;
-        let name = self.number(name, &state.id)?;
+        let (name, _) = self.number(name, &state.id)?;
         Ok(Node { name: Some(name), record, ..state })
     }
 
-    /// Gives a state of the box the next number for a name. Durable on return.
-    fn number(&self, of: &Name, id: &ObjectId) -> Result<Name> {
+    /// Gives a state the next number among the snapshots of a name. Durable on return.
+    pub(super) fn number(&self, of: &Name, id: &ObjectId) -> Result<(Name, Label)> {
         loop {
-            let name = of.snapshot(&self.next_label_of(of)?)?;
+            let labels = self.labels(of)?.into_iter();
+            let last = labels.filter_map(|label| label.as_str().parse::<u32>().ok()).max().unwrap_or(0);
+            let label = Label::numbered(last.saturating_add(1));
+            let name = of.snapshot(&label)?;
             match self.link_name(&name, id) {
                 // Somebody else took the number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 linked => {
                     linked?;
                     files::sync_dir(&self.root.join("n"))?;
-                    return Ok(name);
+                    return Ok((name, label));
                 }
             }
         }

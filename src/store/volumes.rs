@@ -5,7 +5,6 @@
 //! the sweep, fsck) holds for them, and a program that does not know volumes sees boxes of odd names. A volume is always a full tree,
 //! readable without a mount: OverlayFS as a volume would need one, and gains nothing where nothing is beneath.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 
@@ -110,9 +109,7 @@ impl Store {
     /// Returns all volumes and snapshots, sorted by name, each volume before its snapshots.
     pub fn volumes(&self) -> Result<Vec<(VolumeReference, Node)>> {
         let _lock = self.share()?;
-        let mut names: BTreeMap<Name, ObjectId> = self.all_names()?;
-        names.retain(|name, _| name.is_volume());
-        let nodes = self.named_nodes(names)?.into_iter();
+        let nodes = self.named_nodes(self.volume_names()?)?.into_iter();
         Ok(nodes.filter_map(|node| Some((VolumeReference::of(node.name.as_ref()?)?, node))).collect())
     }
 
