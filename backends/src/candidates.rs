@@ -102,7 +102,8 @@ impl Candidates {
                 done = Some(path);
             }
         }
-        Ok(changes.into_sorted())
+        changes.note_lost_links(old)?;
+        changes.finish(old, new)
     }
 }
 

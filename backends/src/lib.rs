@@ -21,6 +21,7 @@
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
 //! | [`patch`] | one tree made what another is, at given changes |
+//! | [`aside`] | one entry put beside another of the same name: both sides of a conflict |
 //! | [`within`](mod@within) | the changes at some paths only |
 //! | `replace`, `links` | a new entry in place of another; names of one inode |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
@@ -33,6 +34,7 @@
 //! This crate knows trees. It never hears of names, tags, digests, records, locks or processes: those are
 //! its callers'; `fuse` alone starts a program, which serves a mount. It never prints.
 
+pub mod aside;
 pub mod attributes;
 pub mod backend;
 #[cfg(feature = "btrfs")]

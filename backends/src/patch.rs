@@ -104,7 +104,7 @@ impl Plan {
                     plan.new.insert(change.path.clone());
                 }
                 kind => {
-                    let other = change.aspects.kind || change.aspects.content;
+                    let other = change.aspects.kind || change.aspects.content || change.aspects.links;
                     let attributes = kind == ChangeKind::Modified && !other;
                     plan.put(&change.path, change.entry_type, attributes);
                 }

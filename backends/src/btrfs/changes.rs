@@ -37,7 +37,7 @@ pub(super) fn changes_since(
 ) -> Result<Vec<Change>> {
     let mut comparison = Comparison { old, new, generation, parted, changes: Changes::new(options) };
     comparison.subvolume(Path::new(""))?;
-    Ok(comparison.changes.into_sorted())
+    comparison.changes.finish(old, new)
 }
 
 struct Comparison<'a> {
