@@ -49,6 +49,7 @@ mod stats;
 mod stop;
 mod surroundings;
 mod trying;
+mod undo_host;
 mod unshare;
 mod users;
 mod volume;
@@ -151,6 +152,8 @@ enum Command {
     Fork(fork::ForkArguments),
     /// Give a box the name of another; what that held becomes a snapshot
     Promote(promote::Arguments),
+    /// Bring back what was last applied to host:/
+    Undo(undo_host::Arguments),
     /// Enter a box
     #[command(visible_alias = "shell")]
     Enter(enter::EnterArguments),
@@ -477,6 +480,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Fork(arguments) => return fork::fork(context, &arguments),
         Command::Promote(arguments) => promote::run(context, &arguments),
+        Command::Undo(arguments) => undo_host::run(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),
         Command::Start(arguments) => return detach::start(context, arguments),

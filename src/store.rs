@@ -16,7 +16,7 @@
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
-//! | `host` | a fork of the machine it runs on |
+//! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
 //! | `remove` | remove, and the sweep (prune) |
 //! | `check` | fsck |
 //! | `lock` `files` `fault` | what the above stand on |
@@ -44,6 +44,7 @@ mod forks;
 mod format;
 mod freeze;
 mod host;
+mod host_changes;
 mod id;
 mod identity;
 mod index;
@@ -63,6 +64,7 @@ pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
+pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;
 pub use index::{Entry, Index};

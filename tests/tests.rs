@@ -10,7 +10,7 @@
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `budget` | what a start costs: system calls and memory |
 //! | `forks` | many boxes at once, commands in each, and the one that wins |
-//! | `trying` | what becomes of what a command changed in a fork |
+//! | `trying` `trying_host` | what becomes of what a command changed in a fork |
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
@@ -68,6 +68,8 @@ mod rootless;
 mod runner;
 #[cfg(test)]
 mod trying;
+#[cfg(test)]
+mod trying_host;
 #[cfg(test)]
 mod volumes;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use rootling_backends::{Change, ChangeKind, DiffOptions, EntryType, Error, ErrorKind, Result};
 
@@ -9,6 +10,7 @@ use super::output::{self, Answer};
 use super::run::{self, Ran, Wish};
 use super::start::Settings;
 use super::{Context, Materialize, diff, live, said, store};
+use crate::reference::Reference;
 use crate::runner::log::DEFAULT_LIMIT;
 use crate::store::{Name, State, Store};
 
@@ -24,6 +26,14 @@ pub(super) struct TryArguments {
     /// Name of the box that is kept [default: the name of what was forked, with a number]
     #[arg(long, value_name = "NAME", value_parser = said(Name::parse))]
     keep_as: Option<Name>,
+
+    /// Apply to host:/ without asking once more
+    #[arg(short, long)]
+    yes: bool,
+
+    /// Apply to host:/ also what somebody has changed there since the fork was made; what they wrote is kept with the rest
+    #[arg(long)]
+    force: bool,
 
     #[command(flatten)]
     materialize: Materialize,
@@ -41,7 +51,8 @@ pub(super) struct TryArguments {
 enum OnExit {
     /// Make it a box of its own
     Keep,
-    /// Make the box that was forked what the fork is, if the command ended with 0; undo brings back what it was
+    /// Make the box that was forked what the fork is, or do the same to the files of host:/, if the command ended with 0; undo
+    /// brings back what was
     Apply,
     /// Throw it away
     Discard,
@@ -73,7 +84,7 @@ pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32>
         live::require_free(&store, name)?;
     }
     if on_exit == OnExit::Apply {
-        require_box(&store, &arguments.reference)?;
+        require_applicable(&store, &arguments, can_ask)?;
     }
     let wish = Wish {
         reference: &arguments.reference,
@@ -99,7 +110,8 @@ pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32>
     }
     match on_exit {
         OnExit::Keep => tried.keep()?,
-        OnExit::Apply if code == 0 => tried.apply()?,
+        OnExit::Apply if code == 0 && tried.is_agreed()? => tried.apply()?,
+        OnExit::Apply if code == 0 => tried.keep()?,
         OnExit::Apply => {
             context
                 .output
@@ -116,8 +128,19 @@ pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32>
     Ok(code)
 }
 
-/// What is to be taken over must be a box: a committed tree never changes.
-fn require_box(store: &Store, reference: &str) -> Result<()> {
+/// What something is applied to must be a box, because a committed tree never changes; or the host, where somebody agrees.
+fn require_applicable(store: &Store, arguments: &TryArguments, can_ask: bool) -> Result<()> {
+    let reference = &arguments.reference;
+    if Reference::parse(reference)? == Reference::Host {
+        if arguments.yes || can_ask {
+            return Ok(());
+        }
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "nobody can be asked before files of this machine change",
+        )
+        .hint("--yes agrees; whatever changes is kept before, and `rootling undo host:/` brings it back"));
+    }
     let node = store::find(store, reference)?;
     if node.record.state == State::Active {
         return Ok(());
@@ -152,16 +175,17 @@ impl Tried<'_> {
     /// Asks until it is known what becomes of it.
     fn ask(self) -> Result<()> {
         let Self { context, .. } = self;
-        let can_apply = self.box_name().is_some();
         context.output.say(format!("{}:\n{}", self.receipt, first_lines(&self.changes)));
+        let target = self.target();
+        let apply = target.as_ref().map_or_else(String::new, |target| format!("[a]pply to {target}  "));
+        let question = format!("[k]eep as a new box  {apply}[d]iff  [x] discard > ");
         loop {
-            let apply = self.box_name().map_or_else(String::new, |name| format!("[a]pply to {name}  "));
-            let question = format!("[k]eep as a new box  {apply}[d]iff  [x] discard > ");
             match context.output.ask(&question)? {
                 Answer::Line(line) => match line.trim() {
                     "k" | "keep" => return self.keep(),
-                    "a" | "apply" if can_apply => match self.refusal() {
-                        None => return self.apply(),
+                    "a" | "apply" if target.is_some() => match self.refusal() {
+                        None if self.is_agreed()? => return self.apply(),
+                        None => {}
                         Some(error) => context.output.error(&error),
                     },
                     "d" | "diff" => context.output.say(diff::render(&self.changes).trim_end()),
@@ -182,16 +206,52 @@ impl Tried<'_> {
         }
     }
 
-    /// The name of the box that it can be applied to.
-    fn box_name(&self) -> Option<&str> {
-        let node = self.ran.node.as_ref().filter(|node| node.record.state == State::Active)?;
-        node.name.as_ref().map(Name::as_str)
+    /// What it can be applied to.
+    fn target(&self) -> Option<String> {
+        let Some(node) = &self.ran.node else { return Some("host:/".to_owned()) };
+        let is_box = node.record.state == State::Active && node.name.is_some();
+        is_box.then(|| node.label().to_owned())
     }
 
     /// Why it cannot be applied right now.
     fn refusal(&self) -> Option<Error> {
-        let node = self.ran.node.as_ref()?;
-        self.store.replaceable(node, &self.ran.fork).err()
+        match &self.ran.node {
+            Some(node) => self.store.replaceable(node, &self.ran.fork).err(),
+            None => self.host_is_ready().err(),
+        }
+    }
+
+    /// Does the person agree that files of this machine change? A box is not asked for.
+    fn is_agreed(&self) -> Result<bool> {
+        if self.ran.node.is_some() || self.arguments.yes {
+            return Ok(true);
+        }
+        self.context.output.say(diff::render(&self.changes).trim_end());
+        let question = format!("apply these {} changes to this machine? [y/N] ", self.changes.len());
+        let answer = self.context.output.ask(&question)?;
+        Ok(matches!(answer, Answer::Line(line) if matches!(line.trim(), "y" | "yes")))
+    }
+
+    /// Refuses changes that cannot or should not be made to the machine.
+    fn host_is_ready(&self) -> Result<()> {
+        let review = self.store.review_host(&self.ran.fork, &self.changes)?;
+        let list = |paths: &[PathBuf]| {
+            let shown = paths.iter().take(10).map(|path| format!("/{}", output::plain(path)));
+            let more = paths.len().checked_sub(10).filter(|more| *more > 0);
+            shown.chain(more.map(|more| format!("and {more} more"))).collect::<Vec<_>>().join(", ")
+        };
+        if !review.mounted.is_empty() {
+            let message = format!("other file systems are mounted there: {}", list(&review.mounted));
+            return Err(Error::new(ErrorKind::FailedPrecondition, message).hint(
+                "only what lies on the file system of the root can be applied: keep the rest as a box",
+            ));
+        }
+        if !review.changed.is_empty() && !self.arguments.force {
+            let message = format!("changed on this machine since it was forked: {}", list(&review.changed));
+            return Err(Error::new(ErrorKind::FailedPrecondition, message)
+                .hint("--force replaces them, and keeps what is there now"));
+        }
+        Ok(())
     }
 
     fn keep(self) -> Result<()> {
@@ -207,9 +267,9 @@ impl Tried<'_> {
         Ok(())
     }
 
-    /// Applies it, or, where the box is not what was forked any more, keeps it and fails.
+    /// Applies it, or, where that cannot be, keeps it and fails.
     fn apply(self) -> Result<()> {
-        let node = self.ran.node.as_ref().expect("the host is asked for elsewhere");
+        let Some(node) = &self.ran.node else { return self.apply_to_host() };
         let replaceable = match self.store.replaceable(node, &self.ran.fork) {
             Ok(replaceable) => replaceable,
             Err(error) => {
@@ -226,6 +286,26 @@ impl Tried<'_> {
             "{receipt}: applied to {name}; what it was is {before}: rootling undo {name} brings it back"
         ));
         Ok(())
+    }
+
+    fn apply_to_host(self) -> Result<()> {
+        let applied = self.host_is_ready().and_then(|()| {
+            self.store.apply_to_host(&self.ran.fork, &self.changes, &format!("before {}", self.ran.command))
+        });
+        match applied {
+            Ok(before) => {
+                let (receipt, before) = (&self.receipt, before.label());
+                self.context.output.say(format!(
+                    "{receipt}: applied to host:/; what was there is {before}: rootling undo host:/ brings it back"
+                ));
+                self.discard();
+                Ok(())
+            }
+            Err(error) => {
+                self.keep()?;
+                Err(error)
+            }
+        }
     }
 
     fn discard(self) {
