@@ -41,9 +41,11 @@ mod net;
 mod promote;
 mod prune;
 mod ps;
+mod restore;
 mod rm;
 mod run;
 mod show;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -152,8 +154,6 @@ enum Command {
     Fork(fork::ForkArguments),
     /// Give a box the name of another; what that held becomes a snapshot
     Promote(promote::Arguments),
-    /// Bring back what was last applied to host:/
-    Undo(undo_host::Arguments),
     /// Enter a box
     #[command(visible_alias = "shell")]
     Enter(enter::EnterArguments),
@@ -179,6 +179,15 @@ enum Command {
     Generate(generate::Arguments),
     /// Seal what changed in a box as a committed tree
     Commit(commit::Arguments),
+    /// Keep the present state of a box, stopped or running
+    #[command(visible_alias = "snap")]
+    Snapshot(snapshot::Arguments),
+    /// Give a box the content of a snapshot or another tree, or some paths of it; what it held becomes a snapshot first
+    Restore(restore::RestoreArguments),
+    /// Take a box back to the state before; what it held becomes a snapshot first
+    Undo(restore::UndoArguments),
+    /// Take back an undo
+    Redo(restore::StepArguments),
     /// List boxes and trees
     #[command(visible_alias = "list")]
     Ls(ls::Arguments),
@@ -334,6 +343,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Top(arguments) => [Some(arguments.name.as_str()), None],
+        Command::Snapshot(arguments) => [Some(arguments.reference.as_str()), None],
         Command::Run(arguments) => [arguments.settings.walls.joined_box(), None],
         Command::Try(arguments) => [arguments.settings.walls.joined_box(), None],
         Command::Fork(arguments) => [arguments.settings.walls.joined_box(), None],
@@ -342,7 +352,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
     let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
     let before = entered_before();
-    let joins_cgroup = running.as_ref().is_some_and(|running| running.cgroup.is_some());
+    let joins_cgroup = command.runs() && running.as_ref().is_some_and(|running| running.cgroup.is_some());
     if before.is_none() && !runner::is_root() && (joins_cgroup || command.limits_box()) {
         // Now, because the user's bus takes us for somebody else in a user namespace.
         runner::cgroup::delegate().context(|| "limits need a cgroup of your own")?;
@@ -480,7 +490,6 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Fork(arguments) => return fork::fork(context, &arguments),
         Command::Promote(arguments) => promote::run(context, &arguments),
-        Command::Undo(arguments) => undo_host::run(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),
         Command::Start(arguments) => return detach::start(context, arguments),
@@ -493,6 +502,10 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Wait(arguments) => stop::wait(context, &arguments),
         Command::Generate(arguments) => generate::run(context, &arguments),
         Command::Commit(arguments) => commit::run(context, &arguments),
+        Command::Snapshot(arguments) => snapshot::run(context, &arguments),
+        Command::Restore(arguments) => restore::restore(context, &arguments),
+        Command::Undo(arguments) => restore::undo(context, &arguments),
+        Command::Redo(arguments) => restore::redo(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Log(arguments) => log::run(context, &arguments),

@@ -12,9 +12,13 @@
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork: what makes nodes |
 //! | `freeze` | the present state of a box becomes a committed node |
+//! | `restore` `undo` | a box becomes what another state is; back and forth along its states |
+//! | `in_place` | a tree is changed where it is |
+//! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
+//! | `settings` | what a box is started with; its home |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
 //! | `remove` | remove, and the sweep (prune) |
@@ -47,6 +51,7 @@ mod host;
 mod host_changes;
 mod id;
 mod identity;
+mod in_place;
 mod index;
 mod life;
 mod lock;
@@ -55,15 +60,20 @@ mod names;
 mod promote;
 mod record;
 mod remove;
+mod restore;
+mod settings;
+mod settle;
 mod snapshots;
 mod three_way;
 mod trying;
+mod undo;
 mod volumes;
 
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
+pub use freeze::Still;
 pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;
@@ -72,8 +82,10 @@ pub use life::Life;
 pub use name::{Label, Name};
 pub use names::Naming;
 pub use promote::{Promoted, Promotion};
-pub use record::{Cause, Record, Role, State};
+pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
+pub use restore::{Moved, RestoreOptions};
+pub use settings::{BoxSettings, Home, HomeMode};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
@@ -331,7 +343,7 @@ impl Store {
         Ok(read.collect())
     }
 
-    /// Returns the nodes made from `id` that still exist. O(children).
+    /// Returns the nodes made from `id`, or that need it for another reason, that still exist. O(children).
     pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
         let children = files::list(&self.object_dir(id).join("by"))?.into_par_iter();
         children.filter_map(|child| self.child(id, &child).transpose()).collect()
@@ -357,7 +369,7 @@ impl Store {
         let Ok(child) = ObjectId::parse(file_name) else { return Ok(None) };
         match self.node(&child) {
             // A link is made before its child and may outlive it: only the child's own word counts.
-            Ok(node) => Ok(Some(node).filter(|node| node.record.parent.as_ref() == Some(id))),
+            Ok(node) => Ok(Some(node).filter(|node| node.record.needs().any(|needed| needed == id))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -17,6 +17,7 @@
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `cli` | every command as a person would use it |
+//! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -66,6 +67,8 @@ mod readme;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod states;
 #[cfg(test)]
 mod trying;
 #[cfg(test)]

@@ -315,6 +315,18 @@ pub trait Backend: fmt::Debug + Send + Sync {
         options: DiffOptions,
     ) -> Result<Vec<Change>>;
 
+    /// Is the tree for sure as the sealed tree it was forked from? `false` only says that this cannot be told cheaply. O(1).
+    ///
+    /// The times of the root do not count: whatever is shown at a mount point that was missing moves them.
+    fn is_untouched(&self, _tree: &Tree, _parent: &Tree, _baseline: &Baseline) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Returns where the search for changes of a tree that nobody writes to may start from now on, against whatever it is like now.
+    fn baseline(&self, _tree: &Tree) -> Result<Baseline> {
+        Ok(Baseline::None)
+    }
+
     /// Returns what the tree occupies.
     fn usage(&self, tree: &Tree) -> Result<Usage>;
 

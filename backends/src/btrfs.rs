@@ -230,6 +230,22 @@ impl Backend for Btrfs {
         diff_trees(&old, &new, options).context(what)
     }
 
+    /// Yes while the subvolume has not been written since the fork; updates that are still in memory are written out first.
+    fn is_untouched(&self, tree: &Tree, _parent: &Tree, baseline: &Baseline) -> Result<bool> {
+        let Baseline::Generation { generation, .. } = baseline else { return Ok(false) };
+        let root = Dir::open(tree.fs())?;
+        let untouched = || Ok::<_, Error>(nested::info(&root)?.generation <= *generation);
+        if tree.form == Form::Delta
+            || !is_subvolume(&root)?
+            || !untouched()?
+            || !nested::children(&root)?.is_empty()
+        {
+            return Ok(false);
+        }
+        root.sync_file_system()?;
+        untouched()
+    }
+
     /// Walks the tree. Exclusive is what was written since the tree was made, by the age of its extents: a search that skips the rest.
     ///
     /// FIEMAP's flag for shared extents would also see children of this tree and a parent that is gone, but asks for every

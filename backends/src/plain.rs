@@ -172,6 +172,12 @@ impl Backend for Plain {
         Ok(fence::search(&slot, &new, &old, baseline, options)?.changes)
     }
 
+    /// A fence behind all that was done. O(directories).
+    fn baseline(&self, tree: &Tree) -> Result<Baseline> {
+        let (slot, root) = (Dir::open(&tree.slot)?, Dir::open(tree.fs())?);
+        fence::set(&slot, &root, &fence::directories(&root)?)
+    }
+
     fn usage(&self, tree: &Tree) -> Result<Usage> {
         let mut usage = usage::measure(&Dir::open(tree.fs())?)?;
         if self.kind == Kind::Copy {

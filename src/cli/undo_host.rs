@@ -5,21 +5,6 @@ use serde::Serialize;
 
 use super::Context;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The machine: host:/
-    #[arg(value_parser = ["host:/"])]
-    _reference: String,
-
-    /// Also what somebody has changed since; what they wrote is kept
-    #[arg(long)]
-    force: bool,
-}
-
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
-    undo(context, arguments.force)
-}
-
 /// What was done.
 #[derive(Debug, Serialize)]
 struct Undone {
@@ -31,10 +16,11 @@ struct Undone {
     paths: usize,
 }
 
-/// Brings back what `try host:/` replaced. `force`: also what somebody has changed since.
-pub(super) fn undo(context: &Context, force: bool) -> Result<()> {
+/// Brings back what `try host:/` replaced, so many times. `force`: also what somebody has changed since.
+pub(super) fn undo(context: &Context, force: bool, steps: usize) -> Result<()> {
     context.require_root_for_host()?;
     let store = context.store()?;
+    (1..steps).try_for_each(|_| store.undo_host(force).map(drop))?;
     let progress = context.output.progress("bringing back what was there");
     let undone = store.undo_host(force);
     drop(progress);

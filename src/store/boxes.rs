@@ -11,10 +11,12 @@ use rootling_backends::{
 
 use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
-use super::freeze::what_is;
+use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Cause, Identity, Life, Name, Node, Record, Role, State, Store, fault, host};
+use super::{
+    Base, BoxSettings, Cause, Identity, KeptVolume, Life, Name, Node, Record, Role, State, Store, fault, host,
+};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -28,6 +30,8 @@ pub struct CreateOptions {
     pub identity: Identity,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
+    /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
+    pub settings: Option<BoxSettings>,
 }
 
 /// What a commit says of itself.
@@ -41,6 +45,8 @@ pub struct Description {
     pub cause: Cause,
     /// When it may be removed without being asked for.
     pub expires: Option<Timestamp>,
+    /// The volumes that were kept together with it.
+    pub volumes: Vec<KeptVolume>,
 }
 
 impl Node {
@@ -113,11 +119,16 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
+        let settings = match &options.settings {
+            Some(settings) => settings.clone(),
+            None => self.inherited_settings(base, name).context(intent)?,
+        };
         let committed = self.committed(base).context(intent)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
         let (draft, record) = self.draft_of_box(base, name, &options).context(intent)?;
         fault::point("create.forked");
+        let record = Record { life: Life { settings, ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
     }
 
@@ -200,7 +211,7 @@ impl Store {
         let intent = || format!("commit {} as {name}", node.shown());
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
-        self.freeze(node, Some(name), description).context(intent)
+        self.freeze(node, &Freezing { description, call: Call::As(name), exact: false }).context(intent)
     }
 
     /// Returns where the node is mounted in this mount namespace.
@@ -271,6 +282,8 @@ impl Store {
             cause: Cause::Asked,
             expires: None,
             life: Life::default(),
+            becoming: None,
+            volumes: Vec::new(),
             continued_by: None,
             promotion: None,
             message: None,
@@ -281,7 +294,7 @@ impl Store {
     }
 
     /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
-    pub(super) fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
+    pub(crate) fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
         let Base::Node(node) = base else { return Ok(None) };
         if node.record.state == State::Committed {
             // For ever; whether it is still there shows when it is held.
@@ -289,7 +302,9 @@ impl Store {
         }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
-            self.freeze(node, None, &Description { cause: Cause::Fork, ..Description::default() }).map(Some)
+            let description = Description { cause: Cause::Fork, ..Description::default() };
+            self.freeze(node, &Freezing { description: &description, call: Call::Nothing, exact: false })
+                .map(Some)
         } else {
             Ok(Some(now))
         }

@@ -8,7 +8,7 @@ use nix::sys::stat::Mode;
 use super::draft::Draft;
 use super::files::{self, Durability};
 use super::identity::{self, Identity};
-use super::{Base, CreateOptions, Name, Node, Record, Store, fault};
+use super::{Base, BoxSettings, CreateOptions, Name, Node, Record, Store, fault};
 
 impl Store {
     /// Makes a box of each name, all on one state of `base`: a box is frozen once.
@@ -22,12 +22,20 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         names.iter().try_for_each(|name| self.require_free(name)).context(intent)?;
+        let settings = names.iter().map(|name| match &options.settings {
+            Some(settings) => Ok(settings.clone()),
+            None => self.inherited_settings(base, name),
+        });
+        let settings: Vec<BoxSettings> = settings.collect::<Result<_>>().context(intent)?;
         let committed = self.committed(base).context(intent)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
         let drafts: Result<Vec<(Draft, Record)>> =
             names.iter().map(|name| self.draft_of_box(base, name, options)).collect();
-        let drafts = drafts.context(intent)?;
+        let mut drafts = drafts.context(intent)?;
+        for ((_, record), settings) in drafts.iter_mut().zip(settings) {
+            record.life.settings = settings;
+        }
         fault::point("forks.forked");
         let mut made = Vec::with_capacity(names.len());
         let published = self.publish_all(drafts, names, &mut made);

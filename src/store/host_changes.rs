@@ -24,10 +24,13 @@ use serde::{Deserialize, Serialize};
 use super::draft::Ephemeral;
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{Cause, Name, Node, ObjectId, Record, State, Store, fault, host};
+use super::{Cause, Label, Name, Node, ObjectId, Record, State, Store, fault, host};
 
 /// The journal, in the object's directory.
 const JOURNAL: &str = "host.json";
+
+/// What the nodes are called that hold what the machine had.
+const HOST: &str = "host";
 
 /// Bytes in the largest journal that is read.
 const LIMIT: u64 = 1 << 30;
@@ -259,13 +262,29 @@ impl Store {
         self.seal_and_publish(draft, record, None, false)
     }
 
+    /// Gives the node the next number. Durable on return.
     fn name_host(&self, id: &ObjectId) -> Result<Name> {
-        Ok(self.number(&Name::parse("host")?, id)?.0)
+        let host = Name::parse(HOST)?;
+        let labels = self.labels(&host)?.into_iter();
+        let mut number = labels.filter_map(|label| label.as_str().parse::<u32>().ok()).max().unwrap_or(0);
+        loop {
+            number = number.saturating_add(1);
+            let name = host.snapshot(&Label::numbered(number))?;
+            match self.link_name(&name, id) {
+                // A box may be called so, too.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                linked => {
+                    linked?;
+                    files::sync_dir(&self.root.join("n"))?;
+                    return Ok(name);
+                }
+            }
+        }
     }
 
     fn last_applied(&self) -> Result<(Node, Journal)> {
         let mut applied: Vec<(Node, Journal)> = Vec::new();
-        for (_, node) in self.snapshots(&Name::parse("host")?)? {
+        for (_, node) in self.snapshots(&Name::parse(HOST)?)? {
             if let Some(journal) = Journal::read(&self.object_dir(&node.id))?
                 && journal.progress != Progress::Undone
                 && journal.undoes.is_none()

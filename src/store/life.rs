@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
-use super::name::Label;
+use super::name::Name;
+use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,12 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
+    /// The state that the box was made on, once it stands on another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ObjectId>,
+    /// What it is started with.
+    #[serde(skip_serializing_if = "BoxSettings::is_empty")]
+    pub settings: BoxSettings,
     /// The highest number that a snapshot of the box was called; 0 where none was.
     #[serde(skip_serializing_if = "is_zero")]
     pub numbered: u32,
@@ -50,10 +57,12 @@ impl Life {
         self
     }
 
-    /// Notes that a snapshot of the box has this label, so that the next number is known without a look at all labels.
+    /// Notes that a state of the box has this name, so that the next number is known without a look at all labels.
     #[must_use]
-    pub(crate) fn labelled(mut self, label: &Label) -> Self {
-        self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
+    pub(crate) fn called(mut self, name: Option<&Name>) -> Self {
+        if let Some((_, label)) = name.and_then(Name::of_snapshot) {
+            self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
+        }
         self
     }
 }

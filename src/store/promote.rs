@@ -7,8 +7,10 @@ use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
+use super::freeze::life_after;
 use super::lock::{self, Mode};
-use super::{Cause, Description, Life, Name, Node, Record, SnapshotOptions, State, Store, fault};
+use super::restore::Present;
+use super::{Life, Name, Node, Record, State, Store, fault};
 
 /// A promotion that was begun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +37,7 @@ impl Store {
     ///
     /// A box of that name becomes a snapshot of it first, and undo brings that back: the past of the name goes on. Neither may be in
     /// use, which is an error of kind `Busy`; a committed tree of that name is one of kind `AlreadyExists`. Durable on return; after a
-    /// kill the name stands for the one or the other, both whole. Costs what a snapshot of the old box by copy costs.
+    /// kill the name stands for the one or the other, both whole. Costs what a snapshot of the old box costs.
     pub fn promote(&self, winner: &Node, name: &Name) -> Result<Promoted> {
         let intent = || format!("promote {} to {name}", winner.shown());
         let promoted = {
@@ -47,58 +49,41 @@ impl Store {
     }
 
     fn promote_locked(&self, winner: &Node, name: &Name) -> Result<Promoted> {
-        let winner = self.settle(winner)?;
-        let from = self.promotable(&winner, name)?;
-        let place = self.object_dir(&winner.id);
-        let _change = lock::lock_file(&place.join("change"), Mode::Exclusive, winner.label())?;
-        let _alone = self.lock_unused(&winner)?;
-        if self.resolve_name(&from)?.as_ref() != Some(&winner.id) {
-            let message = format!("{from} has changed meanwhile");
-            return Err(Error::new(ErrorKind::Busy, message).hint("try again"));
-        }
-        let record = self.node(&winner.id)?.record;
-        let Some(old) = self.named(name)? else {
-            // Nothing to lose: the box has both names for a moment.
-            self.link_name(name, &winner.id)?;
-            fault::point("promote.named");
-            files::sync_dir(&self.root.join("n"))?;
-            self.finish_promotion(&winner, &from, record)?;
+        let from = self.promotable(&self.settle(winner)?, name)?;
+        let taken = self.take_unused(winner)?;
+        let (winner, record) = (&taken.node, taken.node.record.clone());
+        let old = self.named(name)?.filter(|old| old.id != winner.id);
+        let Some(old) = old else {
+            // Nothing to lose: the box has both names for a moment, or still has since this was cut short.
+            if self.resolve_name(name)?.is_none() {
+                self.link_name(name, &winner.id)?;
+                fault::point("promote.named");
+                files::sync_dir(&self.root.join("n"))?;
+            }
+            self.finish_promotion(winner, &from, record)?;
             return Ok(Promoted { node: self.promoted(name)?, before: None });
         };
-        if old.id == winner.id {
-            // A promotion to a name that nothing had was cut short.
-            self.finish_promotion(&winner, &from, record)?;
-            return Ok(Promoted { node: self.promoted(name)?, before: None });
-        }
         let old = self.settle(&old)?;
         if old.record.state == State::Committed {
             return Err(self.taken(name));
         }
-        // Nobody enters it from here on; whoever snapshots it meanwhile changes its record only.
-        let alone = self.lock_unused(&old)?;
-        let description = Description {
-            message: Some(format!("before {from} was promoted")),
-            cause: Cause::Safety,
-            ..Description::default()
-        };
-        let before = self.snapshot(&old, &SnapshotOptions { label: None, description })?;
+        let loser = self.take_unused(&old)?;
+        let Present { before, seals, .. } = self.keep_present(&loser, None, &[])?;
         fault::point("promote.kept");
-        let _old_change =
-            lock::lock_file(&self.object_dir(&old.id).join("change"), Mode::Exclusive, old.label())?;
-        let old = Node { name: old.name.clone(), ..self.node(&old.id)? };
-        if self.resolve_name(name)?.as_ref() != Some(&old.id) {
-            let message = format!("{name} has changed meanwhile");
-            return Err(Error::new(ErrorKind::Busy, message).hint("try again"));
-        }
-        let life = old.record.life.clone().moved_to(&before.id);
+        let life = life_after(&self.node(&loser.node.id)?, Some(&before.id));
         let promotion = Promotion { from: from.clone(), to: name.clone(), life };
         let intended = Record { promotion: Some(promotion), ..record };
-        intended.write(&place, Durability::Synced)?;
+        intended.write(&self.object_dir(&winner.id), Durability::Synced)?;
         fault::point("promote.intended");
+        let before = if seals { self.seal_for_safety(&loser.node, &before)? } else { before };
         self.switch(name, &winner.id)?;
         fault::point("promote.switched");
-        self.finish_promotion(&winner, &from, intended)?;
-        self.discard(&old.id, old.record.parent.as_ref(), Some(alone))?;
+        self.finish_promotion(winner, &from, intended)?;
+        if !seals {
+            // A snapshot may have given it another parent.
+            let parent = self.node(&loser.node.id)?.record.parent;
+            self.discard(&loser.node.id, parent.as_ref(), None)?;
+        }
         Ok(Promoted { node: self.promoted(name)?, before: Some(before) })
     }
 

@@ -199,7 +199,7 @@ impl Store {
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| *alive) {
             // A draft without a record is younger than the lock we hold, or is about to be published under it.
             if let Ok(record) = Record::read(&self.root.join("tmp").join(id.as_str())) {
-                parents.extend(record.parent);
+                parents.extend(record.needs().cloned());
             }
         }
         Ok(parents)
@@ -214,7 +214,7 @@ impl Store {
                 continue;
             }
             match self.node(&id) {
-                Ok(node) => todo.extend(node.record.parent),
+                Ok(node) => todo.extend(node.record.needs().cloned()),
                 // Damaged: fsck's business. Here it only means that nothing below it can be found.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error.context("find out what is still needed")),

@@ -1,6 +1,7 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
-//! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `kill/file-system`, `powercut/file-system`.
+//! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `states/file-system/operation` (the same for the states of a
+//! box), `random/file-system/backend` (random changes, restored), `kill/file-system`, `powercut/file-system`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
 
@@ -10,16 +11,19 @@ mod fault;
 mod forks;
 mod kill;
 mod powercut;
+mod random;
 mod scenario;
+mod states;
 mod store;
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "random operations and backends' mounts are the conformance kit's")]
+#[expect(dead_code, reason = "part of it is the conformance kit's")]
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use rootling_backends::Kind;
 
 use crate::support::host::{FileSystem, Host};
 use crate::support::require::{Outcome, completion, missing};
@@ -61,6 +65,22 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
             let name = format!("forks/{sort}/{}", verb.name);
             trials
                 .push(trial(name, sort, &place, scratch, |place, scratch| forks::run(*verb, place, scratch)));
+        }
+        for operation in states::OPERATIONS {
+            let name = format!("states/{sort}/{}", operation.name);
+            trials.push(trial(name, sort, &place, scratch, |place, scratch| {
+                states::run(*operation, place, scratch)
+            }));
+        }
+        let kinds: &[Kind] = match sort {
+            FileSystem::Btrfs => &Kind::ALL,
+            FileSystem::Xfs => &[Kind::Reflink, Kind::Overlay, Kind::Copy],
+            _ => &[Kind::Overlay, Kind::Copy],
+        };
+        for (kind, other) in kinds.iter().zip(kinds.iter().cycle().skip(1)) {
+            trials.push(trial(format!("random/{sort}/{kind}"), sort, &place, scratch, |place, scratch| {
+                random::run(*kind, *other, place, scratch)
+            }));
         }
         trials.push(trial(format!("kill/{sort}"), sort, &place, scratch, kill::run));
         let cut = move |outer: &Path, scratch: &Path| powercut::run(sort, outer, scratch);

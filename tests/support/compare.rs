@@ -19,7 +19,8 @@ pub(crate) fn assert_tree_eq(found: &TreeValue, expected: &TreeValue, what: &str
     );
 }
 
-fn differences(found: &TreeValue, expected: &TreeValue) -> Vec<String> {
+/// Returns the first paths that differ, each with how.
+pub(crate) fn differences(found: &TreeValue, expected: &TreeValue) -> Vec<String> {
     let (found_links, expected_links) = (found.first_names(), expected.first_names());
     let paths: BTreeSet<&Path> = found.iter().chain(expected.iter()).map(|(path, _)| path).collect();
     let one = |path: &Path| match (found.node(path), expected.node(path)) {
