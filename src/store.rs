@@ -19,6 +19,7 @@
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `settings` | what a box is started with; its home |
+//! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
 //! | `remove` | remove, and the sweep (prune) |
@@ -55,6 +56,7 @@ mod in_place;
 mod index;
 mod life;
 mod lock;
+mod merging;
 mod name;
 mod names;
 mod promote;
@@ -79,6 +81,7 @@ pub use id::ObjectId;
 pub use identity::Identity;
 pub use index::{Entry, Index};
 pub use life::Life;
+pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};
 pub use names::Naming;
 pub use promote::{Promoted, Promotion};
@@ -343,7 +346,7 @@ impl Store {
         Ok(read.collect())
     }
 
-    /// Returns the nodes made from `id`, or that need it for another reason, that still exist. O(children).
+    /// Returns the nodes made from `id`, or that need it for another reason, that still exist.
     pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
         let children = files::list(&self.object_dir(id).join("by"))?.into_par_iter();
         children.filter_map(|child| self.child(id, &child).transpose()).collect()

@@ -234,6 +234,10 @@ fn the_winner_takes_the_name_and_what_it_stood_for_is_a_snapshot() {
         let store = Store::open(&environment.store()).unwrap();
         let named = |name: &str| store.named(&Name::parse_with_label(name).unwrap()).unwrap().unwrap();
         assert_eq!(named("dev").record.life.past.last(), Some(&named("dev@1").id), "{sort}");
+        environment.ok(["undo", "dev"]);
+        assert_eq!(in_box(environment, "dev", "cat /state /other"), "old\nmeanwhile\n", "{sort}");
+        environment.ok(["redo", "dev"]);
+        assert_eq!(in_box(environment, "dev", "cat /state; ls /other || true"), "2\n", "{sort}");
         // To a name that nothing has, in the short form.
         environment.ok(["promote", "w-1", "best"]);
         assert_eq!(names(environment), "best\ndev\n", "{sort}");

@@ -79,6 +79,10 @@ fn what_was_tried_is_kept_applied_or_discarded_as_told() {
         let store = Store::open(&environment.store()).unwrap();
         let named = |name: &str| store.named(&Name::parse_with_label(name).unwrap()).unwrap().unwrap();
         assert_eq!(named("dev").record.life.past, [named("dev@1").id, named("dev@2").id], "{sort}");
+        environment.ok(["undo", "dev"]);
+        assert_eq!(environment.ok(["diff", "dev..dev@2"]), DIFF, "{sort}");
+        environment.ok(["redo", "dev"]);
+        assert_eq!(environment.ok(["diff", "dev@1..dev"]), DIFF, "{sort}");
         environment.ok(["fsck", "--verify"]);
         environment.ok(["rm", "dev", "mine", "dev-2"]);
     });

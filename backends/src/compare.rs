@@ -185,7 +185,7 @@ impl Compare<'_> {
     pub(crate) fn finish(self) -> Result<Vec<Change>> {
         let mut changes = self.changes.into_inner();
         if self.linked.into_inner() {
-            links::compare(self.old, self.new, &mut changes)?;
+            links::compare(self.old, self.new, |_| true, &mut changes)?;
         }
         sort(&mut changes);
         Ok(changes)

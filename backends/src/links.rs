@@ -42,13 +42,20 @@ pub(crate) fn has_several(stat: &FileStat) -> bool {
     stat.st_nlink > 1 && EntryType::of_mode(stat.st_mode) != EntryType::Directory
 }
 
-/// Adds to `changes` of `new` against `old` what differs in links: O(entries of both). Leaves them unsorted.
-pub(crate) fn compare(old: &Dir, new: &Dir, changes: &mut Vec<Change>) -> Result<()> {
+/// Adds to `changes` of `new` against `old` what differs in links, of inodes that have a name which `is_near` on either side: what else
+/// moves in a tree that is in use is not asked for. O(entries of both). Leaves them unsorted.
+pub(crate) fn compare(
+    old: &Dir,
+    new: &Dir,
+    is_near: impl Fn(&Path) -> bool,
+    changes: &mut Vec<Change>,
+) -> Result<()> {
     let sides = (Groups::of(old)?, Groups::of(new)?);
     let listed: HashMap<PathBuf, usize> =
         changes.iter().enumerate().map(|(index, change)| (change.path.clone(), index)).collect();
     for path in sides.0.paths().chain(sides.1.paths()).collect::<BTreeSet<_>>() {
-        if sides.0.names(path) == sides.1.names(path) {
+        let names = (sides.0.names(path), sides.1.names(path));
+        if names.0 == names.1 || !names.0.into_iter().chain(names.1).flatten().any(|name| is_near(name)) {
             continue;
         }
         let kinds = (sides.0.kind(old, path)?, sides.1.kind(new, path)?);
@@ -66,12 +73,13 @@ pub(crate) fn compare(old: &Dir, new: &Dir, changes: &mut Vec<Change>) -> Result
     Ok(())
 }
 
-/// Is a name of an inode with several among what `changes` say is gone from `old`?
-pub(crate) fn are_lost<'c>(old: &Dir, changes: impl Iterator<Item = &'c Change>) -> Result<bool> {
-    let is_gone = |change: &&Change| change.kind == ChangeKind::Deleted || change.aspects.kind;
+/// Is a name of an inode with several among what a change says is gone from `old`?
+pub(crate) fn are_lost(old: &Dir, change: &Change) -> Result<bool> {
+    if change.kind != ChangeKind::Deleted && !change.aspects.kind {
+        return Ok(false);
+    }
     let found = AtomicBool::new(false);
-    let tasks: Vec<PathBuf> = changes.filter(is_gone).map(|change| change.path.clone()).collect();
-    walk::for_each(tasks, |path, more| {
+    walk::for_each(vec![change.path.clone()], |path, more| {
         if found.load(Ordering::Relaxed) {
             return Ok(0);
         }

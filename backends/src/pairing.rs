@@ -4,7 +4,7 @@
 //! names is compared here, so a search may name too much, never too little. What comes out equals, for these
 //! paths, what [`diff_trees`] says.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -29,20 +29,22 @@ pub(crate) enum Rest {
 pub(crate) struct Changes {
     options: DiffOptions,
     found: BTreeMap<PathBuf, Change>,
-    /// Has something that was compared several names?
-    linked: bool,
+    /// What was compared and has several names; or something below it has.
+    linked: BTreeSet<PathBuf>,
 }
 
 impl Changes {
     pub(crate) fn new(options: DiffOptions) -> Self {
-        Self { options, found: BTreeMap::new(), linked: false }
+        Self { options, found: BTreeMap::new(), linked: BTreeSet::new() }
     }
 
-    /// Returns the changes, sorted by path, parents first, with what differs in links between the whole trees.
+    /// Returns the changes, sorted by path, parents first, with what differs in links: of inodes that one of the names compared has, on
+    /// either side.
     pub(crate) fn finish(self, old: &Dir, new: &Dir) -> Result<Vec<Change>> {
         let mut changes = self.found.into_values().collect::<Vec<_>>();
-        if self.linked {
-            links::compare(old, new, &mut changes)?;
+        if !self.linked.is_empty() {
+            let is_near = |path: &Path| path.ancestors().any(|above| self.linked.contains(above));
+            links::compare(old, new, is_near, &mut changes)?;
         }
         sort(&mut changes);
         Ok(changes)
@@ -51,14 +53,20 @@ impl Changes {
     /// Looks for names that are gone while others of the same inode stay: for a search that is not led to those.
     /// O(entries below what is gone).
     pub(crate) fn note_lost_links(&mut self, old: &Dir) -> Result<()> {
-        self.linked = self.linked || links::are_lost(old, self.found.values())?;
+        for change in self.found.values() {
+            if links::are_lost(old, change)? {
+                self.linked.insert(change.path.clone());
+            }
+        }
         Ok(())
     }
 
     /// Compares what `name` stands for in both directories, without descending into two directories.
     pub(crate) fn entry(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<Rest> {
         let stats = (old.stat_if_exists(name)?, new.stat_if_exists(name)?);
-        self.linked |= [&stats.0, &stats.1].into_iter().flatten().any(links::has_several);
+        if [&stats.0, &stats.1].into_iter().flatten().any(links::has_several) {
+            self.linked.insert(path.to_owned());
+        }
         match stats {
             (None, None) => {}
             (Some(before), None) => {
@@ -87,7 +95,9 @@ impl Changes {
     /// Compares everything from `name` down; it is a directory on both sides.
     pub(crate) fn subtree(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<()> {
         let (changes, linked) = diff_parts(&old.open_dir(name)?, &new.open_dir(name)?, self.options)?;
-        self.linked |= linked;
+        if linked {
+            self.linked.insert(path.to_owned());
+        }
         for mut change in changes {
             change.path = joined(path, &change.path);
             self.found.insert(change.path.clone(), change);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::merging::Merging;
 use super::name::Name;
 use super::settings::BoxSettings;
 
@@ -27,6 +28,9 @@ pub struct Life {
     /// The highest number that a snapshot of the box was called; 0 where none was.
     #[serde(skip_serializing_if = "is_zero")]
     pub numbered: u32,
+    /// A merge that left conflicts; it counts only while the box is in the state that the merge made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merging: Option<Merging>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -40,6 +44,11 @@ fn is_zero(number: &u32) -> bool {
 impl Life {
     /// How many states back `undo` can go.
     pub const DEPTH: usize = 1000;
+
+    /// Returns the merge whose conflicts are still to be settled.
+    pub fn unfinished(&self) -> Option<&Merging> {
+        self.merging.as_ref().filter(|merging| self.past.last() == Some(&merging.state))
+    }
 
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -58,7 +58,7 @@ pub(crate) struct Journey {
 }
 
 /// Returns a path relative to the root of the tree.
-fn relative(path: &Path) -> Result<PathBuf> {
+pub(super) fn relative(path: &Path) -> Result<PathBuf> {
     let text = path.to_str();
     let plain = |component: &Component<'_>| !matches!(component, Component::ParentDir | Component::Prefix(_));
     if text.is_none() || !path.components().all(|component| plain(&component)) {

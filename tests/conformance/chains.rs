@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use rootling::store::{Base, CreateOptions, Description, Name, Node, SnapshotOptions, Store};
+use rootling::store::{Base, CreateOptions, Name, Node, SnapshotOptions, Store};
 use rootling_backends::{DiffOptions, Kind, compare};
 
 use crate::cases::{Case, case};
@@ -82,7 +82,7 @@ fn one_graph(s: &Setup, seed: u64) {
         }
         let name = rng.pick(&boxes).unwrap().clone();
         let node = current(&store, &name);
-        let options = SnapshotOptions { description: Description::default(), label: None };
+        let options = SnapshotOptions::default();
         let mut taken = None;
         if rng.below(3) == 0 && s.backend.capabilities().live_snapshot {
             edit(s, &store, &node, &mut rng, || taken = Some(store.snapshot(&node, &options).unwrap()));
