@@ -223,7 +223,7 @@ fn an_ordinary_user_tries_as_well() {
         let Some(guest) = guest(ids) else { return };
         let stdout = guest.ok(
             "$R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
-            $R -q try --on-exit apply dev -- touch /new; $R diff dev@1..dev; $R -q try dev -- touch /gone
+            $R -q try --on-exit apply dev -- touch /new; $R diff base..dev; $R -q try dev -- touch /gone
             $R diff dev; $R -q try --on-exit keep dev touch /kept; $R -q ls --boxes; $R -q fsck > /dev/null",
         );
         assert_eq!(stdout, "A /new\ndev\ndev-2\n", "{ids:?}");
