@@ -12,7 +12,7 @@ use super::start::Settings;
 use super::{Context, Materialize, diff, live, said, store};
 use crate::reference::Reference;
 use crate::runner::log::DEFAULT_LIMIT;
-use crate::store::{Name, State, Store};
+use crate::store::{Name, Node, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TryArguments {
@@ -142,12 +142,18 @@ fn require_applicable(store: &Store, arguments: &TryArguments, can_ask: bool) ->
         .hint("--yes agrees; whatever changes is kept before, and `rootling undo host:/` brings it back"));
     }
     let node = store::find(store, reference)?;
-    if node.record.state == State::Active {
+    if is_box(&node) {
         return Ok(());
     }
     let message = format!("{} is committed: nothing can be applied to it", node.label());
     Err(Error::new(ErrorKind::FailedPrecondition, message)
         .hint(format!("keep what was tried as a box: rootling try --on-exit keep {reference} COMMAND")))
+}
+
+/// Is it a box, or was one when a kill cut off what sealed it? Whoever opens that next makes it one again.
+fn is_box(node: &Node) -> bool {
+    let continues = node.record.continued_by == node.name;
+    node.name.is_some() && (node.record.state == State::Active || continues)
 }
 
 /// Says how much changed: `changed 41 files (+312 ~18 -0), 12.0 MiB`.
@@ -209,8 +215,7 @@ impl Tried<'_> {
     /// What it can be applied to.
     fn target(&self) -> Option<String> {
         let Some(node) = &self.ran.node else { return Some("host:/".to_owned()) };
-        let is_box = node.record.state == State::Active && node.name.is_some();
-        is_box.then(|| node.label().to_owned())
+        is_box(node).then(|| node.label().to_owned())
     }
 
     /// Why it cannot be applied right now.

@@ -43,7 +43,6 @@ impl Store {
     pub fn replaceable(&self, node: &Node, fork: &Ephemeral) -> Result<Replaceable> {
         let intent = || format!("see whether {} is what was forked", node.shown());
         let _store = self.share_to_write().context(intent)?;
-        node.require_box().context(intent)?;
         let taken = self.take_unused(node).context(intent)?;
         let node = &taken.node;
         let Some(base) = &fork.record.parent else {

@@ -114,6 +114,13 @@ fn tried() -> TreeValue {
     value
 }
 
+/// What the box `victim` holds.
+fn victim() -> TreeValue {
+    let mut value = source();
+    value.insert("mine", file("mine").mode(0o666));
+    value
+}
+
 /// What the box `work` holds.
 fn work() -> TreeValue {
     let mut value = changed();
@@ -126,9 +133,9 @@ fn promotion_cut_off(store: &Store, when: &str) {
         (store.names(), |name: &str| store.in_tree(name, |root| root.join("later").exists()));
     if later("victim") {
         store.assert_tree("victim", &work(), when);
-        store.assert_tree("victim@1", &source(), when);
+        store.assert_tree("victim@1", &victim(), when);
     } else {
-        store.assert_tree("victim", &source(), when);
+        store.assert_tree("victim", &victim(), when);
         assert!(names.contains("work"), "{when}: the winner is gone");
     }
     if names.contains("work") {
@@ -141,7 +148,7 @@ fn promotion_cut_off(store: &Store, when: &str) {
 fn promoted(store: &Store, when: &str) {
     assert!(!store.names().contains("work"), "{when}");
     store.assert_tree("victim", &work(), when);
-    store.assert_tree("victim@1", &source(), when);
+    store.assert_tree("victim@1", &victim(), when);
 }
 
 /// One verb on one file system, killed at all its points in turn.
@@ -153,6 +160,7 @@ pub(crate) fn run(verb: Verb, place: &Path, scratch: &Path) -> Outcome {
     let begin = |name: &str| {
         let store = Store::new(place.join(name).join("store"), scratch);
         fill(&store, &source_dir);
+        store.in_tree("victim", |root| std::fs::write(root.join("mine"), "mine").unwrap());
         if let Some(maker) = maker().filter(|_| verb.runs) {
             store.in_tree("work", |root| {
                 let path = root.join("make");
