@@ -140,6 +140,11 @@ impl Output {
         Progress(Some((stop, thread)))
     }
 
+    /// Is there somebody who could be asked?
+    pub(crate) fn can_ask(self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// Asks the person at the terminal.
     pub(crate) fn ask(self, question: &str) -> Result<Answer> {
         // Not those of a job that is stopped: the shell's business.

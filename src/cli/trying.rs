@@ -1,7 +1,6 @@
 //! `try`: a command in a fork, and what becomes of the change: a box of its own, the box that was forked, or nothing.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use rootling_backends::{Change, ChangeKind, DiffOptions, EntryType, Error, ErrorKind, Result};
@@ -74,7 +73,7 @@ struct Tried<'a> {
 
 pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32> {
     let store = context.store()?;
-    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let can_ask = context.output.can_ask();
     let on_exit = arguments.on_exit.unwrap_or(if can_ask { OnExit::Ask } else { OnExit::Discard });
     if on_exit == OnExit::Ask && !can_ask {
         return Err(Error::new(ErrorKind::InvalidInput, "nobody can be asked: this is no terminal")
