@@ -3,6 +3,7 @@
 //! One file for each command; only `output` prints. Nothing imports this module.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -24,6 +25,7 @@ mod diff;
 mod doctor;
 mod du;
 mod enter;
+mod fork;
 mod fsck;
 mod generate;
 mod home;
@@ -44,6 +46,7 @@ mod mount;
 mod mounts;
 mod net;
 mod policy;
+mod promote;
 mod prune;
 mod ps;
 mod rename;
@@ -57,7 +60,9 @@ mod start;
 mod stats;
 mod stop;
 mod surroundings;
+mod trying;
 mod undelete;
+mod undo_host;
 mod unshare;
 mod users;
 mod volume;
@@ -152,6 +157,8 @@ enum Command {
     Import(import::Arguments),
     /// Run a command in a fork that is thrown away afterwards
     Run(run::RunArguments),
+    /// Run a command in a fork, show what it changed, then keep, apply or discard that
+    Try(trying::TryArguments),
     /// Make a box on a tree
     Create(create::CreateArguments),
     /// Change what is kept with a box: the flags it is started with, its home
@@ -159,9 +166,11 @@ enum Command {
     Set(set::Arguments),
     /// Copy files into a box, out of a box or tree, or from one to another
     Cp(cp::Arguments),
-    /// Fork a tree or a box as it stands
+    /// Fork a tree or a box as it stands, once or many times
     #[command(visible_aliases = ["clone", "copy"])]
-    Fork(create::ForkArguments),
+    Fork(fork::ForkArguments),
+    /// Give a box the name of another; what that held becomes a snapshot
+    Promote(promote::Arguments),
     /// Enter a box
     #[command(visible_alias = "shell")]
     Enter(enter::EnterArguments),
@@ -193,7 +202,7 @@ enum Command {
     /// Give a box the content of a snapshot or another tree, or some paths of it; what it held becomes a snapshot first
     Restore(restore::RestoreArguments),
     /// Take a box back to the state before; what it held becomes a snapshot first
-    Undo(restore::StepArguments),
+    Undo(restore::UndoArguments),
     /// Take back an undo
     Redo(restore::StepArguments),
     /// Make the changes of a state, or of a range of states, to a box: cherry-pick
@@ -278,6 +287,10 @@ struct Context {
     umask: libc::mode_t,
     /// Flags of boxes that were typed.
     given: Given,
+    /// Who wants this program to end with them.
+    caller: Option<runner::Caller>,
+    /// The flags for commands that `fork` was given, to give them to each.
+    settings: Vec<OsString>,
     /// Where something is to be left running: who waits for it to start.
     announcer: RefCell<Option<Announcer>>,
 }
@@ -285,13 +298,15 @@ struct Context {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     runner::begin_process();
-    let (arguments, given) = match read() {
+    let caller = runner::Caller::who_asked();
+    let (arguments, given, settings) = match read() {
         Ok(read) => read,
         Err(code) => return code,
     };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
     let runs = arguments.command.runs();
-    let prepared = prepare(arguments.root, output, &arguments.command, given).and_then(|context| {
+    let prepared = prepare(arguments.root, output, &arguments.command, given);
+    let prepared = prepared.map(|context| Context { caller, settings, ..context }).and_then(|context| {
         if arguments.command.detaches() {
             match runner::detach()? {
                 Detached::Caller(code) => std::process::exit(code.into()),
@@ -318,8 +333,8 @@ pub fn main() -> i32 {
     }
 }
 
-/// Reads the command line: what it says, and which flags of boxes it says itself; else the exit code.
-fn read() -> std::result::Result<(Arguments, Given), i32> {
+/// Reads the command line: what it says, which flags of boxes it says itself, and what `fork` passes on; else the exit code.
+fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
@@ -327,8 +342,13 @@ fn read() -> std::result::Result<(Arguments, Given), i32> {
             let message = "only `log` draws: --format dot and svg are its";
             return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, message));
         }
-        let given = matches.subcommand().filter(|(name, _)| OF_BOXES.contains(name));
-        Ok((arguments, given.map_or_else(Given::default, |(_, given)| Given::of(given))))
+        let given = matches.subcommand().map(|(_, given)| given);
+        let settings = match (&arguments.command, given) {
+            (Command::Fork(_), Some(given)) => fork::settings(given),
+            _ => Vec::new(),
+        };
+        let of_boxes = matches.subcommand().filter(|(name, _)| OF_BOXES.contains(name));
+        Ok((arguments, of_boxes.map_or_else(Given::default, |(_, given)| Given::of(given)), settings))
     });
     read.map_err(|error| {
         // A closed pipe is no error of ours.
@@ -345,10 +365,10 @@ fn read() -> std::result::Result<(Arguments, Given), i32> {
 }
 
 /// The commands that have the flags of boxes.
-const OF_BOXES: [&str; 6] = ["run", "enter", "exec", "start", "create", "set"];
+const OF_BOXES: [&str; 7] = ["run", "try", "enter", "exec", "start", "create", "set"];
 
 /// The commands that end as the command they run.
-const RUNNING: [&str; 5] = ["run", "exec", "enter", "shell", "start"];
+const RUNNING: [&str; 6] = ["run", "try", "exec", "enter", "shell", "start"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Given) -> Result<Context> {
@@ -386,7 +406,8 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Give
         (_, None, _) => runner::enter_userns().context(|| "become root of a user namespace of your own")?,
     };
     let shares_users = walls.is_some_and(|walls| walls.userns == walls::Users::Host);
-    let context = Context { root, output, entered, umask, given, announcer: RefCell::new(None) };
+    let (caller, settings, announcer) = Default::default();
+    let context = Context { root, output, entered, umask, given, caller, settings, announcer };
     if command.runs() && (context.entered != Entered::Root || shares_users) {
         context.seal_for(&Userns::Host)?;
     }
@@ -410,6 +431,12 @@ fn entered_before() -> Option<Entered> {
 }
 
 impl Context {
+    /// The variable that tells this program, when it is started by itself, what it is already.
+    fn as_entered(&self) -> Option<(&'static str, String)> {
+        let entered = Some(&self.entered).filter(|entered| **entered != Entered::Root);
+        entered.map(|entered| (ENTERED, serde_json::to_string(entered).expect("plain fields")))
+    }
+
     /// Makes sure that a box with these users cannot write this program; may start it again.
     fn seal_for(&self, userns: &Userns) -> Result<()> {
         let exposed = *userns == Userns::Host || self.entered != Entered::Root;
@@ -419,7 +446,8 @@ impl Context {
         let sealed = if self.entered == Entered::Root {
             runner::seal("ROOTLING_USERNS", "host")
         } else {
-            runner::seal(ENTERED, &serde_json::to_string(&self.entered).expect("plain fields"))
+            let (name, value) = self.as_entered().expect("it is not the machine's root");
+            runner::seal(name, &value)
         };
         sealed.map(|never| match never {})
     }
@@ -428,7 +456,11 @@ impl Context {
 impl Command {
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_))
+        match self {
+            Self::Run(_) | Self::Try(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_) => true,
+            Self::Fork(arguments) => arguments.runs(),
+            _ => false,
+        }
     }
 
     /// Is what it runs left running?
@@ -463,9 +495,11 @@ impl Command {
     fn walls(&self) -> Option<&walls::Walls> {
         match self {
             Self::Run(arguments) => Some(&arguments.settings.walls),
+            Self::Try(arguments) => Some(&arguments.settings.walls),
             Self::Enter(arguments) => Some(&arguments.settings.walls),
             Self::Exec(arguments) => Some(&arguments.settings.walls),
             Self::Start(arguments) => Some(&arguments.settings.walls),
+            Self::Fork(arguments) => Some(&arguments.settings.walls),
             _ => None,
         }
     }
@@ -489,10 +523,12 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Run(arguments) => return run::run(context, arguments),
+        Command::Try(arguments) => return trying::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
         Command::Set(arguments) => set::run(context, &arguments),
         Command::Cp(arguments) => cp::run(context, &arguments),
-        Command::Fork(arguments) => create::fork(context, &arguments),
+        Command::Fork(arguments) => return fork::fork(context, &arguments),
+        Command::Promote(arguments) => promote::run(context, &arguments),
         Command::Enter(arguments) => return enter::enter(context, arguments),
         Command::Exec(arguments) => return enter::exec(context, arguments),
         Command::Start(arguments) => return detach::start(context, arguments),

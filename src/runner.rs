@@ -11,6 +11,7 @@
 //! | | `join` | namespaces that exist already |
 //! | | `stubs` | mount points that were made, and go again |
 //! | | `exec` | another command in a running box |
+//! | | `caller` | ending with whoever started the program |
 //! | | `seal`, `userns` | the program out of a box's reach; root of one's own user namespace |
 //! | the child | `child`, `target` | system calls only; mount points in a hostile tree |
 //! | | `command`, `init` | from there to `execve`; process 1 |
@@ -29,6 +30,7 @@
 
 mod attach;
 mod attend;
+mod caller;
 mod caps;
 pub mod cgroup;
 mod child;
@@ -65,6 +67,7 @@ mod walls;
 
 pub use attach::{DetachKeys, Visit, attach};
 pub use attend::Attendant;
+pub use caller::Caller;
 pub use caps::{DEFAULT as DEFAULT_CAPABILITIES, parse as parse_capability};
 pub use cgroup::{Cgroup, Limits};
 pub use detach::{Announcer, Detached, detach};
@@ -82,6 +85,6 @@ pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Owners, Process, Restrictions, Security,
     Spec, Time, Tmpfs, Tty, Ulimit, Userns,
 };
-pub use sys::begin as begin_process;
+pub use sys::{begin as begin_process, ends_with_caller};
 pub use user::{Account, User, read as read_account_file, resolve};
 pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};

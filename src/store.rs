@@ -16,12 +16,14 @@
 //! | `in_place` | a tree is changed where it is |
 //! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
+//! | `forks` `identity` | many boxes at once; what tells one machine from another |
+//! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `settings` | what a box is started with; its home |
 //! | `chain` | how chains of deltas stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
-//! | `host` | a fork of the machine it runs on |
+//! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
 //! | `remove` `removed` | removing for good, and the sweep; removing so that it can be brought back |
 //! | `rename` `marks` | other names; locks, notes and further names |
 //! | `policy` `retention` | which snapshots are made by themselves, and which stay (plans of prune) |
@@ -48,11 +50,14 @@ mod diff;
 mod draft;
 mod fault;
 mod files;
+mod forks;
 mod format;
 mod freeze;
 mod home;
 mod host;
+mod host_changes;
 mod id;
+mod identity;
 mod in_place;
 mod index;
 mod life;
@@ -62,6 +67,7 @@ mod merging;
 mod name;
 mod names;
 mod policy;
+mod promote;
 mod record;
 mod remove;
 mod removed;
@@ -72,6 +78,7 @@ mod settings;
 mod settle;
 mod snapshots;
 mod three_way;
+mod trying;
 mod undo;
 mod volumes;
 
@@ -80,7 +87,9 @@ pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
 pub use freeze::Still;
+pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
+pub use identity::Identity;
 pub use index::{Entry, Index};
 pub use life::Life;
 pub use marks::Marks;
@@ -88,6 +97,7 @@ pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};
 pub use names::Naming;
 pub use policy::{Keep, Policy, Trigger};
+pub use promote::{Promoted, Promotion};
 pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
 pub use removed::Removed;
@@ -96,6 +106,7 @@ pub use retention::{Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
+pub use trying::{Applied, Replaceable};
 pub use volumes::{RemoveVolume, VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]

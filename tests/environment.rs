@@ -43,7 +43,12 @@ pub(crate) fn is_root() -> bool {
 impl Environment {
     /// A store without backend of its own choice.
     pub(crate) fn new() -> Self {
-        let environment = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        Self::at(&std::env::temp_dir())
+    }
+
+    /// A store in a directory of its own below `place`.
+    pub(crate) fn at(place: &Path) -> Self {
+        let environment = Self { dir: tempfile::tempdir_in(place).expect("a temporary directory") };
         environment.ok(["init"]);
         environment
     }

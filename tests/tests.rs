@@ -9,6 +9,8 @@
 //! | `runner` | processes in namespaces, through the library |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `budget` | what a start costs: system calls and memory |
+//! | `forks` | many boxes at once, commands in each, and the one that wins |
+//! | `trying` `trying_host` | what becomes of what a command changed in a fork |
 //! | `limited` | limits as a person asks for them |
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
@@ -42,9 +44,17 @@ mod diff;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod forks;
+#[cfg(test)]
+mod grounds;
+#[cfg(test)]
 mod guest;
 #[cfg(test)]
 mod home;
+#[cfg(test)]
+#[path = "support/host.rs"]
+#[expect(dead_code, reason = "the namespace of a whole program is the conformance kit's")]
+mod host;
 #[cfg(test)]
 mod keeping;
 #[cfg(test)]
@@ -74,6 +84,10 @@ mod rootless;
 mod runner;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod trying;
+#[cfg(test)]
+mod trying_host;
 #[cfg(test)]
 mod volumes;
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! `create` and `fork`: make a box on a tree.
+//! `create`: make a box on a tree.
 
-use rootling_backends::{ErrorKind, Result};
+use rootling_backends::Result;
 
 use super::home::HomeFlag;
 use super::start::Settings;
 use super::{Context, Materialize, live, said, show, store};
+use crate::process;
 use crate::reference::Reference;
-use crate::store::{Base, CreateOptions, Name, Node, RemoveVolume, Store, VolumeReference};
+use crate::store::{Base, CreateOptions, Identity, Name, Node, RemoveVolume, Store, VolumeReference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CreateArguments {
@@ -17,8 +18,12 @@ pub(super) struct CreateArguments {
     #[arg(value_parser = said(Name::parse))]
     name: Name,
 
-    #[command(flatten)]
-    materialize: Materialize,
+    /// Whether it stays the machine that it is made of [default: keep]
+    ///
+    /// A new one gets a machine id, a host name and a random seed of its own, and no ssh host keys: `ssh-keygen -A`, which
+    /// distributions run before sshd starts, makes them.
+    #[arg(long, value_enum, default_value = "keep", hide_default_value = true)]
+    identity: IdentityChoice,
 
     #[command(flatten)]
     home: HomeFlag,
@@ -26,67 +31,42 @@ pub(super) struct CreateArguments {
     /// What is kept with the box
     #[command(flatten)]
     settings: Settings,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct ForkArguments {
-    /// What is forked: a tree, or a box as it stands now
-    reference: String,
-
-    /// Name of the fork [default: the name of what is forked, with a number]
-    #[arg(value_parser = said(Name::parse))]
-    name: Option<Name>,
 
     #[command(flatten)]
     materialize: Materialize,
 }
 
 pub(super) fn create(context: &Context, arguments: &CreateArguments) -> Result<()> {
-    let CreateArguments { reference, name, materialize, home, settings: _ } = arguments;
-    make(context, &context.store()?, reference, name, *materialize, *home)
+    let CreateArguments { reference, name, materialize, home, identity, settings: _ } = arguments;
+    let options = CreateOptions { identity: identity.identity(), ..materialize.options() };
+    make(context, &context.store()?, reference, name, options, *home)
 }
 
-pub(super) fn fork(context: &Context, arguments: &ForkArguments) -> Result<()> {
-    let store = context.store()?;
-    let no_home = HomeFlag::default();
-    if let Some(name) = &arguments.name {
-        return make(context, &store, &arguments.reference, name, arguments.materialize, no_home);
-    }
-    // Somebody else may take the number that was free: then the next one.
-    loop {
-        let name = free_name(&store, &arguments.reference)?;
-        match make(context, &store, &arguments.reference, &name, arguments.materialize, no_home) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            other => return other,
+/// The identities of a box, as they are written on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum IdentityChoice {
+    /// Another machine
+    New,
+    /// The same machine
+    Keep,
+}
+
+impl IdentityChoice {
+    pub(super) fn identity(self) -> Identity {
+        match self {
+            Self::New => Identity::New { hostname: process::hostname_of },
+            Self::Keep => Identity::Keep,
         }
     }
 }
 
-/// Returns a name that nothing has: the stem with a number. Looks up a few names, however many are taken.
-fn free_name(store: &Store, reference: &str) -> Result<Name> {
-    let stem = match Reference::parse(reference)? {
-        Reference::Host => "host".to_owned(),
-        Reference::Node { .. } => store::find(store, reference)?.label().replace('@', "-"),
-    };
-    let name = |number: u64| Name::parse(&format!("{stem}-{number}"));
-    let is_free = |number: u64| store.resolve_name(&name(number)?).map(|taken| taken.is_none());
-    let (mut taken, mut free) = (1, 2);
-    while !is_free(free)? {
-        (taken, free) = (free, free * 2);
-    }
-    while free - taken > 1 {
-        let middle = taken.midpoint(free);
-        if is_free(middle)? { free = middle } else { taken = middle }
-    }
-    name(free)
-}
-
-fn make(
+/// Makes one box and says so.
+pub(super) fn make(
     context: &Context,
     store: &Store,
     reference: &str,
     name: &Name,
-    materialize: Materialize,
+    options: CreateOptions,
     home: HomeFlag,
 ) -> Result<()> {
     live::require_free(store, name)?;
@@ -106,7 +86,7 @@ fn make(
     let settings = settings.transpose()?;
     let own = settings.as_ref().and_then(|settings| settings.own_volume().cloned());
     let progress = context.output.progress(format!("forking {reference}"));
-    let options = CreateOptions { settings, ..materialize.options() };
+    let options = CreateOptions { settings, ..options };
     let made = store.create(base, name, options);
     drop(progress);
     if let (Err(_), Some(volume)) = (&made, own) {
@@ -117,11 +97,16 @@ fn make(
     let node: Node = made?;
     store::remember(store, &node);
     context.output.cost(&format!("forked {reference} as {name}"), node.record.backend, &node.record.cost);
+    warn_of_host(context, &node);
+    show::made(context, store, &node)
+}
+
+/// Says what is different with a box that stands on the running system.
+pub(super) fn warn_of_host(context: &Context, node: &Node) {
     if node.record.outside.is_some() {
         context.output.say(
             "it stands on the running system: what you change outside shows inside, so keep it short-lived \
              (import host:/ makes an independent copy)",
         );
     }
-    show::made(context, store, &node)
 }

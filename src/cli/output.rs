@@ -8,13 +8,18 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rootling_backends::{Cost, Error, ErrorKind, Kind, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rootling_backends::{Context as _, Cost, Error, ErrorKind, Kind, Result};
 use serde::Serialize;
 
 /// How data is printed.
@@ -183,6 +188,36 @@ impl Output {
         Progress(Some((stop, thread)))
     }
 
+    /// Is there somebody who could be asked?
+    pub(crate) fn can_ask(self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks the person at the terminal.
+    pub(crate) fn ask(self, question: &str) -> Result<Answer> {
+        // Not those of a job that is stopped: the shell's business.
+        let ending: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let before = ending.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "sigprocmask(SIGINT)")?;
+        let answer = SignalFd::with_flags(&ending, SfdFlags::SFD_CLOEXEC)
+            .context(|| "signalfd(SIGINT)")
+            .and_then(|signals| answer(question, &signals));
+        before.thread_set_mask().context(|| "sigprocmask()")?;
+        answer
+    }
+
+    /// Draws rows that change, one below the other; `None` where nobody watches standard error.
+    pub(crate) fn rows(self, count: usize) -> Option<Rows> {
+        if self.quiet || !io::stderr().is_terminal() {
+            return None;
+        }
+        let screen = indicatif::MultiProgress::new();
+        let style = indicatif::ProgressStyle::with_template("{wide_msg}").expect("a fixed template");
+        let bars = (0..count)
+            .map(|_| screen.add(indicatif::ProgressBar::new_spinner().with_style(style.clone())))
+            .collect();
+        Some(Rows { screen, bars })
+    }
+
     /// Prints a failure: what was tried, the causes, what to do.
     pub(crate) fn error(self, error: &Error) {
         let mut text = format!("rootling: {error}");
@@ -198,6 +233,48 @@ impl Output {
     }
 }
 
+/// What a person answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This.
+    Line(String),
+    /// Nothing more will be said.
+    End,
+    /// A signal came instead.
+    Interrupted,
+}
+
+fn answer(question: &str, signals: &SignalFd) -> Result<Answer> {
+    eprint!("{question}");
+    let (stdin, mut line) = (io::stdin(), Vec::new());
+    loop {
+        let mut files =
+            [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut files, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled.context(|| "poll(stdin)")?,
+        };
+        if files[1].any() == Some(true) {
+            signals.read_signal().context(|| "read(signalfd)")?;
+            eprintln!();
+            return Ok(Answer::Interrupted);
+        }
+        let mut buffer = [0; 1024];
+        let length = match nix::unistd::read(&stdin, &mut buffer) {
+            Err(Errno::EINTR) => continue,
+            read => read.context(|| "read(stdin)")?,
+        };
+        line.extend_from_slice(&buffer[..length]);
+        if length == 0 && line.is_empty() {
+            eprintln!();
+            return Ok(Answer::End);
+        }
+        if length == 0 || line.ends_with(b"\n") {
+            return Ok(Answer::Line(String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
+}
+
 /// Which of the two descriptors something goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shows {
@@ -205,6 +282,11 @@ pub(crate) enum Shows {
     Data,
     /// Standard error.
     Talk,
+}
+
+/// Returns a line that anybody may have written as text that can be shown.
+pub(crate) fn tamed_text(line: &[u8]) -> String {
+    String::from_utf8_lossy(&tame(line)).replace('\t', " ")
 }
 
 /// Escapes control characters but the tab, and what is no UTF-8.
@@ -262,6 +344,28 @@ impl Drop for Progress {
             // A spinner that panicked is no reason to fail.
             drop(thread.join());
         }
+    }
+}
+
+/// Rows on the screen; dropping them takes them off.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    screen: indicatif::MultiProgress,
+    bars: Vec<indicatif::ProgressBar>,
+}
+
+impl Rows {
+    /// Shows a text in a row; what does not fit is cut.
+    pub(crate) fn set(&self, row: usize, text: String) {
+        self.bars[row].set_message(text);
+        self.bars[row].tick();
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        // Best effort: what stays on the screen harms nobody.
+        self.screen.clear().unwrap_or_default();
     }
 }
 

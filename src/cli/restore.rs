@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::{Context, output, store};
+use super::{Context, output, store, undo_host};
 use crate::reference::{Reference, Which};
 use crate::store::{Moved, Node, RestoreOptions, Store};
 
@@ -30,13 +30,23 @@ pub(super) struct RestoreArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StepArguments {
-    /// The box
+    /// The box; `undo` also takes host:/, for what `try` applied there
     #[arg(value_name = "BOX", default_value = "-")]
     reference: String,
 
     /// By how many states
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1)]
     steps: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct UndoArguments {
+    #[command(flatten)]
+    step: StepArguments,
+
+    /// For host:/, bring back also what somebody has changed there since; what they wrote is kept
+    #[arg(long)]
+    force: bool,
 }
 
 /// What was done.
@@ -76,8 +86,11 @@ pub(super) fn restore(context: &Context, arguments: &RestoreArguments) -> Result
     Ok(())
 }
 
-pub(super) fn undo(context: &Context, arguments: &StepArguments) -> Result<()> {
-    step(context, arguments, "redo goes back", Store::undo)
+pub(super) fn undo(context: &Context, arguments: &UndoArguments) -> Result<()> {
+    if Reference::parse(&arguments.step.reference)? == Reference::Host {
+        return undo_host::undo(context, arguments.force, arguments.step.steps);
+    }
+    step(context, &arguments.step, "redo goes back", Store::undo)
 }
 
 pub(super) fn redo(context: &Context, arguments: &StepArguments) -> Result<()> {

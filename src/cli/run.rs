@@ -6,12 +6,12 @@ use nix::sys::signal::SigSet;
 use rootling_backends::{Access, Kind, Result};
 
 use super::detach::DetachFlags;
-use super::live;
-use super::start::{self, Place, Settings};
+use super::live::{self, Claimed};
+use super::start::{self, Flags, Place, Settings};
 use super::{Context, Materialize, said, store};
 use crate::process;
 use crate::reference::Reference;
-use crate::store::{Base, Name, Node, Store};
+use crate::store::{Base, CreateOptions, Ephemeral, Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArguments {
@@ -46,48 +46,21 @@ pub(super) struct RunArguments {
 
 pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     let store = context.store()?;
-    let reference = Reference::parse(&arguments.reference)?;
-    let node = match &reference {
-        Reference::Host => {
-            context.require_root_for_host()?;
-            None
-        }
-        Reference::Node { .. } => Some(store::find(&store, &arguments.reference)?),
-    };
     for name in arguments.keep.iter().chain(&arguments.name) {
         live::require_free(&store, name)?;
     }
-    // Nothing is forked for flags that are wrong.
     // What is found by nobody is joined by nobody.
     let joinable = arguments.name.is_some() || arguments.detach.detach;
-    let flags = arguments.settings.flags(arguments.detach.log.limit(), joinable);
-    let config = node.as_ref().map(|node| node.record.config.clone()).unwrap_or_default();
-    let args = process::arguments(&config, arguments.entrypoint.as_deref(), arguments.command);
-    let host = arguments.name.as_ref().map_or_else(|| label(&reference, node.as_ref()), ToString::to_string);
-    let wanted = start::request(context, &store, flags, args, &config, &host)?;
-    workers_take_no_signals(&store);
-    let progress = context.output.progress(format!("forking {reference}"));
-    let base = node.as_ref().map_or(Base::Host, Base::Node);
-    let fork = store.ephemeral(base, arguments.materialize.options());
-    drop(progress);
-    let fork = fork?;
-    context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
-    let root = fork.open_parent(&store)?;
-    let wanted = wanted.mounted(flags, &store, &root)?;
-    let mut claimed = live::claim_fork(&store, &fork, arguments.name.as_ref())?;
-    let id = fork.id().to_string();
-    let place = Place {
-        mount: fork.mount(&store, Access::ReadWrite, arguments.keep.is_none())?,
-        root: &root,
-        slot: fork.slot(),
+    let wish = Wish {
+        reference: &arguments.reference,
         name: arguments.name.as_ref(),
-        label: arguments.name.as_ref().map_or(id.as_str(), Name::as_str),
-        id: &id,
+        entrypoint: arguments.entrypoint.as_deref(),
+        command: arguments.command,
+        flags: arguments.settings.flags(arguments.detach.log.limit(), joinable),
+        options: arguments.materialize.options(),
+        volatile: arguments.keep.is_none(),
     };
-    let Some(code) = start::start(context, &wanted, flags, &place, &mut claimed)? else {
-        return Ok(0);
-    };
-    drop(place);
+    let Some(Ran { code, fork, claimed, .. }) = in_fork(context, &store, wish)? else { return Ok(0) };
     if let Some(name) = &arguments.keep {
         let kept = store.keep(fork, name)?;
         store::remember(&store, &kept);
@@ -99,6 +72,74 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     }
     drop(claimed);
     Ok(code)
+}
+
+/// What is to be run in a fork.
+#[derive(Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) reference: &'a str,
+    /// What it is called while it runs.
+    pub(super) name: Option<&'a Name>,
+    /// Instead of the tree's own.
+    pub(super) entrypoint: Option<&'a str>,
+    pub(super) command: Vec<OsString>,
+    pub(super) flags: Flags<'a>,
+    pub(super) options: CreateOptions,
+    /// Is it thrown away for certain?
+    pub(super) volatile: bool,
+}
+
+/// A fork in which something was run.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// The command's exit code.
+    pub(super) code: i32,
+    pub(super) fork: Ephemeral,
+    pub(super) claimed: Claimed,
+    /// What was forked; `None` for the host.
+    pub(super) node: Option<Node>,
+    /// The command as it was run.
+    pub(super) command: String,
+}
+
+/// Runs something in a fork; `None` where it was only printed.
+pub(super) fn in_fork(context: &Context, store: &Store, wish: Wish<'_>) -> Result<Option<Ran>> {
+    let Wish { flags, name, .. } = wish;
+    let reference = Reference::parse(wish.reference)?;
+    let node = match &reference {
+        Reference::Host => {
+            context.require_root_for_host()?;
+            None
+        }
+        Reference::Node { .. } => Some(store::find(store, wish.reference)?),
+    };
+    // Nothing is forked for flags that are wrong.
+    let config = node.as_ref().map(|node| node.record.config.clone()).unwrap_or_default();
+    let args = process::arguments(&config, wish.entrypoint, wish.command);
+    let command = args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let host = name.map_or_else(|| label(&reference, node.as_ref()), ToString::to_string);
+    let wanted = start::request(context, store, flags, args, &config, &host)?;
+    workers_take_no_signals(store);
+    let progress = context.output.progress(format!("forking {reference}"));
+    let fork = store.ephemeral(node.as_ref().map_or(Base::Host, Base::Node), wish.options);
+    drop(progress);
+    let fork = fork?;
+    context.output.cost(&format!("forked {reference}"), fork.backend(), fork.cost());
+    let root = fork.open_parent(store)?;
+    let wanted = wanted.mounted(flags, store, &root)?;
+    let mut claimed = live::claim_fork(store, &fork, name)?;
+    let id = fork.id().to_string();
+    let place = Place {
+        mount: fork.mount(store, Access::ReadWrite, wish.volatile)?,
+        root: &root,
+        slot: fork.slot(),
+        name,
+        label: name.map_or(id.as_str(), Name::as_str),
+        id: &id,
+    };
+    let code = start::start(context, &wanted, flags, &place, &mut claimed)?;
+    drop(place);
+    Ok(code.map(|code| Ran { code, fork, claimed, node, command }))
 }
 
 fn label(reference: &Reference, node: Option<&Node>) -> String {

@@ -324,6 +324,9 @@ fn run(
             inherited: wanted.inherited.clone(),
             ended: None,
         });
+        if let Some(caller) = context.caller.filter(|_| !detached) {
+            caller.remember();
+        }
         announced = context.announce(place.label, place.id);
     };
     let outcome = if detached {

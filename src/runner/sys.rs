@@ -36,6 +36,22 @@ fn pid(raw: libc::c_long) -> libc::pid_t {
 
 // ---------------------------------------------------------------- this program
 
+/// Has the command asked to end (SIGTERM) when the thread that starts it ends, however that ends.
+pub fn ends_with_caller(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let caller = nix::unistd::getpid().as_raw();
+    let bind = move || {
+        // SAFETY: prctl with these arguments touches no memory.
+        check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) })?;
+        // The caller may have ended before the kernel was told.
+        // SAFETY: getppid takes nothing and touches no memory.
+        let parent = unsafe { libc::syscall(libc::SYS_getppid) };
+        if parent == libc::c_long::from(caller) { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor locks.
+    unsafe { command.pre_exec(bind) };
+}
+
 /// Does what Rust's runtime would have done before `main` and a program cannot do without.
 ///
 /// Descriptors 0 to 2 that are closed become `/dev/null`: the next file opened would be taken for one of them. A broken pipe is an

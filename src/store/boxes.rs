@@ -15,8 +15,8 @@ use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
 use super::{
-    Base, BoxSettings, Cause, KeptVolume, Life, Marks, Name, Node, Record, RemoveVolume, Role, State, Store,
-    VolumeReference, fault, host,
+    Base, BoxSettings, Cause, Identity, KeptVolume, Life, Marks, Name, Node, Record, RemoveVolume, Role,
+    State, Store, VolumeReference, fault, host,
 };
 use crate::image::ImageConfig;
 
@@ -27,6 +27,8 @@ pub struct CreateOptions {
     pub backend: Option<Kind>,
     /// Fail instead of copying a file that cannot be cloned.
     pub always_clone: bool,
+    /// For boxes: whether they are other machines than what they are forked from.
+    pub identity: Identity,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
     /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
@@ -143,18 +145,31 @@ impl Store {
         let committed = self.committed(base)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose()?;
         let base = committed.as_ref().map_or(base, Base::Node);
-        let draft = self.draft()?;
-        let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
-        let (record, _) = match base {
-            Base::Node(node) => {
-                let kind = options.backend.unwrap_or_else(|| self.default_backend());
-                self.fork_into(&draft, node, kind, fork)
-            }
-            Base::Host => self.fork_host_into(&draft, options.backend, fork),
-        }?;
+        let (draft, record) = self.draft_of_box(base, name, &options)?;
         fault::point("create.forked");
         let record = Record { life: Life { settings, ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced)
+    }
+
+    /// Makes the box that will be called `name` in a draft.
+    pub(super) fn draft_of_box(
+        &self,
+        base: Base<'_>,
+        name: &Name,
+        options: &CreateOptions,
+    ) -> Result<(Draft, Record)> {
+        let draft = self.draft()?;
+        let fork = ForkOptions { always_clone: options.always_clone, ..ForkOptions::default() };
+        let (record, parent) = match base {
+            Base::Node(node) => {
+                let kind = options.backend.unwrap_or_else(|| self.default_backend());
+                self.fork_into(&draft, node, kind, fork)?
+            }
+            Base::Host => self.fork_host_into(&draft, options.backend, fork)?,
+        };
+        let tree = tree_in(&draft, &record, &parent);
+        self.give_identity(&draft, &record, &tree, name, options.identity)?;
+        Ok((draft, record))
     }
 
     /// Makes a fork that is thrown away; it holds its parents until it is dropped.
@@ -180,11 +195,7 @@ impl Store {
         .context(intent)?;
         // The record says what the draft stands on: the sweep keeps that while the draft's lock is held.
         record.write_first(&draft.slot).context(intent)?;
-        let tree = if record.form == Form::Full {
-            Tree::full(&draft.slot)
-        } else {
-            Tree::delta(&draft.slot, &parent)
-        };
+        let tree = tree_in(&draft, &record, &parent);
         Ok(Ephemeral { draft, record, tree, parent, _base: held })
     }
 
@@ -296,6 +307,7 @@ impl Store {
             becoming: None,
             volumes: Vec::new(),
             continued_by: None,
+            promotion: None,
             message: None,
             config: ImageConfig::default(),
             cost: Cost::default(),
@@ -403,4 +415,9 @@ impl Store {
         host::make_base(&draft.slot, host::root())?;
         Ok(host::parent_tree(&draft.slot))
     }
+}
+
+/// The tree that was forked from `parent` into the draft.
+fn tree_in(draft: &Draft, record: &Record, parent: &Tree) -> Tree {
+    if record.form == Form::Full { Tree::full(&draft.slot) } else { Tree::delta(&draft.slot, parent) }
 }

@@ -65,7 +65,7 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "meta.json",
     "index",
     "fs",
@@ -76,6 +76,7 @@ const KNOWN: [&str; 15] = [
     "blanks",
     "dirs",
     "running.json",
+    "host.json",
     "log",
     "log.1",
     "attach",

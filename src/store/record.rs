@@ -12,6 +12,7 @@ use super::id::ObjectId;
 use super::life::Life;
 use super::marks::Marks;
 use super::name::Name;
+use super::promote::Promotion;
 use super::volumes::VolumeName;
 use crate::image::ImageConfig;
 
@@ -129,6 +130,9 @@ pub struct Record {
     /// For a node that was a box and was sealed in place: the box, whose name is about to move on to a node above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued_by: Option<Name>,
+    /// For a box that is about to take another's name: what is left to do once it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -264,6 +268,7 @@ mod tests {
             becoming: None,
             volumes: Vec::new(),
             continued_by: None,
+            promotion: None,
             message: None,
             config: ImageConfig::default(),
             cost: Cost::default(),

@@ -256,7 +256,7 @@ impl Store {
     }
 
     /// Seals a box's own tree as what it was `before`.
-    fn seal_for_safety(&self, node: &Node, before: &Node) -> Result<Node> {
+    pub(crate) fn seal_for_safety(&self, node: &Node, before: &Node) -> Result<Node> {
         let volumes = before.record.volumes.clone();
         let description = Description { cause: Cause::Safety, volumes, ..Description::default() };
         let how = Freezing { description: &description, call: Call::Next, exact: true };

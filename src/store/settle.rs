@@ -17,7 +17,10 @@ impl Store {
         let unfinished = |node: &Node| {
             node.record.state == State::Committed && node.record.continued_by.as_ref() == Some(name)
         };
-        let node = self.named(name)?.ok_or_else(gone)?;
+        let mut node = self.named(name)?.ok_or_else(gone)?;
+        if self.settle_promotion(&node)? {
+            node = self.named(name)?.ok_or_else(gone)?;
+        }
         if node.record.becoming.is_some() {
             self.finish(&node)?;
             return self.named(name)?.ok_or_else(gone);

@@ -1,6 +1,6 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
-//! Trials: `fault/file-system/operation` (all points of the operation), `states/file-system/operation` (the same for the states of a
+//! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `states/file-system/operation` (the same for the states of a
 //! box), `random/file-system/backend` (random changes, restored), `kill/file-system`, `powercut/file-system`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed trial")]
 
 mod fault;
+mod forks;
 mod kill;
 mod powercut;
 mod random;
@@ -59,6 +60,11 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
             trials.push(trial(name, sort, &place, scratch, |place, scratch| {
                 fault::run(*operation, place, scratch)
             }));
+        }
+        for verb in forks::VERBS {
+            let name = format!("forks/{sort}/{}", verb.name);
+            trials
+                .push(trial(name, sort, &place, scratch, |place, scratch| forks::run(*verb, place, scratch)));
         }
         for operation in states::OPERATIONS {
             let name = format!("states/{sort}/{}", operation.name);
