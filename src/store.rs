@@ -12,6 +12,7 @@
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork: what makes nodes |
 //! | `freeze` | the present state of a box becomes a committed node |
+//! | `unchanged` | boxes that are in a state which exists already |
 //! | `restore` `undo` | a box becomes what another state is; back and forth along its states |
 //! | `in_place` | a tree is changed where it is |
 //! | `settle` | what was cut short is finished |
@@ -79,6 +80,7 @@ mod settle;
 mod snapshots;
 mod three_way;
 mod trying;
+mod unchanged;
 mod undo;
 mod volumes;
 
