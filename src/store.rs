@@ -14,8 +14,9 @@
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
+//! | `sizes` `extents` | what nodes occupy, and what their removal would free; what is remembered of it |
 //! | `check` | fsck |
-//! | `lock` `files` `fault` | what the above stand on |
+//! | `lock` `files` `envelope` `fault` | what the above stand on |
 //!
 //! **Invariants.** A name points at an object that is whole. A committed object never changes. An object in `o/` has a
 //! record; its parent exists as long as it does. Nothing here talks to a network or starts a process.
@@ -34,6 +35,8 @@ mod boxes;
 mod check;
 mod diff;
 mod draft;
+mod envelope;
+mod extents;
 mod fault;
 mod files;
 mod format;
@@ -45,6 +48,7 @@ mod lock;
 mod name;
 mod record;
 mod remove;
+mod sizes;
 mod snapshots;
 mod volumes;
 
@@ -58,6 +62,7 @@ pub use life::Life;
 pub use name::{Label, Name};
 pub use record::{Cause, Record, Role, State};
 pub use remove::Pruned;
+pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
 pub use volumes::{VolumeName, VolumeReference};
 
@@ -321,6 +326,21 @@ impl Store {
     pub fn nodes(&self) -> Result<Vec<Node>> {
         let _lock = self.share()?;
         self.named_nodes(self.names()?)
+    }
+
+    /// Returns all objects, volumes, snapshots and those without a name included, each with a name if it has one.
+    pub fn everything(&self) -> Result<Vec<Node>> {
+        let _lock = self.share()?;
+        let mut names: BTreeMap<ObjectId, Name> =
+            self.all_names()?.into_iter().rev().map(|(name, id)| (id, name)).collect();
+        let mut nodes = Vec::new();
+        for id in self.ids()? {
+            match self.node(&id) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                node => nodes.push(node.map(|node| Node { name: names.remove(&id), ..node })?),
+            }
+        }
+        Ok(nodes)
     }
 
     pub(crate) fn named_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<Node>> {

@@ -65,9 +65,10 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "meta.json",
     "index",
+    "extents",
     "fs",
     "work",
     "by",
