@@ -17,6 +17,7 @@
 //! | `cli` | every command as a person would use it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
+//! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
@@ -56,6 +57,8 @@ mod readme;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod sizes;
 #[cfg(test)]
 mod volumes;
 #[cfg(test)]
