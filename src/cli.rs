@@ -29,6 +29,7 @@ mod import;
 mod init;
 mod limits;
 mod live;
+mod log;
 mod logs;
 mod ls;
 mod man;
@@ -37,9 +38,11 @@ mod mounts;
 mod net;
 mod prune;
 mod ps;
+mod restore;
 mod rm;
 mod run;
 mod show;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -167,11 +170,22 @@ enum Command {
     Generate(generate::Arguments),
     /// Seal what changed in a box as a committed tree
     Commit(commit::Arguments),
+    /// Keep the present state of a box, stopped or running
+    #[command(visible_alias = "snap")]
+    Snapshot(snapshot::Arguments),
+    /// Give a box the content of a snapshot or another tree, or some paths of it; what it held becomes a snapshot first
+    Restore(restore::RestoreArguments),
+    /// Take a box back to the state before; what it held becomes a snapshot first
+    Undo(restore::StepArguments),
+    /// Take back an undo
+    Redo(restore::StepArguments),
     /// List boxes and trees
     #[command(visible_alias = "list")]
     Ls(ls::Arguments),
     /// Show all that is known of one tree
     Show(show::Arguments),
+    /// List the states that something went through, or draw who was made from what
+    Log(log::Arguments),
     /// Show what differs in a box, or between two trees
     Diff(diff::Arguments),
     /// Remove boxes and trees
@@ -272,6 +286,10 @@ fn read() -> std::result::Result<(Arguments, Vec<&'static str>), i32> {
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
+        if arguments.format.draws() && !matches!(arguments.command, Command::Log(_)) {
+            let message = "only `log` draws: --format dot and svg are its";
+            return Err(Arguments::command().error(clap::error::ErrorKind::InvalidValue, message));
+        }
         let given = matches.subcommand().map(|(_, given)| given);
         let is_typed = |id: &str| {
             let known = given.filter(|given| given.try_contains_id(id).unwrap_or(false));
@@ -306,13 +324,14 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
         Command::Exec(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Start(arguments) => [Some(arguments.name.as_str()), arguments.settings.walls.joined_box()],
         Command::Top(arguments) => [Some(arguments.name.as_str()), None],
+        Command::Snapshot(arguments) => [Some(arguments.reference.as_str()), None],
         Command::Run(arguments) => [arguments.settings.walls.joined_box(), None],
         _ => [None, None],
     };
     let mut box_names = box_names.into_iter().flatten().filter(|_| !runner::is_root());
     let running = box_names.find_map(|name| store::running_box(root.as_deref(), name));
     let before = entered_before();
-    let joins_cgroup = running.as_ref().is_some_and(|running| running.cgroup.is_some());
+    let joins_cgroup = command.runs() && running.as_ref().is_some_and(|running| running.cgroup.is_some());
     if before.is_none() && !runner::is_root() && (joins_cgroup || command.limits_box()) {
         // Now, because the user's bus takes us for somebody else in a user namespace.
         runner::cgroup::delegate().context(|| "limits need a cgroup of your own")?;
@@ -339,7 +358,7 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command) -> Result<C
     if let Entered::Single { reason, fix } = entered
         && matches!(command, Command::Init(_) | Command::Import(_))
     {
-        log::warn!("only your own user id exists inside: {reason} ({fix})");
+        ::log::warn!("only your own user id exists inside: {reason} ({fix})");
     }
     Ok(context)
 }
@@ -446,8 +465,13 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Wait(arguments) => stop::wait(context, &arguments),
         Command::Generate(arguments) => generate::run(context, &arguments),
         Command::Commit(arguments) => commit::run(context, &arguments),
+        Command::Snapshot(arguments) => snapshot::run(context, &arguments),
+        Command::Restore(arguments) => restore::restore(context, &arguments),
+        Command::Undo(arguments) => restore::undo(context, &arguments),
+        Command::Redo(arguments) => restore::redo(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
+        Command::Log(arguments) => log::run(context, &arguments),
         Command::Diff(arguments) => diff::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),

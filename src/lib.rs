@@ -19,6 +19,7 @@
 //! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
 //! | [`layer`] | tar archives into trees | backends | store |
 //! | [`image`] | what the OCI documents say of images, as data | backends | files |
+//! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod image;
 pub mod layer;
 pub mod loop_store;
+pub mod packages;
 pub mod process;
 pub mod reference;
 pub mod runner;

@@ -22,6 +22,7 @@
 //! | | `detach`, `attend`, [`log`] | a box that goes on when its caller has gone, who stands by it, what it said |
 //! | | `door`, `attach` | where visitors come to it, and a visitor |
 //! | | `control`, `processes` | signals to what runs and its end; what runs, read from outside |
+//! | | `pauser` | a box that stands still for a moment |
 //! | all | `sys` | system calls: the only unsafe file |
 //!
 #![doc = include_str!("runner/SEQUENCE.md")]
@@ -44,6 +45,7 @@ mod join;
 mod landlock;
 pub mod log;
 pub mod net;
+mod pauser;
 mod plan;
 mod processes;
 mod report;
@@ -68,6 +70,7 @@ pub use cgroup::{Cgroup, Limits};
 pub use detach::{Announcer, Detached, detach};
 pub use exec::exec;
 pub use idmap::IdBlock;
+pub use pauser::{Paused, Pauser, heal_pause};
 pub use plan::{Base, Command, DEFAULT_PATH, Joined, Like, NewFs, Op, Part, PathSource, Plan, Source};
 pub use processes::Seen;
 pub use running::Running;

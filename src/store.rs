@@ -8,9 +8,16 @@
 //! | `store.rs` | opening, reading: nodes, names, trees |
 //! | `format` `record` `index` | the files that are read and written |
 //! | `id` `name` | the two ways to say which |
+//! | `names` | listings of names |
 //! | `draft` | building an object aside and publishing it |
-//! | `boxes` | import, create, fork, commit: what makes nodes |
+//! | `boxes` | import, create, fork: what makes nodes |
+//! | `freeze` | the present state of a box becomes a committed node |
+//! | `restore` `undo` | a box becomes what another state is; back and forth along its states |
+//! | `in_place` | a tree is changed where it is |
+//! | `settle` | what was cut short is finished |
 //! | `snapshots` `life` | the named states of a box, and what of it goes on from one to the next |
+//! | `settings` | what a box is started with; its home |
+//! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `host` | a fork of the machine it runs on |
 //! | `remove` | remove, and the sweep (prune) |
@@ -21,13 +28,13 @@
 //! **Invariants.** A name points at an object that is whole. A committed object never changes. An object in `o/` has a
 //! record; its parent exists as long as it does. Nothing here talks to a network or starts a process.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
+use rayon::prelude::*;
 use rootling_backends::probe::{self, Abilities};
 use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
@@ -40,30 +47,45 @@ mod extents;
 mod fault;
 mod files;
 mod format;
+mod freeze;
 mod host;
 mod id;
+mod in_place;
 mod index;
 mod life;
 mod lock;
+mod merging;
 mod name;
+mod names;
 mod record;
 mod remove;
+mod restore;
+mod settings;
+mod settle;
 mod sizes;
 mod snapshots;
+mod three_way;
+mod undo;
 mod volumes;
 
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
+pub use freeze::Still;
 pub use id::ObjectId;
 pub use index::{Entry, Index};
 pub use life::Life;
+pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};
-pub use record::{Cause, Record, Role, State};
+pub use names::Naming;
+pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
+pub use restore::{Moved, RestoreOptions};
+pub use settings::{BoxSettings, Home, HomeMode};
 pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
+pub use three_way::{Conflict, Decision, decide};
 pub use volumes::{VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
@@ -260,33 +282,6 @@ impl Store {
 
     // ------------------------------------------------------------ reading
 
-    /// Returns all names of boxes and trees, and what they point at; the other two kinds are
-    /// [`volumes`](Self::volumes)' and [`snapshots`](Self::snapshots)' business.
-    pub fn names(&self) -> Result<BTreeMap<Name, ObjectId>> {
-        let mut names = self.all_names()?;
-        names.retain(|name, _| !name.is_volume() && !name.is_snapshot());
-        Ok(names)
-    }
-
-    /// Returns all names, those of volumes and of snapshots included.
-    pub(crate) fn all_names(&self) -> Result<BTreeMap<Name, ObjectId>> {
-        let directory = self.root.join("n");
-        let mut names = BTreeMap::new();
-        for file_name in files::list(&directory)? {
-            // Leftovers of a crash and what a meddling hand put there are fsck's business.
-            let (Ok(name), Ok(target)) =
-                (Name::decode(&file_name), fs::read_link(directory.join(&file_name)))
-            else {
-                continue;
-            };
-            let id = target.file_name().and_then(|id| id.to_str()).map(ObjectId::parse);
-            if let Some(Ok(id)) = id {
-                names.insert(name, id);
-            }
-        }
-        Ok(names)
-    }
-
     /// Returns the object that a name points at.
     pub fn resolve_name(&self, name: &Name) -> Result<Option<ObjectId>> {
         let link = self.name_link(name);
@@ -328,53 +323,53 @@ impl Store {
         self.named_nodes(self.names()?)
     }
 
-    /// Returns all objects, volumes, snapshots and those without a name included, each with a name if it has one.
-    pub fn everything(&self) -> Result<Vec<Node>> {
+    /// Returns every node of the store, volumes and what has no name included, by id and without names. O(nodes), read in parallel.
+    ///
+    /// A record that cannot be read is warned of and left out: it is fsck's business, and hides nothing else.
+    pub fn all_nodes(&self) -> Result<Vec<Node>> {
         let _lock = self.share()?;
-        let mut names: BTreeMap<ObjectId, Name> =
-            self.all_names()?.into_iter().rev().map(|(name, id)| (id, name)).collect();
-        let mut nodes = Vec::new();
-        for id in self.ids()? {
-            match self.node(&id) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                node => nodes.push(node.map(|node| Node { name: names.remove(&id), ..node })?),
+        let read = self.ids()?.into_par_iter().filter_map(|id| match self.node(&id) {
+            Ok(node) => Some(node),
+            // Removed since they were listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                log::warn!("node {id} is left out: {error}");
+                None
             }
-        }
-        Ok(nodes)
+        });
+        Ok(read.collect())
     }
 
-    pub(crate) fn named_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<Node>> {
-        names
-            .into_iter()
-            .filter_map(|(name, id)| match self.node(&id) {
-                // Removed since the names were listed.
-                Err(error) if error.kind() == ErrorKind::NotFound && !self.name_link(&name).is_symlink() => {
-                    None
-                }
-                node => Some(node.map(|node| Node { name: Some(name), ..node })),
-            })
-            .collect()
-    }
-
-    /// Returns the nodes made from `id` that still exist.
+    /// Returns the nodes made from `id`, or that need it for another reason, that still exist.
     pub fn children(&self, id: &ObjectId) -> Result<Vec<Node>> {
-        let mut children = Vec::new();
-        for child in files::list(&self.object_dir(id).join("by"))? {
-            let Ok(child) = ObjectId::parse(&child) else { continue };
-            match self.node(&child) {
-                // A link is made before its child and may outlive it: only the child's own word counts.
-                Ok(node) if node.record.parent.as_ref() == Some(id) => children.push(node),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(children)
+        let children = files::list(&self.object_dir(id).join("by"))?.into_par_iter();
+        children.filter_map(|child| self.child(id, &child).transpose()).collect()
     }
 
-    /// Returns a name of the node, if it has one.
-    pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
-        Ok(self.all_names()?.into_iter().find(|(_, target)| target == id).map(|(name, _)| name))
+    /// Was anything made from `id` that still exists? Looks no further than the first.
+    pub(crate) fn has_children(&self, id: &ObjectId) -> Result<bool> {
+        for child in files::list(&self.object_dir(id).join("by"))? {
+            if self.child(id, &child)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the ids of up to `limit` nodes made from `id`; any of them may have been removed, by a crash that left its link.
+    pub fn some_child_ids(&self, id: &ObjectId, limit: usize) -> Result<Vec<ObjectId>> {
+        let ids = files::list_some(&self.object_dir(id).join("by"), limit)?;
+        Ok(ids.iter().filter_map(|id| ObjectId::parse(id).ok()).collect())
+    }
+
+    fn child(&self, id: &ObjectId, file_name: &str) -> Result<Option<Node>> {
+        let Ok(child) = ObjectId::parse(file_name) else { return Ok(None) };
+        match self.node(&child) {
+            // A link is made before its child and may outlive it: only the child's own word counts.
+            Ok(node) => Ok(Some(node).filter(|node| node.record.needs().any(|needed| needed == id))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).

@@ -43,12 +43,13 @@ fn imports_point_one_way() {
     let allowed: &[(&str, &[&str])] = &[
         ("layer", &[]),
         ("image", &[]),
+        ("packages", &[]),
         ("store", &["layer", "image"]),
         ("reference", &["store"]),
         ("loop_store", &[]),
         ("runner", &[]),
         ("process", &["image", "runner"]),
-        ("cli", &["layer", "image", "store", "reference", "loop_store", "runner", "process"]),
+        ("cli", &["layer", "image", "store", "reference", "loop_store", "packages", "runner", "process"]),
         ("main", &[]),
         ("lib", &[]),
     ];

@@ -148,6 +148,35 @@ impl Attributes {
         nix::sys::stat::futimens(file, &accessed, &modified).context(|| format!("futimens({what})"))
     }
 
+    /// Takes from an open file or directory the extended attributes that these are not among: what it had, or what it
+    /// inherited from the directory it was made in.
+    pub(crate) fn take_others_from_open(&self, file: impl AsFd, what: &impl Display) -> Result<()> {
+        let file = file.as_fd();
+        for name in self.others(open_xattrs(file, Xattrs::All, what)?) {
+            forgive_gone(sys::fremovexattr(file, &name))
+                .context(|| format!("fremovexattr({what}, {name:?})"))?;
+        }
+        Ok(())
+    }
+
+    /// Does the same to one name, which is not followed.
+    pub(crate) fn take_others_from_entry(&self, dir: &Dir, name: &OsStr) -> Result<()> {
+        for other in self.others(dir.xattrs(name)?) {
+            forgive_gone(sys::lremovexattr(dir.as_fd(), name, &other))
+                .context(|| format!("lremovexattr({dir}, {name:?}, {other:?})"))?;
+        }
+        Ok(())
+    }
+
+    /// Returns which of the attributes that an inode has are to go. A security module labels every file: labels stay.
+    fn others(&self, present: Vec<(OsString, Vec<u8>)>) -> impl Iterator<Item = OsString> {
+        let stays = |name: &OsString| {
+            let is_wanted = self.xattrs.iter().any(|(wanted, _)| wanted == name);
+            is_wanted || is_overlay_xattr(name) || name == "security.selinux" || name == "security.SMACK64"
+        };
+        present.into_iter().map(|(name, _)| name).filter(move |name| !stays(name))
+    }
+
     /// Gives them to one name, which is not followed, and which this process just made; `now` is its inode.
     pub fn apply_to_entry(&self, dir: &Dir, name: &OsStr, now: &FileStat) -> Result<()> {
         if self.new_owner(now) != (None, None) {
@@ -173,6 +202,14 @@ impl Attributes {
     /// Special bits are set again always: writing, cloning and chown may have cleared them. ACLs move the group bits.
     fn needs_chmod(&self, now: &FileStat) -> bool {
         self.mode != now.st_mode & PERMISSIONS || self.mode & SPECIAL != 0 || !self.xattrs.is_empty()
+    }
+}
+
+/// XFS shows each ACL twice: the second form goes with the first.
+fn forgive_gone(result: nix::Result<()>) -> nix::Result<()> {
+    match result {
+        Err(Errno::ENODATA) => Ok(()),
+        other => other,
     }
 }
 

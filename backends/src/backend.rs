@@ -132,6 +132,10 @@ pub enum Baseline {
     Generation {
         /// The subvolume's generation at the fork.
         generation: u64,
+        /// For a snapshot: the second since 1970 in which it was made; equal inode numbers from before mean the same inode. Missing
+        /// for a copy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parted: Option<i64>,
     },
     /// Plain directories: everything whose ctime is not before this moment. The slot's file `dirs` remembers which
     /// directory stood where.
@@ -298,6 +302,18 @@ pub trait Backend: fmt::Debug + Send + Sync {
         baseline: &Baseline,
         options: DiffOptions,
     ) -> Result<Vec<Change>>;
+
+    /// Is the tree for sure as the sealed tree it was forked from? `false` only says that this cannot be told cheaply. O(1).
+    ///
+    /// The times of the root do not count: whatever is shown at a mount point that was missing moves them.
+    fn is_untouched(&self, _tree: &Tree, _parent: &Tree, _baseline: &Baseline) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Returns where the search for changes of a tree that nobody writes to may start from now on, against whatever it is like now.
+    fn baseline(&self, _tree: &Tree) -> Result<Baseline> {
+        Ok(Baseline::None)
+    }
 
     /// Returns what the tree's own directory occupies, and where: not what lies beneath a delta. Sync the file system first.
     fn footprint(&self, tree: &Tree) -> Result<Footprint> {

@@ -54,7 +54,7 @@ impl Btrfs {
     }
 
     /// Makes a snapshot; `None` where `tree` is no subvolume of this file system and must be copied.
-    fn try_snapshot(tree: &Tree, slot: &Dir, read_only: bool) -> Result<Option<(u64, u64)>> {
+    fn try_snapshot(tree: &Tree, slot: &Dir, read_only: bool) -> Result<Option<(u64, Baseline)>> {
         if tree.form == Form::Delta {
             return Ok(None);
         }
@@ -69,12 +69,11 @@ impl Btrfs {
         };
         // Writers are held off while the transaction that makes the snapshot commits, so whatever is changed afterwards, here or in the
         // source, carries a later number; nested subvolumes follow in later transactions, which only adds candidates.
-        let made_in = nested::info(&slot.open_dir(FS)?)?.made_in;
-        Ok(Some((subvolumes, made_in)))
+        Ok(Some((subvolumes, parted(slot)?)))
     }
 
-    /// Makes a snapshot without what is nested, and returns its generation.
-    fn snapshot_outermost(tree: &Tree, slot: &Dir) -> Result<u64> {
+    /// Makes a snapshot without what is nested.
+    fn snapshot_outermost(tree: &Tree, slot: &Dir) -> Result<Baseline> {
         let source = Dir::open(tree.fs())?;
         if tree.form == Form::Delta || !is_subvolume(&source)? {
             let message = format!("{source} is not the root of a subvolume");
@@ -82,7 +81,7 @@ impl Btrfs {
         }
         sys::btrfs_snapshot(source.as_fd(), slot.as_fd(), OsStr::new(FS), false)
             .context(|| format!("ioctl({slot}, BTRFS_IOC_SNAP_CREATE_V2, {source}, {FS:?})"))?;
-        Ok(nested::info(&slot.open_dir(FS)?)?.made_in)
+        parted(slot)
     }
 
     /// Makes a subvolume with a copy of what is no subvolume: a plain directory or a delta.
@@ -97,6 +96,12 @@ impl Btrfs {
             Form::Delta => flatten::flatten(&tree.layers(), &target, self.userxattr, clone),
         }
     }
+}
+
+/// Returns where the search for changes of the snapshot in `slot`, and of what it was made of, starts.
+fn parted(slot: &Dir) -> Result<Baseline> {
+    let made = nested::info(&slot.open_dir(FS)?)?;
+    Ok(Baseline::Generation { generation: made.made_in, parted: Some(made.made_at) })
 }
 
 /// Is the directory the root of a subvolume?
@@ -145,13 +150,13 @@ impl Backend for Btrfs {
         let what = || format!("fork {:?} into {slot:?}", parent.slot);
         let dir = Dir::open(slot)?;
         if options.outermost_only {
-            let generation = Self::snapshot_outermost(parent, &dir).context(what)?;
+            let baseline = Self::snapshot_outermost(parent, &dir).context(what)?;
             let cost = Cost { snapshots: 1, elapsed: start.elapsed(), ..Cost::default() };
-            return Ok(Forked { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
+            return Ok(Forked { form: Form::Full, baseline, cost });
         }
-        if let Some((subvolumes, generation)) = Self::try_snapshot(parent, &dir, false).context(what)? {
+        if let Some((subvolumes, baseline)) = Self::try_snapshot(parent, &dir, false).context(what)? {
             let cost = Cost { snapshots: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
-            return Ok(Forked { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
+            return Ok(Forked { form: Form::Full, baseline, cost });
         }
         let cost = self.copy_into(parent, slot, options.always_clone).context(what)?;
         let baseline = if options.ephemeral {
@@ -160,7 +165,7 @@ impl Backend for Btrfs {
             let generation = sys::btrfs_commit(dir.as_fd())
                 .context(|| format!("ioctl({dir}, BTRFS_IOC_START_SYNC)"))
                 .context(what)?;
-            Baseline::Generation { generation }
+            Baseline::Generation { generation, parted: None }
         };
         Ok(Forked { form: Form::Full, baseline, cost: Cost { elapsed: start.elapsed(), ..cost } })
     }
@@ -169,11 +174,11 @@ impl Backend for Btrfs {
     fn snapshot(&self, tree: &Tree, _parent: Option<(&Tree, &Baseline)>, slot: &Path) -> Result<Snapshotted> {
         let start = Instant::now();
         let what = || format!("snapshot {:?} into {slot:?}", tree.slot);
-        if let Some((subvolumes, generation)) =
+        if let Some((subvolumes, baseline)) =
             Self::try_snapshot(tree, &Dir::open(slot)?, true).context(what)?
         {
             let cost = Cost { snapshots: subvolumes, elapsed: start.elapsed(), ..Cost::default() };
-            return Ok(Snapshotted { form: Form::Full, baseline: Baseline::Generation { generation }, cost });
+            return Ok(Snapshotted { form: Form::Full, baseline, cost });
         }
         let cost = self.copy_into(tree, slot, false).context(what)?;
         self.seal(&Tree::full(slot)).context(what)?;
@@ -216,17 +221,33 @@ impl Backend for Btrfs {
         let what = || format!("compare {:?} with {:?}", tree.slot, parent.slot);
         let view = |tree| self.mount(tree, Access::ReadOnly, false).open_root();
         let (old, new) = (view(parent).context(what)?, view(tree).context(what)?);
-        if let Baseline::Generation { generation } = baseline
+        if let Baseline::Generation { generation, parted } = baseline
             && tree.form == Form::Full
             && is_subvolume(&new)?
         {
             new.sync_file_system().context(what)?;
-            match changes::changes_since(&old, &new, *generation, options) {
+            match changes::changes_since(&old, &new, (*generation, *parted), options) {
                 Err(error) if is_reason_to_compare_all(&error) => {}
                 other => return other.context(what),
             }
         }
         diff_trees(&old, &new, options).context(what)
+    }
+
+    /// Yes while the subvolume has not been written since the fork; updates that are still in memory are written out first.
+    fn is_untouched(&self, tree: &Tree, _parent: &Tree, baseline: &Baseline) -> Result<bool> {
+        let Baseline::Generation { generation, .. } = baseline else { return Ok(false) };
+        let root = Dir::open(tree.fs())?;
+        let untouched = || Ok::<_, Error>(nested::info(&root)?.generation <= *generation);
+        if tree.form == Form::Delta
+            || !is_subvolume(&root)?
+            || !untouched()?
+            || !nested::children(&root)?.is_empty()
+        {
+            return Ok(false);
+        }
+        root.sync_file_system()?;
+        untouched()
     }
 
     /// One search of each subvolume. A plain directory, or without privilege, is walked.

@@ -11,6 +11,9 @@ use crate::dir::EntryType;
 /// A deleted directory is one change (nothing is said of what was below it); an added directory is one, and each
 /// entry below it is one of its own. A path whose type changed is one `Modified` with [`Aspects::kind`] set (and, where
 /// the old or the new entry is a directory, what was below is not listed and what is below now is listed as added).
+///
+/// A path whose inode has other names than before is `Modified` with [`Aspects::links`], though nothing else may differ: where a
+/// hard link is added or removed, each of the names that stay is a change of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
     /// Where: relative to the root of the tree, without a leading `/`; empty for the root itself.
@@ -66,6 +69,9 @@ pub struct Aspects {
     /// Extended attributes: ACLs and file capabilities too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub xattrs: bool,
+    /// The names of the inode: other paths are the same file (hard links) than before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub links: bool,
     /// The modification time (looked at only on request).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub times: bool,

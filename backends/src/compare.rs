@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::FileStat;
 
@@ -13,11 +14,11 @@ use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
 use crate::data;
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::error::{Context, Result};
-use crate::walk;
+use crate::{links, walk};
 
 /// Compares two entries: type, content, mode, owner, extended attributes but OverlayFS's own, on request times.
 ///
-/// Of two directories, what is in them does not count. Reads the bytes of files of equal size.
+/// Of two directories, what is in them does not count, and of two files not which other names they have. Reads the bytes of files of equal size.
 pub fn compare_entries(old: (&Dir, &OsStr), new: (&Dir, &OsStr), options: DiffOptions) -> Result<Aspects> {
     let stats = (old.0.stat(old.1)?, new.0.stat(new.1)?);
     compare_stats(old, &stats.0, new, &stats.1, options)
@@ -45,6 +46,7 @@ pub(crate) fn compare_stats(
         mode: kind != EntryType::Symlink && (old_stat.st_mode ^ new_stat.st_mode) & PERMISSIONS != 0,
         owner: (old_stat.st_uid, old_stat.st_gid) != (new_stat.st_uid, new_stat.st_gid),
         xattrs: xattrs(old)? != xattrs(new)?,
+        links: false,
         times: options.times && modified(old_stat) != modified(new_stat),
     })
 }
@@ -82,22 +84,31 @@ fn xattrs((dir, name): (&Dir, &OsStr)) -> Result<Vec<(OsString, Vec<u8>)>> {
 /// O(entries of both), on all cores, and reads all files of equal size: the fallback where nothing is known, and the
 /// judge of everything quicker.
 pub fn diff_trees(old: &Dir, new: &Dir, options: DiffOptions) -> Result<Vec<Change>> {
-    let compare = Compare { old, new, options, changes: Changes::default(), directories: None };
-    compare
-        .root()
-        .and_then(|()| {
-            walk::for_each(vec![Task::Both(PathBuf::new())], |task, more| compare.step(task, more))
-        })
+    compare_all(old, new, options)
+        .and_then(|compare| compare.finish())
+        .context(|| format!("compare {:?} with {:?}", old.path(), new.path()))
+}
+
+/// Returns all that differs below two directories of two trees, unsorted and without links, and whether files with several names
+/// are among what was compared.
+pub(crate) fn diff_parts(old: &Dir, new: &Dir, options: DiffOptions) -> Result<(Vec<Change>, bool)> {
+    let compare = compare_all(old, new, options)
         .context(|| format!("compare {:?} with {:?}", old.path(), new.path()))?;
-    Ok(compare.changes.sorted())
+    Ok((compare.changes.into_inner(), compare.linked.into_inner()))
+}
+
+fn compare_all<'a>(old: &'a Dir, new: &'a Dir, options: DiffOptions) -> Result<Compare<'a>> {
+    let compare = Compare::new(old, new, options);
+    compare.root()?;
+    walk::for_each(vec![Task::Both(PathBuf::new())], |task, more| compare.step(task, more))?;
+    Ok(compare)
 }
 
 /// Returns the entry at `path` of a tree as added, and everything below it, unsorted.
 pub fn added_recursively(tree: &Dir, path: &Path) -> Result<Vec<Change>> {
     let (parent, name) = crate::entry::open_parent(tree, path)?;
     let kind = EntryType::of_mode(parent.stat(name)?.st_mode);
-    let options = DiffOptions::default();
-    let compare = Compare { old: tree, new: tree, options, changes: Changes::default(), directories: None };
+    let compare = Compare::new(tree, tree, DiffOptions::default());
     let mut tasks = Vec::new();
     compare.added(path.to_owned(), kind, &mut tasks);
     walk::for_each(tasks, |task, more| compare.step(task, more))?;
@@ -122,12 +133,6 @@ impl Changes {
     fn into_inner(self) -> Vec<Change> {
         self.0.into_inner().expect("no thread panics while it holds the lock")
     }
-
-    pub(crate) fn sorted(self) -> Vec<Change> {
-        let mut changes = self.into_inner();
-        sort(&mut changes);
-        changes
-    }
 }
 
 /// A part of a comparison.
@@ -148,6 +153,8 @@ pub(crate) struct Compare<'a> {
     pub(crate) changes: Changes,
     /// Where to note the directories of the new tree that were looked at, if anybody wants to know.
     pub(crate) directories: Option<Directories>,
+    /// Has something that was compared several names?
+    linked: AtomicBool,
 }
 
 /// Which directory stood where.
@@ -166,7 +173,31 @@ impl Directories {
     }
 }
 
+impl<'a> Compare<'a> {
+    pub(crate) fn new(old: &'a Dir, new: &'a Dir, options: DiffOptions) -> Self {
+        let (changes, linked) = (Changes::default(), AtomicBool::new(false));
+        Self { old, new, options, changes, directories: None, linked }
+    }
+}
+
 impl Compare<'_> {
+    /// Returns the changes, sorted, and what differs in links: that takes a walk of both trees, if there may be any.
+    pub(crate) fn finish(self) -> Result<Vec<Change>> {
+        let mut changes = self.changes.into_inner();
+        if self.linked.into_inner() {
+            links::compare(self.old, self.new, |_| true, &mut changes)?;
+        }
+        sort(&mut changes);
+        Ok(changes)
+    }
+
+    /// Notes whether one of two inodes that were compared has several names.
+    pub(crate) fn note_links(&self, old: &FileStat, new: &FileStat) {
+        if links::has_several(old) || links::has_several(new) {
+            self.linked.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Notes a directory of the new tree.
     pub(crate) fn saw(&self, dir: &Dir, path: &Path) -> Result<()> {
         self.directories.as_ref().map_or(Ok(()), |directories| directories.push(dir, path))
@@ -239,6 +270,7 @@ impl Compare<'_> {
 
     fn pair(&self, old: &Dir, new: &Dir, name: &OsStr, path: PathBuf, more: &mut Vec<Task>) -> Result<()> {
         let (old_stat, new_stat) = (old.stat(name)?, new.stat(name)?);
+        self.note_links(&old_stat, &new_stat);
         let aspects = compare_stats((old, name), &old_stat, (new, name), &new_stat, self.options)?;
         self.descend(path, &new_stat, aspects, more);
         Ok(())

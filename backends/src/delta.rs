@@ -1,22 +1,20 @@
 //! A difference written down as an OverlayFS upper directory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Instant;
 
-use nix::errno::Errno;
-
-use crate::attributes::{Attributes, Xattrs};
+use crate::attributes::Xattrs;
 use crate::backend::Cost;
 use crate::change::{Change, ChangeKind};
 use crate::dir::{Dir, EntryType};
 use crate::entry::{CloneMode, Copier, open_parent};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::links::further_names;
 use crate::marks::{Marks, make_whiteout};
-use crate::merge::{Made, clear_umask, finish};
-use crate::walk;
+use crate::merge::{Made, clear_umask, directory_attributes, finish};
+use crate::walk::{self, vanishing};
 
 /// Writes into the existing empty directory `target` what makes `tree` out of `parent` when it lies over it.
 ///
@@ -102,7 +100,7 @@ impl Plan {
 impl Writer<'_> {
     fn write(self, changes: &[Change], marks: &Marks) -> Result<Cost> {
         let mut plan = Plan::of(changes);
-        for (path, kind) in self.further_names(changes)? {
+        for (path, kind) in further_names(self.tree, changes)? {
             plan.add(&path, Action::Copy(kind));
         }
         let made = self.make_directories(&plan)?;
@@ -128,7 +126,8 @@ impl Writer<'_> {
                 gone.insert(path);
                 continue;
             }
-            let Some(attributes) = vanishing(self.attributes(path))? else {
+            let Some(attributes) = vanishing(directory_attributes(self.tree, path, self.copier.xattrs()))?
+            else {
                 gone.insert(path);
                 self.hide(path)?;
                 continue;
@@ -140,16 +139,6 @@ impl Writer<'_> {
             made.push(Made { path: path.clone(), attributes });
         }
         Ok(made)
-    }
-
-    fn attributes(&self, path: &Path) -> Result<Attributes> {
-        match walk::enter(self.tree, path)? {
-            Some(dir) => Attributes::of_open(&dir, &dir.stat_self()?, self.copier.xattrs(), &dir),
-            None => {
-                let (parent, name) = open_parent(self.tree, path)?;
-                Attributes::of_entry(&parent, name, &parent.stat(name)?, self.copier.xattrs())
-            }
-        }
     }
 
     fn entries(&self, path: &Path, entries: &[(OsString, Action)]) -> Result<usize> {
@@ -184,60 +173,5 @@ impl Writer<'_> {
             make_whiteout(&dir, name)?;
         }
         Ok(())
-    }
-
-    /// Returns the unchanged names of inodes that a changed name has too. O(entries of the tree) if there are any.
-    fn further_names(&self, changes: &[Change]) -> Result<Vec<(PathBuf, EntryType)>> {
-        let mut wanted: HashMap<(u64, u64), u64> = HashMap::new();
-        let mut listed: HashSet<&Path> = HashSet::new();
-        for change in changes {
-            if change.kind == ChangeKind::Deleted || change.entry_type == EntryType::Directory {
-                continue;
-            }
-            listed.insert(&change.path);
-            let stat = open_parent(self.tree, &change.path).and_then(|(dir, name)| dir.stat(name));
-            let Some(stat) = vanishing(stat)? else { continue };
-            if stat.st_nlink > 1 {
-                *wanted.entry((stat.st_dev, stat.st_ino)).or_insert(stat.st_nlink) -= 1;
-            }
-        }
-        wanted.retain(|_, missing| *missing > 0);
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut names = names_of(self.tree, &wanted)?;
-        names.retain(|(path, _)| !listed.contains(path.as_path()));
-        Ok(names)
-    }
-}
-
-fn names_of(tree: &Dir, wanted: &HashMap<(u64, u64), u64>) -> Result<Vec<(PathBuf, EntryType)>> {
-    let found = Mutex::new(Vec::new());
-    walk::for_each(vec![PathBuf::new()], |path, more: &mut Vec<PathBuf>| {
-        let Some(dir) = vanishing(walk::enter(tree, &path))?.flatten() else { return Ok(1) };
-        let entries = dir.entries()?;
-        for entry in &entries {
-            let kind = walk::type_of(&dir, entry)?;
-            if kind == EntryType::Directory {
-                more.push(path.join(&entry.name));
-            } else if dir
-                .stat_if_exists(&entry.name)?
-                .is_some_and(|stat| wanted.contains_key(&(stat.st_dev, stat.st_ino)))
-            {
-                let mut found = found.lock().expect("no thread panics while it holds the lock");
-                found.push((path.join(&entry.name), kind));
-            }
-        }
-        Ok(entries.len())
-    })?;
-    Ok(found.into_inner().expect("no thread panics while it holds the lock"))
-}
-
-/// Turns the failure to find something that was listed a moment ago into `None`: the tree may be in use.
-fn vanishing<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR)) => Ok(None),
-        Err(error) => Err(error),
     }
 }

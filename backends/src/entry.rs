@@ -16,6 +16,7 @@ use crate::backend::Cost;
 use crate::data;
 use crate::dir::{Dir, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::replace::Scratch;
 use crate::walk;
 
 /// How the data of files gets into a copy.
@@ -39,6 +40,8 @@ pub(crate) struct Copier {
     clone: CloneMode,
     xattrs: Xattrs,
     owners: Owners,
+    /// Where entries replace others.
+    scratch: Option<Scratch>,
     links: Mutex<Links>,
     tally: Tally,
 }
@@ -67,11 +70,23 @@ fn add(counter: &AtomicU64, number: u64) {
 
 impl Copier {
     pub(crate) fn new(clone: CloneMode, xattrs: Xattrs) -> Self {
-        Self { clone, xattrs, owners: Owners::Keep, links: Mutex::default(), tally: Tally::default() }
+        Self {
+            clone,
+            xattrs,
+            owners: Owners::Keep,
+            scratch: None,
+            links: Mutex::default(),
+            tally: Tally::default(),
+        }
     }
 
     pub(crate) fn with_owners(self, owners: Owners) -> Self {
         Self { owners, ..self }
+    }
+
+    /// Lets each entry take the place of what stands under its name, in one step.
+    pub(crate) fn replacing(self) -> Result<Self> {
+        Ok(Self { scratch: Some(Scratch::new()?), ..self })
     }
 
     pub(crate) fn owners(&self) -> Owners {
@@ -117,7 +132,6 @@ impl Copier {
             return Ok(());
         }
         match EntryType::of_mode(stat.st_mode) {
-            EntryType::Symlink => to.make_symlink(name, &from.read_link(name)?)?,
             EntryType::Directory => {
                 let message = format!("{from}, {name:?} became a directory while it was copied");
                 return Err(Error::new(ErrorKind::FailedPrecondition, message));
@@ -126,21 +140,48 @@ impl Copier {
                 let source = from.open_file(name)?;
                 return self.copy_file(&source, stat, to, parent, name);
             }
-            _ => to.make_node(name, stat.st_mode, stat.st_rdev).map_err(explain_node)?,
+            _ => {}
         }
         add(&self.tally.others, 1);
         let attributes = Attributes::of_entry(from, name, stat, self.xattrs)?.owned(self.owners);
-        attributes.apply_to_entry(to, name, &to.stat(name)?)
+        self.place(to, name, |made| {
+            match EntryType::of_mode(stat.st_mode) {
+                EntryType::Symlink => to.make_symlink(made, &from.read_link(name)?)?,
+                _ => to.make_node(made, stat.st_mode, stat.st_rdev).map_err(explain_node)?,
+            }
+            if self.scratch.is_some() {
+                attributes.take_others_from_entry(to, made)?;
+            }
+            attributes.apply_to_entry(to, made, &to.stat(made)?)
+        })
     }
 
     fn copy_file(&self, source: &File, stat: &FileStat, to: &Dir, parent: &Path, name: &OsStr) -> Result<()> {
-        // Special bits only once the owner is right.
-        let target = to.create_file(name, stat.st_mode & PERMISSIONS & 0o777)?;
-        self.fill(source, stat, &target, parent, name)?;
-        let what = Quoted(to, name);
-        let attributes = Attributes::of_open(source, stat, self.xattrs, &what)?.owned(self.owners);
-        let now = nix::sys::stat::fstat(&target).context(|| format!("fstat({what})"))?;
-        attributes.apply_to_open(target.as_fd(), &now, &what)
+        self.place(to, name, |made| {
+            // Special bits only once the owner is right.
+            let target = to.create_file(made, stat.st_mode & PERMISSIONS & 0o777)?;
+            self.fill(source, stat, &target, parent, name)?;
+            let what = Quoted(to, made);
+            let attributes = Attributes::of_open(source, stat, self.xattrs, &what)?.owned(self.owners);
+            if self.scratch.is_some() {
+                attributes.take_others_from_open(&target, &what)?;
+            }
+            let now = nix::sys::stat::fstat(&target).context(|| format!("fstat({what})"))?;
+            attributes.apply_to_open(target.as_fd(), &now, &what)
+        })
+    }
+
+    /// Makes an entry under its name, or, where it replaces another, under a scratch name that is then moved over it.
+    pub(crate) fn place(
+        &self,
+        to: &Dir,
+        name: &OsStr,
+        make: impl FnOnce(&OsStr) -> Result<()>,
+    ) -> Result<()> {
+        match &self.scratch {
+            None => make(name),
+            Some(scratch) => scratch.replace(to, name, make),
+        }
     }
 
     fn fill(&self, source: &File, stat: &FileStat, target: &File, parent: &Path, name: &OsStr) -> Result<()> {
@@ -202,7 +243,7 @@ impl Copier {
         for (first, name) in &waiting {
             let (first_dir, first_name) = open_parent(target, first)?;
             let (dir, name) = open_parent(target, name)?;
-            dir.make_link(name, &first_dir, first_name)?;
+            self.place(&dir, name, |made| dir.make_link(made, &first_dir, first_name))?;
         }
         add(&self.tally.others, waiting.len() as u64);
         Ok(())

@@ -36,7 +36,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::backend::Baseline;
 use crate::change::{Aspects, Change, DiffOptions};
-use crate::compare::{self, Changes, Compare, Directories, compare_stats};
+use crate::compare::{self, Compare, Directories, compare_stats};
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::{sys, walk};
@@ -234,13 +234,8 @@ pub fn search(
     baseline: &Baseline,
     options: DiffOptions,
 ) -> Result<Found> {
-    let compare = Compare {
-        old: parent,
-        new: tree,
-        options,
-        changes: Changes::default(),
-        directories: Some(Directories::default()),
-    };
+    let mut compare = Compare::new(parent, tree, options);
+    compare.directories = Some(Directories::default());
     compare.root()?;
     let context = || format!("search {:?} for changes", tree.path());
     match known(slot, tree, baseline)? {
@@ -254,8 +249,8 @@ pub fn search(
             walk::for_each(first, |task, more| compare.step(task, more)).context(context)?;
         }
     }
-    let directories = compare.directories.map(Directories::into_inner).unwrap_or_default();
-    Ok(Found { changes: compare.changes.sorted(), directories })
+    let directories = compare.directories.take().map(Directories::into_inner).unwrap_or_default();
+    Ok(Found { changes: compare.finish().context(context)?, directories })
 }
 
 type Known = ((i64, i64), HashMap<PathBuf, u64>);
@@ -365,6 +360,7 @@ impl Search<'_> {
         };
         // In a directory that changed, names may have been exchanged: not all file systems touch a renamed inode.
         let aspects = if candidate || looks_different(&old_stat, stat) {
+            self.compare.note_links(&old_stat, stat);
             compare_stats((old.open()?, name), &old_stat, (new, name), stat, self.compare.options)?
         } else {
             Aspects::default()
@@ -382,7 +378,8 @@ impl Search<'_> {
 }
 
 fn looks_different(old: &FileStat, new: &FileStat) -> bool {
-    let looks = |stat: &FileStat| (stat.st_mode, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    let looks =
+        |stat: &FileStat| (stat.st_mode, stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_nlink);
     let is_directory = EntryType::of_mode(new.st_mode) == EntryType::Directory;
     if is_directory { old.st_mode != new.st_mode } else { looks(old) != looks(new) }
 }

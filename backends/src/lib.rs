@@ -20,7 +20,12 @@
 //! | [`reap`] | removing a slot, whatever is in it |
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
+//! | [`patch`] | one tree made what another is, at given changes |
+//! | [`aside`] | one entry put beside another of the same name: both sides of a conflict |
+//! | [`within`](mod@within) | the changes at some paths only |
+//! | `replace`, `links` | a new entry in place of another; names of one inode |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
+//! | [`candidates`] | paths that may differ, from deltas and searches, compared between any two trees |
 //! | `pairing` | one path compared on both sides: turns the candidates of a search into changes |
 //! | [`btrfs`] | backend: a subvolume for each tree, snapshots |
 //! | [`overlay`] | backend: an upper directory for each tree |
@@ -29,10 +34,12 @@
 //! This crate knows trees. It never hears of names, tags, digests, records, locks or processes: those are
 //! its callers'; `fuse` alone starts a program, which serves a mount. It never prints.
 
+pub mod aside;
 pub mod attributes;
 pub mod backend;
 #[cfg(feature = "btrfs")]
 pub mod btrfs;
+pub mod candidates;
 pub mod change;
 pub mod compare;
 mod data;
@@ -45,20 +52,24 @@ pub mod fence;
 pub mod flatten;
 pub mod footprint;
 mod fuse;
+mod links;
 pub mod marks;
 mod merge;
 pub mod mount;
 pub mod mount_table;
 pub mod overlay;
 mod pairing;
+pub mod patch;
 pub mod plain;
 pub mod private;
 pub mod probe;
 pub mod reap;
+mod replace;
 pub mod replicate;
 pub mod small_file;
 pub mod sys;
 mod walk;
+pub mod within;
 
 pub use backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,

@@ -112,10 +112,15 @@ impl Mount {
 
     /// Opens the root of the tree for reading, mounting it only where it must be.
     pub fn open_root(&self) -> Result<Dir> {
+        self.open_root_for(Access::ReadOnly)
+    }
+
+    /// Opens the root of the tree, mounting it only where it must be.
+    pub fn open_root_for(&self, access: Access) -> Result<Dir> {
         match self {
             Self::Bind { source } => Dir::open(source),
             Self::Overlay(overlay) | Self::FuseOverlay(overlay) => {
-                let root = self.open(Access::ReadOnly)?;
+                let root = self.open(access)?;
                 // fsmount returns an O_PATH descriptor; reading needs a real one.
                 let path = overlay.lowers.first().cloned().unwrap_or_default();
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

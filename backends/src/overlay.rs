@@ -13,7 +13,7 @@
 //! Renaming a directory that came from below fails with EXDEV (`redirect_dir` is off), so an upper directory never
 //! refers to another place of the stack, and `changes` need only look at the paths it holds.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -32,8 +32,7 @@ use crate::dir::{Dir, EntryType, Times};
 use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
-use crate::pairing::{Changes, Rest};
-use crate::{flatten, fuse, reap, replicate, sys, walk};
+use crate::{candidates, flatten, fuse, reap, replicate, sys, walk};
 
 /// The scratch directory of a view of a tree that cannot be a stack of lower layers; gone again at once.
 const VIEW: &str = "view";
@@ -214,14 +213,13 @@ impl Backend for OverlayFs {
     ) -> Result<Vec<Change>> {
         let what = || format!("compare {:?} with {:?}", tree.slot, parent.slot);
         let (old, new) = (self.open_root(parent).context(what)?, self.open_root(tree).context(what)?);
-        let Some(layers) = differing_layers(tree, parent) else {
-            return diff_trees(&old, &new, options).context(what);
-        };
-        let layers = layers.iter().map(Dir::open).collect::<Result<Vec<_>>>()?;
-        let mut changes = Changes::new(options);
-        changes.entry(&old, &new, OsStr::new("."), Path::new("")).context(what)?;
-        compare_layers(&layers, &old, &new, &mut changes).context(what)?;
-        Ok(changes.into_sorted())
+        let found = candidates::compare_stacks((parent, &old), (tree, &new), options).context(what)?;
+        found.map_or_else(|| diff_trees(&old, &new, options).context(what), Ok)
+    }
+
+    /// Yes while the upper directory is empty and looks as the root beneath.
+    fn is_untouched(&self, tree: &Tree, parent: &Tree, _baseline: &Baseline) -> Result<bool> {
+        Ok(tree.form == Form::Delta && tree.lowers == parent.layers() && says_nothing(tree)?)
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {
@@ -318,6 +316,21 @@ fn copy_root_attributes(source: &Dir, target: &Dir) -> Result<()> {
     target.set_times(".", Times::of(&stat))
 }
 
+/// Is a delta, whoever wrote it, the same as what it lies on? True where it holds nothing and its root looks as the one beneath, but
+/// for times. O(1).
+pub fn says_nothing(delta: &Tree) -> Result<bool> {
+    let Some(beneath) = delta.lowers.first() else { return Ok(false) };
+    let (own, beneath) = (Dir::open(delta.fs())?, Dir::open(beneath)?);
+    let look = |root: &Dir| -> Result<_> {
+        let stat = root.stat_self()?;
+        let mut xattrs = root.xattrs(".")?;
+        xattrs.retain(|(name, _)| !is_overlay_mark(name));
+        xattrs.sort();
+        Ok((stat.st_mode, stat.st_uid, stat.st_gid, xattrs))
+    };
+    Ok(own.entries()?.is_empty() && look(&own)? == look(&beneath)?)
+}
+
 /// Removes the transient marks of everything below and including `root`.
 fn strip_transient_marks(root: &Dir) -> Result<()> {
     strip_entry(root, OsStr::new("."))?;
@@ -370,65 +383,6 @@ fn boot_time() -> i64 {
     read(ClockId::CLOCK_REALTIME) - read(ClockId::CLOCK_BOOTTIME) - 1
 }
 
-// ---------------------------------------------------------------- changes
-
-/// Returns the layers that only one of the trees has; `None` where they have no layer in common.
-fn differing_layers(tree: &Tree, parent: &Tree) -> Option<Vec<PathBuf>> {
-    let (mut ours, mut theirs) = (tree.layers(), parent.layers());
-    let mut shared = false;
-    while let (Some(a), Some(b)) = (ours.last(), theirs.last())
-        && a == b
-    {
-        ours.pop();
-        theirs.pop();
-        shared = true;
-    }
-    ours.extend(theirs);
-    shared.then_some(ours)
-}
-
-/// Compares every path that one of `layers`, directories that stand for the whole tree, has an entry for.
-///
-/// What waits is a path with the layers that have a directory there: the depth of a tree must not cost open files.
-fn compare_layers(layers: &[Dir], old: &Dir, new: &Dir, changes: &mut Changes) -> Result<()> {
-    let mut pending: Vec<(PathBuf, Vec<usize>)> = vec![(PathBuf::new(), (0..layers.len()).collect())];
-    while let Some((path, numbers)) = pending.pop() {
-        let open =
-            numbers.iter().map(|number| layers[*number].open_deep(&path)).collect::<Result<Vec<_>>>()?;
-        let (old, new) = (old.open_deep(&path)?, new.open_deep(&path)?);
-        let mut names: Vec<OsString> = Vec::new();
-        for layer in &open {
-            names.extend(layer.entries()?.into_iter().map(|entry| entry.name));
-        }
-        names.sort();
-        names.dedup();
-        for name in names {
-            let below = path.join(&name);
-            if changes.entry(&old, &new, &name, &below)? == Rest::Children {
-                match merged_layers(&numbers, &open, &name)? {
-                    Some(numbers) => pending.push((below, numbers)),
-                    None => changes.subtree(&old, &new, &name, &below)?,
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Returns which of the layers have a directory under `name`, or `None` where one of them hides what is beneath: there a
-/// difference may have no entry of its own.
-fn merged_layers(numbers: &[usize], layers: &[Dir], name: &OsStr) -> Result<Option<Vec<usize>>> {
-    let mut found = Vec::new();
-    for (number, layer) in numbers.iter().zip(layers) {
-        let Some(stat) = layer.stat_if_exists(name)? else { continue };
-        if EntryType::of_mode(stat.st_mode) != EntryType::Directory || is_opaque(&layer.open_dir(name)?) {
-            return Ok(None);
-        }
-        found.push(*number);
-    }
-    Ok(Some(found))
-}
-
 pub(crate) fn is_opaque(dir: &Dir) -> bool {
     ["trusted.overlay.opaque", "user.overlay.opaque"]
         .iter()
@@ -447,16 +401,6 @@ mod tests {
         assert!(!is_transient_mark(OsStr::new("trusted.overlay.opaque")));
         assert!(!is_transient_mark(OsStr::new("user.origin")));
         assert!(!is_transient_mark(OsStr::new("trusted.overlay.overlay.origin")));
-    }
-
-    #[test]
-    fn only_layers_that_are_not_shared_are_walked() {
-        let base = Tree::full("/s/base");
-        let one = Tree::delta("/s/one", &base);
-        let two = Tree::delta("/s/two", &base);
-        assert_eq!(differing_layers(&one, &base), Some(vec!["/s/one/fs".into()]));
-        assert_eq!(differing_layers(&one, &two), Some(vec!["/s/one/fs".into(), "/s/two/fs".into()]));
-        assert_eq!(differing_layers(&Tree::full("/s/flat"), &one), None);
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! names is compared here, so a search may name too much, never too little. What comes out equals, for these
 //! paths, what [`diff_trees`] says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
-use crate::compare::{added_recursively, compare_entries, diff_trees, sort};
+use crate::compare::{added_recursively, compare_stats, diff_parts, sort};
 use crate::dir::{Dir, EntryType};
 use crate::error::Result;
+use crate::links;
 
 /// What is left to do at a path after the entry itself was compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,31 +28,54 @@ pub(crate) enum Rest {
 pub(crate) struct Changes {
     options: DiffOptions,
     found: BTreeMap<PathBuf, Change>,
+    /// What was compared and has several names; or something below it has.
+    linked: BTreeSet<PathBuf>,
 }
 
 impl Changes {
     pub(crate) fn new(options: DiffOptions) -> Self {
-        Self { options, found: BTreeMap::new() }
+        Self { options, found: BTreeMap::new(), linked: BTreeSet::new() }
     }
 
-    /// Returns the changes, sorted by path, parents first.
-    pub(crate) fn into_sorted(self) -> Vec<Change> {
+    /// Returns the changes, sorted by path, parents first, with what differs in links: of inodes that one of the names compared has, on
+    /// either side.
+    pub(crate) fn finish(self, old: &Dir, new: &Dir) -> Result<Vec<Change>> {
         let mut changes = self.found.into_values().collect::<Vec<_>>();
+        if !self.linked.is_empty() {
+            let is_near = |path: &Path| path.ancestors().any(|above| self.linked.contains(above));
+            links::compare(old, new, is_near, &mut changes)?;
+        }
         sort(&mut changes);
-        changes
+        Ok(changes)
+    }
+
+    /// Looks for names that are gone while others of the same inode stay: for a search that is not led to those.
+    /// O(entries below what is gone).
+    pub(crate) fn note_lost_links(&mut self, old: &Dir) -> Result<()> {
+        for change in self.found.values() {
+            if links::are_lost(old, change)? {
+                self.linked.insert(change.path.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Compares what `name` stands for in both directories, without descending into two directories.
     pub(crate) fn entry(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<Rest> {
-        let kind_of = |dir: &Dir| {
-            dir.stat_if_exists(name).map(|stat| stat.map(|stat| EntryType::of_mode(stat.st_mode)))
-        };
-        match (kind_of(old)?, kind_of(new)?) {
+        let stats = (old.stat_if_exists(name)?, new.stat_if_exists(name)?);
+        if [&stats.0, &stats.1].into_iter().flatten().any(links::has_several) {
+            self.linked.insert(path.to_owned());
+        }
+        match stats {
             (None, None) => {}
-            (Some(entry_type), None) => self.push(path, ChangeKind::Deleted, entry_type, Aspects::default()),
+            (Some(before), None) => {
+                let entry_type = EntryType::of_mode(before.st_mode);
+                self.push(path, ChangeKind::Deleted, entry_type, Aspects::default());
+            }
             (None, Some(_)) => self.added(new, name, path)?,
             (Some(before), Some(now)) => {
-                let aspects = compare_entries((old, name), (new, name), self.options)?;
+                let aspects = compare_stats((old, name), &before, (new, name), &now, self.options)?;
+                let (before, now) = (EntryType::of_mode(before.st_mode), EntryType::of_mode(now.st_mode));
                 let was_replaced = before != EntryType::Directory && now == EntryType::Directory;
                 if was_replaced {
                     self.added(new, name, path)?;
@@ -69,7 +93,11 @@ impl Changes {
 
     /// Compares everything from `name` down; it is a directory on both sides.
     pub(crate) fn subtree(&mut self, old: &Dir, new: &Dir, name: &OsStr, path: &Path) -> Result<()> {
-        for mut change in diff_trees(&old.open_dir(name)?, &new.open_dir(name)?, self.options)? {
+        let (changes, linked) = diff_parts(&old.open_dir(name)?, &new.open_dir(name)?, self.options)?;
+        if linked {
+            self.linked.insert(path.to_owned());
+        }
+        for mut change in changes {
             change.path = joined(path, &change.path);
             self.found.insert(change.path.clone(), change);
         }

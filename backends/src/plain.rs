@@ -13,10 +13,10 @@ use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fence::{self, Fence};
 use crate::flatten::flatten_noting_directories;
-use crate::merge;
 use crate::mount::{Access, Mount};
 use crate::reap::reap;
 use crate::replicate::{Options, replicate, replicate_noting_directories};
+use crate::{candidates, merge};
 
 /// A plain-directory backend: clones or copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +154,7 @@ impl Backend for Plain {
         tree.mount(access, self.userxattr, volatile)
     }
 
+    /// A delta on the parent's own layers holds the names of all that may differ; a full tree is searched by its fence.
     fn changes(
         &self,
         tree: &Tree,
@@ -162,8 +163,18 @@ impl Backend for Plain {
         options: DiffOptions,
     ) -> Result<Vec<Change>> {
         let (slot, new, old) = (Dir::open(&tree.slot)?, self.root(tree)?, self.root(parent)?);
+        let found = candidates::compare_stacks((parent, &old), (tree, &new), options)?;
+        if let Some(changes) = found {
+            return Ok(changes);
+        }
         let baseline = if tree.form == Form::Full { baseline } else { &Baseline::None };
         Ok(fence::search(&slot, &new, &old, baseline, options)?.changes)
+    }
+
+    /// A fence behind all that was done. O(directories).
+    fn baseline(&self, tree: &Tree) -> Result<Baseline> {
+        let (slot, root) = (Dir::open(&tree.slot)?, Dir::open(tree.fs())?);
+        fence::set(&slot, &root, &fence::directories(&root)?)
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {

@@ -40,6 +40,42 @@ pub fn reap(slot: &Path) -> Result<Reaped> {
     }
 }
 
+/// Destroys what stands under `name` in `dir`, whatever it is; a name that is gone is fine. As [`reap`] otherwise.
+pub(crate) fn remove(dir: &Dir, name: &OsStr) -> Result<()> {
+    Reaper::new(dir.try_clone()?)
+        .everything(name)
+        .map(drop)
+        .context(|| format!("remove {:?}", dir.path().join(name)))
+}
+
+/// Clears what may forbid to change `name` in `dir`: immutable and append-only flags of both, and the directory's mode.
+///
+/// Best effort: a second attempt tells whether this was what lacked. Returns how many inodes had such flags.
+fn unlock(dir: &Dir, name: &OsStr) -> u64 {
+    let cleared = u64::from(clear_flags(dir.as_fd())) + u64::from(clear_entry_flags(dir, name));
+    nix::sys::stat::fchmod(dir, Mode::S_IRWXU).ok();
+    cleared
+}
+
+/// Clears the flags of what stands under a name; true if there were some.
+pub(crate) fn clear_entry_flags(dir: &Dir, name: &OsStr) -> bool {
+    // Only files and directories have flags, and nothing else is safe to open.
+    match dir.stat(name).map(|stat| EntryType::of_mode(stat.st_mode)) {
+        Ok(EntryType::Directory) => dir.open_dir(name).is_ok_and(|open| clear_flags(open.as_fd())),
+        Ok(EntryType::File) => dir.open_file(name).is_ok_and(|open| clear_flags(open.as_fd())),
+        _ => false,
+    }
+}
+
+/// Clears the flags that forbid removal and change; true if there were some.
+pub(crate) fn clear_flags(file: std::os::fd::BorrowedFd<'_>) -> bool {
+    sys::inode_flags(file)
+        .is_ok_and(|flags| flags & FORBIDDING != 0 && sys::set_inode_flags(file, flags & !FORBIDDING).is_ok())
+}
+
+/// The inode flags that forbid removal and change.
+pub(crate) const FORBIDDING: i32 = sys::FS_IMMUTABLE_FL | sys::FS_APPEND_FL;
+
 /// Destroying a subvolume takes the mounts in it along without a word, so they are looked for before.
 fn refuse_mounts(slot: &Path) -> Result<()> {
     let mounts = match mount_table::below(slot) {
@@ -90,6 +126,11 @@ impl Reaper {
         if self.untouched(Path::new(slot)) {
             return Ok(Reaped { entries: self.entries.into_inner(), ..Reaped::default() });
         }
+        self.everything(slot)
+    }
+
+    /// Removes what stands under a name in the root.
+    fn everything(self, slot: &OsStr) -> Result<Reaped> {
         match self.root.stat_if_exists(slot)?.map(|stat| EntryType::of_mode(stat.st_mode)) {
             None => return Ok(Reaped::default()),
             Some(EntryType::Directory) => {
@@ -211,10 +252,7 @@ impl Reaper {
         if let Err(error) = &result
             && matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES))
         {
-            self.clear_flags(dir.as_fd());
-            self.clear_entry_flags(dir, name, is_dir);
-            // Best effort: the second attempt tells whether this was what lacked.
-            nix::sys::stat::fchmod(dir, Mode::S_IRWXU).ok();
+            self.flags_cleared.fetch_add(unlock(dir, name), Ordering::Relaxed);
             result = attempt();
         }
         match result {
@@ -227,31 +265,6 @@ impl Reaper {
                 Err(error.hint(format!("unmount what is mounted on {:?}", dir.path().join(name))))
             }
             Err(error) => Err(error),
-        }
-    }
-
-    fn clear_entry_flags(&self, dir: &Dir, name: &OsStr, is_dir: bool) {
-        // Only files and directories have flags, and nothing else is safe to open.
-        let is_file = || dir.stat(name).is_ok_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::File);
-        if is_dir {
-            if let Ok(open) = dir.open_dir(name) {
-                self.clear_flags(open.as_fd());
-            }
-        } else if is_file()
-            && let Ok(open) = dir.open_file(name)
-        {
-            self.clear_flags(open.as_fd());
-        }
-    }
-
-    /// Clears the flags that forbid removal. Best effort: the removal itself tells whether that was enough.
-    fn clear_flags(&self, file: std::os::fd::BorrowedFd<'_>) {
-        const FORBIDDING: i32 = sys::FS_IMMUTABLE_FL | sys::FS_APPEND_FL;
-        if let Ok(flags) = sys::inode_flags(file)
-            && flags & FORBIDDING != 0
-            && sys::set_inode_flags(file, flags & !FORBIDDING).is_ok()
-        {
-            self.flags_cleared.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -285,7 +298,7 @@ fn is_subvolume(dir: &Dir) -> Result<bool> {
     Ok(system.filesystem_type() == BTRFS_SUPER_MAGIC)
 }
 
-fn mounted(path: &Path) -> Error {
+pub(crate) fn mounted(path: &Path) -> Error {
     Error::new(ErrorKind::Busy, format!("another file system is mounted on {path:?}"))
         .hint(format!("unmount {path:?}"))
 }

@@ -44,9 +44,16 @@ pub(crate) fn replicate_noting_directories(
     options: &Options,
 ) -> Result<(Cost, Vec<(u64, PathBuf)>)> {
     let layers = [source.try_clone()?];
-    Merge { layers: &layers, marks: None, target, clone: options.clone, owners: options.owners }
-        .run()
-        .context(|| format!("replicate {:?} to {:?}", source.path(), target.path()))
+    Merge {
+        layers: &layers,
+        marks: None,
+        beneath: None,
+        target,
+        clone: options.clone,
+        owners: options.owners,
+    }
+    .run()
+    .context(|| format!("replicate {:?} to {:?}", source.path(), target.path()))
 }
 
 #[cfg(test)]

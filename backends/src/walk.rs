@@ -151,6 +151,18 @@ pub(crate) fn enter(root: &Dir, path: &Path) -> Result<Option<Dir>> {
     }
 }
 
+/// Turns the failure to find something that was listed a moment ago into `None`: the tree may be in use. A symbolic link where
+/// a directory was on the way (`ELOOP`) is such a failure too.
+pub(crate) fn vanishing<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Returns the type of an entry, asking the inode where the directory does not say.
 pub(crate) fn type_of(dir: &Dir, entry: &DirEntry) -> Result<EntryType> {
     match entry.entry_type {

@@ -7,6 +7,7 @@ mod durable;
 mod exec;
 mod first_write;
 mod fork;
+pub(crate) mod history;
 mod memory;
 mod run;
 mod start;
@@ -40,8 +41,30 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 12] =
-    [FORK, DURABLE, FIRST_WRITE, CHANGES, DELETE, START, RUN, EXEC, AT_ONCE, MEMORY, PEAK, SYSCALLS];
+pub(crate) const ALL: [Case; 22] = [
+    FORK,
+    DURABLE,
+    FIRST_WRITE,
+    CHANGES,
+    DELETE,
+    START,
+    RUN,
+    EXEC,
+    AT_ONCE,
+    MEMORY,
+    PEAK,
+    SYSCALLS,
+    history::SNAPSHOT[0],
+    history::SNAPSHOT[1],
+    history::DIFF[0],
+    history::DIFF[1],
+    history::FORK[0],
+    history::FORK[1],
+    history::RESTORE[0],
+    history::RESTORE[1],
+    history::WRITTEN[0],
+    history::WRITTEN[1],
+];
 
 /// The peer that does to a tree what the backend does: the first that took part is compared with.
 fn same_means(contender: &str) -> &'static [&'static str] {

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
-use crate::command::{command, timed};
+use crate::command::{command, output, timed};
 
 /// Size of each file system: the file is sparse.
 const SIZE: u64 = 12 << 30;
@@ -127,6 +127,17 @@ impl Loop {
     /// Returns the same place by a mount that does not move access times; a place elsewhere stays as it is.
     pub(crate) fn quietly(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.mounted_at).map_or_else(|_| path.to_owned(), |below| self.quiet.join(below))
+    }
+
+    /// Returns how many sectors of 512 bytes were written to it so far (Documentation/block/stat.rst, the seventh number).
+    pub(crate) fn sectors_written(&self) -> Result<u64> {
+        let device = output(
+            command("losetup", ["--noheadings", "--output", "NAME", "--associated"]).arg(&self.image),
+        )?;
+        let path = Path::new("/sys/block").join(device.trim().trim_start_matches("/dev/")).join("stat");
+        let text = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
+        let number = text.split_whitespace().nth(6).and_then(|number| number.parse().ok());
+        number.ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("{path:?} is not as documented")))
     }
 
     /// Makes a new directory on it.

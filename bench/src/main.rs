@@ -13,6 +13,7 @@
 //! | `edits` | ten edits, and whether they were found |
 //! | `cases` | what is measured and what makes it fair or unfair |
 //! | `enter` | what starts in a tree: who, in which namespaces, how fast, with how many calls and how much memory |
+//! | `history` | states of a box: kept, told apart, forked, gone back to |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
 //! | `aims` | what rootling wants to be, and whether it is |
@@ -26,6 +27,7 @@ mod edits;
 mod enter;
 mod facts;
 mod fixture;
+mod history;
 mod life;
 mod load;
 mod options;
@@ -77,6 +79,10 @@ fn measure(options: &Options) -> Result<ExitCode> {
         if options.wants(Part::Forks) {
             life::all(&fixture, &sizes, options, &mut samples)
                 .context(|| format!("measure forks on {kind}"))?;
+        }
+        if options.wants(Part::History) {
+            history::all(&fixture, &sizes, options, &mut samples)
+                .context(|| format!("measure states on {kind}"))?;
         }
         if let Some(guests) = &guests {
             enter::all(&fixture, &sizes, guests, options, &mut samples)

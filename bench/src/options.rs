@@ -19,7 +19,7 @@ pub(crate) struct Options {
     pub(crate) file_system: Option<String>,
     /// One tree only.
     pub(crate) tree: Option<String>,
-    /// One part only: what is done to trees, or what starts in them.
+    /// One part only: what is done to trees, what starts in them, or states of boxes.
     pub(crate) part: Option<Part>,
     /// Rounds, if not the default.
     pub(crate) rounds: Option<usize>,
@@ -27,14 +27,15 @@ pub(crate) struct Options {
     pub(crate) inside: bool,
 }
 
-/// The two halves of the bench.
+/// The parts of the bench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Forks,
     Starts,
+    History,
 }
 
-const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts, --cache DIR, --scratch DIR, --out DIR, \
+const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history, --cache DIR, --scratch DIR, --out DIR, \
                      --fs ext4|xfs|btrfs, --tree minbase|large";
 
 impl Options {
@@ -65,6 +66,7 @@ impl Options {
                     options.part = Some(match value()?.as_str() {
                         "forks" => Part::Forks,
                         "starts" => Part::Starts,
+                        "history" => Part::History,
                         other => return Err(wrong(format!("there is no part {other:?}"))),
                     });
                 }
@@ -104,6 +106,11 @@ impl Options {
             (false, false) => 15,
         };
         self.rounds.unwrap_or(default).max(1)
+    }
+
+    /// Returns how often a state is made.
+    pub(crate) fn history_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 7 }).max(1)
     }
 
     /// Returns how often a command is run.

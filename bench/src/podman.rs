@@ -46,7 +46,8 @@ impl Podman {
         format!("podman {driver}")
     }
 
-    fn command(&self, words: impl IntoIterator<Item = &'static str>) -> Command {
+    /// Returns podman with this storage, and these words.
+    pub(crate) fn command(&self, words: impl IntoIterator<Item = &'static str>) -> Command {
         let mut command = command("podman", [] as [&str; 0]);
         let option = |name: &str, path: &Path| {
             let mut word = OsString::from(name);

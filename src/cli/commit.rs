@@ -40,6 +40,5 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let committed = committed?;
     let what = format!("committed {} as {}", node.label(), arguments.name);
     context.output.cost(&what, committed.record.backend, &committed.record.cost);
-    context.output.data(&show::summary(&store, &committed)?, || format!("{}\n", committed.id));
-    Ok(())
+    show::made(context, &store, &committed)
 }

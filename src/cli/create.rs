@@ -51,16 +51,23 @@ pub(super) fn fork(context: &Context, arguments: &ForkArguments) -> Result<()> {
     }
 }
 
+/// Returns a name that nothing has: the stem with a number. Looks up a few names, however many are taken.
 fn free_name(store: &Store, reference: &str) -> Result<Name> {
     let stem = match Reference::parse(reference)? {
         Reference::Host => "host".to_owned(),
-        Reference::Node { .. } => store::find(store, reference)?.label().to_owned(),
+        Reference::Node { .. } => store::find(store, reference)?.label().replace('@', "-"),
     };
-    let names = store.names()?;
-    let mut candidates = (2_u32..).map(|number| Name::parse(&format!("{stem}-{number}")));
-    candidates
-        .find(|name| name.as_ref().is_ok_and(|name| !names.contains_key(name)) || name.is_err())
-        .expect("the numbers do not end before the store is full")
+    let name = |number: u64| Name::parse(&format!("{stem}-{number}"));
+    let is_free = |number: u64| store.resolve_name(&name(number)?).map(|taken| taken.is_none());
+    let (mut taken, mut free) = (1, 2);
+    while !is_free(free)? {
+        (taken, free) = (free, free * 2);
+    }
+    while free - taken > 1 {
+        let middle = taken.midpoint(free);
+        if is_free(middle)? { free = middle } else { taken = middle }
+    }
+    name(free)
 }
 
 fn make(
@@ -89,6 +96,5 @@ fn make(
              (import host:/ makes an independent copy)",
         );
     }
-    context.output.data(&show::summary(store, &node)?, || format!("{}\n", node.id));
-    Ok(())
+    show::made(context, store, &node)
 }

@@ -61,6 +61,7 @@ fn aspects(change: &Change) -> String {
         (of.mode, "mode"),
         (of.owner, "owner"),
         (of.xattrs, "xattrs"),
+        (of.links, "links"),
         (of.times, "times"),
     ];
     let names: Vec<&str> = named.iter().filter(|(differs, _)| *differs).map(|(_, name)| *name).collect();

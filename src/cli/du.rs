@@ -75,7 +75,12 @@ fn chosen(store: &Store, arguments: &Arguments) -> Result<Vec<Node>> {
     if !arguments.references.is_empty() {
         return arguments.references.iter().map(|text| store::find(store, text)).collect();
     }
-    if arguments.all { store.everything() } else { store.nodes() }
+    if !arguments.all {
+        return store.nodes();
+    }
+    let naming = store.naming()?;
+    let named = |node: Node| Node { name: naming.first(&node.id).cloned(), ..node };
+    Ok(store.all_nodes()?.into_iter().map(named).collect())
 }
 
 fn table(everything: &Everything) -> String {

@@ -48,8 +48,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     store::remember(&store, &node);
     let what = format!("imported {} as {}", arguments.source, node.label());
     context.output.cost(&what, node.record.backend, &node.record.cost);
-    context.output.data(&show::summary(&store, &node)?, || format!("{}\n", node.id));
-    Ok(())
+    show::made(context, &store, &node)
 }
 
 fn import(context: &Context, store: &Store, arguments: &Arguments) -> Result<Node> {

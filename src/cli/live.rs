@@ -14,7 +14,7 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::store;
-use crate::runner::Running;
+use crate::runner::{self, Running};
 use crate::store::{Ephemeral, Name, Node, State, Store};
 
 /// The file in an object's directory that says which process runs it.
@@ -157,9 +157,12 @@ pub(super) fn find(store: &Store, text: &str) -> Result<Found> {
     of_node(store, &node)
 }
 
-fn of_node(store: &Store, node: &Node) -> Result<Found> {
+pub(super) fn of_node(store: &Store, node: &Node) -> Result<Found> {
     let slot = store.slot(node);
     let note = note_in(&slot).context(|| format!("find out what runs in {}", node.label()))?;
+    if note.is_some() && runner::heal_pause(&slot)? {
+        log::warn!("{} stood still for a snapshot that was cut short, and goes on now", node.label());
+    }
     Ok(Found { label: node.label().to_owned(), is_box: true, id: node.id.to_string(), slot, note })
 }
 

@@ -1,41 +1,109 @@
-//! `ls`: list boxes and trees.
+//! `ls`: list boxes and trees, the snapshots of a box, or everything.
 
 use jiff::Timestamp;
 use rootling_backends::Result;
 
-use super::{Context, output, show};
-use crate::store::State;
+use super::show::{self, Summary};
+use super::{Context, output, store};
+use crate::store::{Name, Node, Role, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Boxes whose snapshots are listed, oldest first
+    #[arg(value_name = "BOX", conflicts_with_all = ["boxes", "trees", "all"])]
+    references: Vec<String>,
+
+    /// Also snapshots, and what has no name
+    #[arg(short, long)]
+    all: bool,
+
     /// Only boxes
     #[arg(long, conflicts_with = "trees")]
     boxes: bool,
 
-    /// Only committed trees
+    /// Only what is committed
     #[arg(long)]
     trees: bool,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
-    let mut rows = Vec::new();
-    for node in store.nodes()? {
+    let naming = store.naming()?;
+    let mut nodes = if arguments.all {
+        everything(&store)?
+    } else if arguments.references.is_empty() {
+        store.nodes()?
+    } else {
+        snapshots(&store, &arguments.references)?
+    };
+    nodes.retain(|node| {
         let is_box = node.record.state == State::Active;
-        if (arguments.boxes && !is_box) || (arguments.trees && is_box) {
-            continue;
-        }
-        rows.push(show::summary(&store, &node)?);
+        !(arguments.boxes && !is_box || arguments.trees && is_box)
+    });
+    let mut rows = show::summaries(&store, &nodes, &naming)?;
+    let only_named = !arguments.all && arguments.references.is_empty();
+    if only_named {
+        count_snapshots(&store, &mut rows)?;
     }
     if context.output.quiet {
         let names: String = rows.iter().map(|row| format!("{}\n", row.label())).collect();
         context.output.raw(names.as_bytes());
         return Ok(());
     }
-    context.output.data(&rows, || {
-        let now = Timestamp::now();
-        let cells: Vec<Vec<String>> = rows.iter().map(|row| row.cells(now)).collect();
-        output::table(&["NAME", "ID", "KIND", "BACKEND", "PARENT", "AGE", "IN USE"], &cells)
-    });
+    context.output.data(&rows, || table(&rows, only_named));
+    Ok(())
+}
+
+fn table(rows: &[Summary], only_named: bool) -> String {
+    let now = Timestamp::now();
+    let count = |row: &Summary| row.snapshot_count.map_or_else(String::new, |count| count.to_string());
+    let last = |row: &Summary| if only_named { count(row) } else { row.message() };
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| row.cells(now).into_iter().chain([last(row)]).collect()).collect();
+    let title = if only_named { "SNAPSHOTS" } else { "MESSAGE" };
+    output::table(&["NAME", "ID", "KIND", "BACKEND", "PARENT", "AGE", "IN USE", title], &cells)
+}
+
+/// All root file systems: one for each name, then, oldest first, those without one.
+fn everything(store: &Store) -> Result<Vec<Node>> {
+    let naming = store.naming()?;
+    let mut named = Vec::new();
+    let mut unnamed = Vec::new();
+    for node in store.all_nodes()?.into_iter().filter(|node| node.record.role == Role::Root) {
+        match naming.of(&node.id) {
+            [] => unnamed.push(node),
+            names => named.extend(names.iter().map(|name| Node { name: Some(name.clone()), ..node.clone() })),
+        }
+    }
+    named.sort_by(|a, b| a.name.cmp(&b.name));
+    unnamed.sort_by_key(|node| node.record.created);
+    Ok(named.into_iter().chain(unnamed).collect())
+}
+
+fn snapshots(store: &Store, references: &[String]) -> Result<Vec<Node>> {
+    let mut nodes = Vec::new();
+    for text in references {
+        // A box that is gone may have left its snapshots.
+        let left =
+            Name::parse(text).ok().filter(|name| store.labels(name).is_ok_and(|left| !left.is_empty()));
+        let name = match left {
+            Some(name) => name,
+            None => match store::find(store, text)?.name {
+                Some(name) => name,
+                None => continue,
+            },
+        };
+        let mut snapshots: Vec<Node> = store.snapshots(&name)?.into_iter().map(|(_, node)| node).collect();
+        snapshots.sort_by_key(|node| node.record.created);
+        nodes.extend(snapshots);
+    }
+    Ok(nodes)
+}
+
+fn count_snapshots(store: &Store, rows: &mut [Summary]) -> Result<()> {
+    let counts = store.snapshot_counts()?;
+    for row in rows.iter_mut().filter(|row| row.is_box()) {
+        row.snapshot_count = Some(counts.get(row.label()).copied().unwrap_or(0));
+    }
     Ok(())
 }

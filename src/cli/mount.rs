@@ -1,7 +1,7 @@
 //! `mount` and `umount`: show a tree at a directory of the host.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, umount2};
@@ -110,7 +110,7 @@ pub(super) fn umount(context: &Context, arguments: &UmountArguments) -> Result<(
     let store = context.store()?;
     let directory = &arguments.directory;
     let place = directory.canonicalize().context(|| format!("realpath({directory:?})"))?;
-    if !is_ours(&store, &place)? {
+    if !store.shows_at(&place)? {
         let message = format!("{directory:?} is not a mount of a tree of this store");
         return Err(Error::new(ErrorKind::InvalidInput, message).hint("umount(8) unmounts everything else"));
     }
@@ -125,13 +125,4 @@ pub(super) fn umount(context: &Context, arguments: &UmountArguments) -> Result<(
     )?;
     context.output.say(format!("unmounted {}", output::plain(directory)));
     Ok(())
-}
-
-fn is_ours(store: &Store, place: &Path) -> Result<bool> {
-    for id in store.ids()? {
-        if store.mounted_at(&store.node(&id)?)?.iter().any(|mounted| mounted == place) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -24,6 +24,17 @@ pub(crate) enum Format {
     Table,
     /// One JSON document for programs
     Json,
+    /// A graph for graphviz; only of log
+    Dot,
+    /// A picture of the graph; only of log
+    Svg,
+}
+
+impl Format {
+    /// Is it a drawing, which only a graph has?
+    pub(crate) fn draws(self) -> bool {
+        matches!(self, Self::Dot | Self::Svg)
+    }
 }
 
 /// Where everything that is said goes through.
@@ -42,7 +53,8 @@ impl Output {
                 text.push('\n');
                 write_out(text.as_bytes());
             }
-            Format::Table => write_out(table().as_bytes()),
+            // Drawings are refused where there is no graph.
+            Format::Table | Format::Dot | Format::Svg => write_out(table().as_bytes()),
         }
     }
 
@@ -271,6 +283,13 @@ pub(crate) fn duration(time: Duration) -> String {
 /// Returns a path as it can be shown: control characters and bytes that are not UTF-8 escaped.
 pub(crate) fn plain(path: &Path) -> Cow<'_, str> {
     plain_text(path.as_os_str())
+}
+
+/// Returns a person's text as it can be shown in a row: its first line, escaped, with a sign where there is more.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut lines = text.trim_end().lines();
+    let first = plain_text(lines.next().unwrap_or_default().as_ref()).into_owned();
+    if lines.next().is_some() { format!("{first} …") } else { first }
 }
 
 /// Returns text as it can be shown.

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use rootling_backends::{Cost, Form, Result, Tree};
+use rayon::prelude::*;
+use rootling_backends::{Cost, ErrorKind, Form, Result, Tree};
 use serde::Serialize;
 
 use super::{Context, output, store};
 use crate::image::ImageConfig;
-use crate::store::{Node, State, Store};
+use crate::store::{Cause, Name, Naming, Node, ObjectId, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which
+    /// Which: a name, a snapshot, the beginning of an id, NAME~2
     reference: String,
 }
 
@@ -21,14 +22,18 @@ pub(super) struct Arguments {
 pub(super) struct Summary {
     name: Option<String>,
     id: String,
-    /// `box` or `tree`.
+    /// `box`, `tree` or `snapshot`.
     kind: &'static str,
     backend: &'static str,
     form: Form,
     /// The parent's name, or its id where it has none.
     parent: Option<String>,
-    created: Timestamp,
+    pub(super) created: Timestamp,
     in_use: bool,
+    message: Option<String>,
+    /// Of a box in a list: how many snapshots it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) snapshot_count: Option<usize>,
 }
 
 /// The document of `show`.
@@ -36,14 +41,21 @@ pub(super) struct Summary {
 struct Shown {
     #[serde(flatten)]
     summary: Summary,
+    names: Vec<String>,
     path: PathBuf,
     /// Directories that make up the tree, top first.
     layers: Vec<PathBuf>,
-    /// Parents, nearest first.
+    /// The states before it, nearest first.
     history: Vec<String>,
     children: Vec<String>,
+    /// The snapshots of a box, oldest first.
+    snapshots: Vec<String>,
+    /// Where `undo` and `redo` go to, nearest first.
+    past: Vec<String>,
+    future: Vec<String>,
+    cause: Option<Cause>,
+    expires: Option<Timestamp>,
     source: Option<String>,
-    message: Option<String>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
     config: Option<ImageConfig>,
     cost: Cost,
@@ -57,6 +69,10 @@ impl Summary {
         self.name.as_ref().unwrap_or(&self.id)
     }
 
+    pub(super) fn is_box(&self) -> bool {
+        self.kind == "box"
+    }
+
     pub(super) fn cells(&self, now: Timestamp) -> Vec<String> {
         vec![
             self.label().to_owned(),
@@ -68,51 +84,81 @@ impl Summary {
             if self.in_use { "yes" } else { "" }.to_owned(),
         ]
     }
+
+    /// Returns the committer's words as they can be shown in one line.
+    pub(super) fn message(&self) -> String {
+        self.message.as_deref().map_or_else(String::new, output::one_line)
+    }
 }
 
-/// Returns what is printed of a node after it was made, and in lists.
+/// Returns what is printed of one node. O(names), for the parent's: see [`summaries`] for many, [`made`] for one that was just made.
 pub(super) fn summary(store: &Store, node: &Node) -> Result<Summary> {
+    let parent = node.record.parent.as_ref();
+    let name = parent.map(|parent| store.name_of(parent)).transpose()?.flatten();
+    summarize(store, node, |id| name.as_ref().map_or_else(|| id.to_string(), ToString::to_string))
+}
+
+/// Returns what is printed of many nodes; what was removed meanwhile is left out.
+pub(super) fn summaries(store: &Store, nodes: &[Node], naming: &Naming) -> Result<Vec<Summary>> {
+    let rows = nodes.par_iter().map(|node| summarize(store, node, |id| naming.label(id)));
+    rows.filter(|row| !row.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)).collect()
+}
+
+fn summarize(store: &Store, node: &Node, label: impl Fn(&ObjectId) -> String) -> Result<Summary> {
     let outside = node.record.outside.as_ref().map(|path| format!("host:{}", path.display()));
-    let parent = match &node.record.parent {
-        Some(parent) => Some(label_of(store, parent)?),
-        None => outside,
-    };
     Ok(Summary {
         name: node.name.as_ref().map(ToString::to_string),
         id: node.id.to_string(),
-        kind: if node.record.state == State::Active { "box" } else { "tree" },
+        kind: kind(node),
         backend: node.record.backend.name(),
         form: node.record.form,
-        parent,
+        parent: node.record.parent.as_ref().map(label).or(outside),
         created: node.record.created,
         in_use: store.is_in_use(node)?,
+        message: node.record.message.clone(),
+        snapshot_count: None,
     })
 }
 
-fn label_of(store: &Store, id: &crate::store::ObjectId) -> Result<String> {
-    Ok(store.name_of(id)?.map_or_else(|| id.to_string(), |name| name.to_string()))
+/// Returns what a node is, in one word.
+pub(super) fn kind(node: &Node) -> &'static str {
+    match node.record.state {
+        State::Active => "box",
+        State::Committed if node.name.as_ref().is_some_and(Name::is_snapshot) => "snapshot",
+        State::Committed => "tree",
+    }
+}
+
+/// Prints what was just made: its id, or all of it as JSON. The table costs no look at the rest of the store.
+pub(super) fn made(context: &Context, store: &Store, node: &Node) -> Result<()> {
+    match context.output.format {
+        output::Format::Json => context.output.data(&summary(store, node)?, String::new),
+        _ => context.output.raw(format!("{}\n", node.id).as_bytes()),
+    }
+    Ok(())
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
+    let naming = store.naming()?;
     let tree: Tree = store.tree(&node)?;
-    let mut history = Vec::new();
-    let mut parent = node.record.parent.clone();
-    while let Some(id) = parent {
-        history.push(label_of(&store, &id)?);
-        parent = store.node(&id)?.record.parent;
-    }
-    let children: Result<Vec<String>> =
-        store.children(&node.id)?.iter().map(|child| label_of(&store, &child.id)).collect();
+    let labels = |ids: &[ObjectId]| ids.iter().rev().map(|id| naming.label(id)).collect();
+    let children = store.children(&node.id)?;
+    let is_committed = node.record.state == State::Committed;
     let shown = Shown {
-        summary: summary(&store, &node)?,
+        summary: summarize(&store, &node, |id| naming.label(id))?,
+        names: naming.of(&node.id).iter().map(ToString::to_string).collect(),
         path: tree.fs(),
         layers: tree.layers(),
-        history,
-        children: children?,
+        history: history(&store, &node)?.iter().map(|id| naming.label(id)).collect(),
+        children: children.iter().map(|child| naming.label(&child.id)).collect(),
+        snapshots: snapshots(&store, &node)?,
+        past: if is_committed { Vec::new() } else { labels(&node.record.life.past) },
+        future: if is_committed { Vec::new() } else { labels(&node.record.life.future) },
+        cause: is_committed.then_some(node.record.cause),
+        expires: node.record.expires,
         source: node.record.source.clone(),
-        message: node.record.message.clone(),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         cost: node.record.cost.clone(),
         indexed: store.index(&node)?.map(|index| index.entries.len()),
@@ -121,10 +167,30 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The states before a node, nearest first. O(their number).
+fn history(store: &Store, node: &Node) -> Result<Vec<ObjectId>> {
+    let mut history: Vec<ObjectId> = Vec::new();
+    let mut before = node.record.predecessor().cloned();
+    while let Some(id) = before {
+        before = store.node(&id)?.record.predecessor().cloned();
+        history.push(id);
+    }
+    Ok(history)
+}
+
+fn snapshots(store: &Store, node: &Node) -> Result<Vec<String>> {
+    let Some(name) = node.name.as_ref().filter(|_| node.record.state == State::Active) else {
+        return Ok(Vec::new());
+    };
+    let mut snapshots = store.snapshots(name)?;
+    snapshots.sort_by_key(|(_, node)| node.record.created);
+    Ok(snapshots.iter().map(|(_, node)| node.label().to_owned()).collect())
+}
+
 fn render(shown: &Shown) -> String {
     let summary = &shown.summary;
     let mut lines = vec![
-        ("name", summary.name.clone().unwrap_or_else(|| "-".to_owned())),
+        ("name", if shown.names.is_empty() { "-".to_owned() } else { shown.names.join(", ") }),
         ("id", summary.id.clone()),
         ("kind", summary.kind.to_owned()),
         (
@@ -136,11 +202,18 @@ fn render(shown: &Shown) -> String {
         ("layers", shown.layers.len().to_string()),
         ("cost", output::describe(&shown.cost)),
     ];
-    let lists = [("history", &shown.history), ("children", &shown.children)];
-    lines
-        .extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, list.join(", "))));
-    let texts = [("source", &shown.source), ("message", &shown.message)];
-    lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, text.as_ref()?.clone()))));
+    let lists = [
+        ("history", &shown.history),
+        ("children", &shown.children),
+        ("snapshots", &shown.snapshots),
+        ("undo", &shown.past),
+        ("redo", &shown.future),
+    ];
+    lines.extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, some_of(list))));
+    lines.extend(shown.cause.and_then(why).map(|why| ("cause", why.to_owned())));
+    lines.extend(shown.expires.map(|time| ("expires", time.to_string())));
+    let texts = [("source", &shown.source), ("message", &summary.message)];
+    lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
     lines.extend(shown.config.iter().flat_map(settings));
     lines.extend(shown.indexed.map(|count| ("index", format!("{count} entries"))));
     let clones = shown.summary.backend == "reflink" || shown.summary.backend == "btrfs";
@@ -148,6 +221,25 @@ fn render(shown: &Shown) -> String {
         lines.push(("copied", format!("{}: {reason}", output::plain(path))));
     }
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+}
+
+/// Joins a list that may be long; JSON has all of it.
+fn some_of(list: &[String]) -> String {
+    const SHOWN: usize = 20;
+    match list.len().checked_sub(SHOWN) {
+        None | Some(0) => list.join(", "),
+        Some(more) => format!("{} and {more} more", list[..SHOWN].join(", ")),
+    }
+}
+
+/// Says why a node was committed where nobody asked for it.
+pub(super) fn why(cause: Cause) -> Option<&'static str> {
+    match cause {
+        Cause::Asked => None,
+        Cause::Fork => Some("something was forked of it"),
+        Cause::Safety => Some("kept before it was replaced"),
+        Cause::Automatic => Some("kept automatically"),
+    }
 }
 
 /// What a configuration says, one line each.

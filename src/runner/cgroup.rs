@@ -9,6 +9,7 @@
 //! | `enable` | version 2: handing controllers down |
 //! | `directory` | one cgroup directory |
 //! | `sweep` | cgroups whose maker was killed |
+//! | `pause` | processes that stand still for a moment, with or without a cgroup of their own |
 //! | `stats` | what was used |
 //! | `systemd` | a cgroup of one's own for a user's session |
 //! | `ability` | what of it works here |
@@ -38,6 +39,7 @@ mod enable;
 mod layout;
 mod limits;
 mod make;
+mod pause;
 mod settings;
 mod stats;
 mod sweep;
@@ -48,6 +50,7 @@ pub use limits::{
     IoKind, IoRate, Limits, UNLIMITED, parse_cpus, parse_list, parse_pids, parse_rate, parse_size,
     parse_size_or_unlimited,
 };
+pub use pause::Stopped;
 pub use stats::Stats;
 pub use systemd::delegate;
 

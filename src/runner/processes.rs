@@ -1,9 +1,10 @@
 //! The processes of a box, read from the host's `/proc`: no program of the box is run, and none of its files read.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use rootling_backends::{Context, Result, small_file};
+use rootling_backends::{Context, Result, mount_table, small_file};
 
 use super::control::parent_of;
 use super::running::Running;
@@ -39,20 +40,39 @@ impl Running {
     /// The caller needs to be root, or in the user namespace of the box ([`super::join_userns`]). A process that ends while
     /// it is read is left out.
     pub fn processes(&self) -> Result<Vec<Seen>> {
+        Ok(self.first_level()?.into_iter().filter_map(read).collect())
+    }
+
+    /// Lists the ids of all processes of the box, those in pid namespaces that were made inside it too.
+    pub(super) fn members(&self) -> Result<Vec<i32>> {
+        Ok(descendants(self.first_level()?, &pids()?))
+    }
+
+    /// Returns what the directories are called in which trees lie that are mounted in the box.
+    pub fn mounted_objects(&self) -> Result<BTreeSet<String>> {
+        let path = format!("/proc/{}/mountinfo", self.pid);
+        let text = fs::read(&path).context(|| format!("read({path:?})"))?;
+        let object = |mounted: mount_table::Mounted| {
+            let directory = mounted.root.ancestors().find(|path| path.ends_with("fs"))?.parent()?;
+            directory.file_name()?.to_str().map(str::to_owned)
+        };
+        Ok(mount_table::parse(&text).into_iter().filter_map(object).collect())
+    }
+
+    fn first_level(&self) -> Result<Vec<i32>> {
         drop(self.open()?);
         let namespace =
             |pid: &str| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|meta| (meta.dev(), meta.ino()));
         let own = namespace(&self.pid.to_string()).context(|| format!("stat(/proc/{}/ns/pid)", self.pid))?;
         let shared = namespace("self").is_ok_and(|ours| ours == own);
         let all = pids()?;
-        let chosen: Vec<i32> = if shared {
-            descendants(parent_of(self.pid)?, &all)
+        Ok(if shared {
+            descendants(vec![parent_of(self.pid)?], &all)
         } else {
             all.into_iter()
                 .filter(|pid| namespace(&pid.to_string()).is_ok_and(|found| found == own))
                 .collect()
-        };
-        Ok(chosen.into_iter().filter_map(read).collect())
+        })
     }
 }
 
@@ -64,13 +84,15 @@ fn pids() -> Result<Vec<i32>> {
     Ok(pids)
 }
 
-fn descendants(first: i32, all: &[i32]) -> Vec<i32> {
+/// Returns some processes and all that descend from them.
+fn descendants(mut found: Vec<i32>, all: &[i32]) -> Vec<i32> {
     let parents: Vec<(i32, i32)> = all.iter().filter_map(|pid| Some((*pid, parent_of(*pid).ok()?))).collect();
-    let mut found = vec![first];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
         next += 1;
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        let children = parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid);
+        let new: Vec<i32> = children.filter(|pid| !found.contains(pid)).collect();
+        found.extend(new);
     }
     found.sort_unstable();
     found

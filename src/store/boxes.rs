@@ -1,4 +1,4 @@
-//! What makes nodes: import, create, fork, commit, and the forks that are thrown away.
+//! What makes nodes: import, create, fork, and the forks that are thrown away.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,12 @@ use rootling_backends::{
 
 use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
+use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
 use super::record::SCHEMA;
-use super::{Base, Cause, Life, Name, Node, ObjectId, Record, Role, State, Store, fault, host, index};
+use super::{
+    Base, BoxSettings, Cause, KeptVolume, Life, Name, Node, Record, Role, State, Store, fault, host,
+};
 use crate::image::ImageConfig;
 
 /// How to make a box.
@@ -25,6 +28,8 @@ pub struct CreateOptions {
     pub always_clone: bool,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
+    /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
+    pub settings: Option<BoxSettings>,
 }
 
 /// What a commit says of itself.
@@ -38,6 +43,8 @@ pub struct Description {
     pub cause: Cause,
     /// When it may be removed without being asked for.
     pub expires: Option<Timestamp>,
+    /// The volumes that were kept together with it.
+    pub volumes: Vec<KeptVolume>,
 }
 
 impl Node {
@@ -110,6 +117,10 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
+        let settings = match options.settings {
+            Some(settings) => settings,
+            None => self.inherited_settings(base, name).context(intent)?,
+        };
         let committed = self.committed(base).context(intent)?;
         let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
         let base = committed.as_ref().map_or(base, Base::Node);
@@ -124,6 +135,7 @@ impl Store {
         }
         .context(intent)?;
         fault::point("create.forked");
+        let record = Record { life: Life { settings, ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced).context(intent)
     }
 
@@ -189,12 +201,18 @@ impl Store {
         let intent = || format!("commit {} as {name}", node.shown());
         let _lock = self.share_to_write().context(intent)?;
         self.require_free(name).context(intent)?;
-        self.freeze(node, Some(name), description).context(intent)
+        self.freeze(node, &Freezing { description, call: Call::As(name), exact: false }).context(intent)
     }
 
     /// Returns where the node is mounted in this mount namespace.
     pub fn mounted_at(&self, node: &Node) -> Result<Vec<std::path::PathBuf>> {
         host::mounted_at(&self.object_dir(&node.id))
+    }
+
+    /// Is a tree of this store mounted at `place` in this mount namespace? One look at the mounts, however many nodes there are.
+    pub fn shows_at(&self, place: &std::path::Path) -> Result<bool> {
+        let ids = host::objects_mounted_at(place)?;
+        Ok(ids.iter().any(|id| self.object_dir(id).exists()))
     }
 
     /// Returns the directory of the object, where a runner may leave a note of what runs in it.
@@ -254,6 +272,8 @@ impl Store {
             cause: Cause::Asked,
             expires: None,
             life: Life::default(),
+            becoming: None,
+            volumes: Vec::new(),
             continued_by: None,
             message: None,
             config: ImageConfig::default(),
@@ -263,7 +283,7 @@ impl Store {
     }
 
     /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
-    fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
+    pub(crate) fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
         let Base::Node(node) = base else { return Ok(None) };
         if node.record.state == State::Committed {
             // For ever; whether it is still there shows when it is held.
@@ -271,7 +291,9 @@ impl Store {
         }
         let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
         if now.record.state == State::Active {
-            self.freeze(node, None, &Description { cause: Cause::Fork, ..Description::default() }).map(Some)
+            let description = Description { cause: Cause::Fork, ..Description::default() };
+            self.freeze(node, &Freezing { description: &description, call: Call::Nothing, exact: false })
+                .map(Some)
         } else {
             Ok(Some(now))
         }
@@ -359,213 +381,5 @@ impl Store {
     fn host_parent(&self, draft: &Draft) -> Result<Tree> {
         host::make_base(&draft.slot, host::root())?;
         Ok(host::parent_tree(&draft.slot))
-    }
-
-    fn seal_and_publish(
-        &self,
-        draft: Draft,
-        record: Record,
-        name: Option<&Name>,
-        indexed: bool,
-    ) -> Result<Node> {
-        let tree = Tree { form: record.form, ..Tree::full(&draft.slot) };
-        let backend = self.backend(record.backend)?;
-        if indexed {
-            index::write(&draft.slot, &index::Index::build(&tree.fs())?)?;
-        }
-        backend.seal(&tree)?;
-        fault::point("commit.sealed");
-        backend.barrier(&draft.slot)?;
-        fault::point("commit.synced");
-        self.publish(draft, &record, name, Durability::Synced)
-    }
-
-    /// Returns what a node's name means now, and finishes a commit of it that was cut short.
-    ///
-    /// Such a commit left the box's name on the node that it sealed (see `freeze_in_place`).
-    pub(crate) fn settle(&self, node: &Node) -> Result<Node> {
-        let Some(name) = &node.name else { return self.node(&node.id) };
-        let gone = || Error::new(ErrorKind::NotFound, format!("{name} was removed meanwhile"));
-        let unfinished = |node: &Node| {
-            node.record.state == State::Committed && node.record.continued_by.as_ref() == Some(name)
-        };
-        let node = self.named(name)?.ok_or_else(gone)?;
-        if !unfinished(&node) {
-            return Ok(node);
-        }
-        let what = format!("box {name}");
-        let _change = lock::lock_file(&self.object_dir(&node.id).join("change"), Mode::Exclusive, &what)?;
-        let node = self.named(name)?.ok_or_else(gone)?;
-        if !unfinished(&node) {
-            return Ok(node);
-        }
-        let above = self.stack_on(&node, node.record.life.clone().moved_to(&node.id))?;
-        self.switch(name, &above)?;
-        Ok(Node { name: Some(name.clone()), ..self.node(&above)? })
-    }
-
-    /// Makes the present state of a box a committed node. The caller holds the store's lock.
-    fn freeze(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
-        let node = self.settle(node)?;
-        let what = what_is(&node);
-        let change = self.object_dir(&node.id).join("change");
-        let _change = lock::lock_file(&change, Mode::Exclusive, &what)?;
-        // Another commit may have gone first: then the box is a node further up.
-        let node = Node { name: node.name.clone(), ..self.node(&node.id)? };
-        if node.record.state == State::Committed {
-            let busy = node.record.continued_by.is_some();
-            let message = format!("{} is committed already", node.shown());
-            let error =
-                Error::new(if busy { ErrorKind::Busy } else { ErrorKind::FailedPrecondition }, message);
-            return Err(if busy {
-                error.hint("another commit of it has just ended: try again")
-            } else {
-                error.hint(format!("give it another name by forking it: rootling fork {} NAME", node.label()))
-            });
-        }
-        let alone = lock::try_lock_dir(&self.object_dir(&node.id), Mode::Exclusive)?;
-        let mounted = host::is_mounted(&self.object_dir(&node.id))?;
-        let restack = node.record.form == Form::Delta && node.record.outside.is_none() && node.name.is_some();
-        match alone {
-            Some(_alone) if restack && !mounted => self.freeze_in_place(&node, name, description),
-            _ => self.freeze_by_copy(&node, name, description),
-        }
-    }
-
-    /// The box's own upper directory becomes the node; the box goes on with an empty one over it. O(1).
-    fn freeze_in_place(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
-        let box_name = node.name.as_ref().expect("the caller saw a name");
-        let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
-        backend.barrier(&tree.slot)?;
-        fault::point("freeze.synced");
-        let record = Record {
-            state: State::Committed,
-            continued_by: Some(box_name.clone()),
-            ..described(description, node)
-        };
-        let life = life_after(node, name.map(|_| &node.id));
-        let above = self.stack_on(node, life)?;
-        fault::point("freeze.stacked");
-        record.write(&tree.slot, Durability::Synced)?;
-        fault::point("freeze.recorded");
-        // Only now: an active box needs what this removes.
-        backend.seal(&tree)?;
-        fault::point("freeze.sealed");
-        // The name first: if we are cut off now, the box's name on a sealed node is mended when the box is next opened.
-        let named = name.map_or(Ok(()), |name| self.link_name(name, &node.id));
-        fault::point("freeze.named");
-        self.switch(box_name, &above)?;
-        fault::point("freeze.switched");
-        named?;
-        Ok(Node { id: node.id.clone(), record, name: name.cloned() })
-    }
-
-    /// Makes an unnamed empty active node on `node`, which is sealed or about to be.
-    fn stack_on(&self, node: &Node, life: Life) -> Result<ObjectId> {
-        let draft = self.draft()?;
-        let forked = self.backend(node.record.backend)?.fork(
-            &self.tree(node)?,
-            &draft.slot,
-            ForkOptions::default(),
-        )?;
-        let record = Record {
-            role: node.record.role,
-            form: forked.form,
-            parent: Some(node.id.clone()),
-            baseline: forked.baseline,
-            config: node.record.config.clone(),
-            life,
-            cost: forked.cost,
-            ..self.record(&draft, node.record.backend, State::Active)
-        };
-        Ok(self.publish(draft, &record, None, Durability::Synced)?.id)
-    }
-
-    pub(crate) fn switch(&self, name: &Name, id: &ObjectId) -> Result<()> {
-        files::link_over(&format!("../o/{id}"), &self.name_link(name))?;
-        files::sync_dir(&self.root.join("n"))
-    }
-
-    /// A copy of the box's present state becomes the node; the box stays where it is.
-    fn freeze_by_copy(&self, node: &Node, name: Option<&Name>, description: &Description) -> Result<Node> {
-        let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
-        let parent = self.parent_tree(node)?;
-        let draft = self.draft()?;
-        let stands_outside = node.record.outside.is_some();
-        let (form, baseline, cost) = if stands_outside && node.record.form == Form::Delta {
-            // What stands on the running machine would change with it: the node must stand alone.
-            let target = draft.slot.join(FS);
-            files::make_dir(&target)?;
-            let cost =
-                flatten::flatten(&tree.layers(), &Dir::open(&target)?, self.userxattr(), CloneMode::Auto)?;
-            (Form::Full, None, cost)
-        } else {
-            let against =
-                parent.as_ref().map(|parent| (parent, &node.record.baseline)).filter(|_| !stands_outside);
-            let made = backend.snapshot(&tree, against, &draft.slot)?;
-            (made.form, Some(made.baseline), made.cost)
-        };
-        fault::point("freeze.copied");
-        let record = Record {
-            role: node.record.role,
-            form,
-            parent: node.record.parent.clone(),
-            follows: node.record.follows.clone(),
-            message: description.message.clone(),
-            config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
-            cause: description.cause,
-            expires: description.expires,
-            cost,
-            baseline: Baseline::None,
-            ..self.record(&draft, node.record.backend, State::Committed)
-        };
-        let committed = self.seal_and_publish(draft, record, name, false)?;
-        let life = life_after(node, name.map(|_| &committed.id));
-        if let Some(baseline) = baseline.filter(|_| node.record.form == Form::Full && !stands_outside) {
-            // A full tree only remembers whom it is compared with; a delta stands where it stands.
-            self.link_child(&committed.id, &node.id, Durability::Synced)?;
-            fault::point("freeze.linked");
-            let parent = Some(committed.id.clone());
-            let record = Record { parent, baseline, follows: None, life, ..node.record.clone() };
-            record.write(&tree.slot, Durability::Synced)?;
-            fault::point("freeze.rebased");
-            if let Some(old) = &node.record.parent {
-                files::remove_if_exists(&self.child_link(old, &node.id))?;
-            }
-        } else if name.is_some() {
-            // The snapshot lies beside the box; what came before is told by the record alone.
-            let record = Record { follows: Some(committed.id.clone()), life, ..node.record.clone() };
-            record.write(&tree.slot, Durability::Synced)?;
-        }
-        Ok(committed)
-    }
-}
-
-/// The record of a box's node as that is sealed: what belongs to the box goes on with the box.
-fn described(description: &Description, node: &Node) -> Record {
-    Record {
-        message: description.message.clone(),
-        config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
-        cause: description.cause,
-        expires: description.expires,
-        created: Timestamp::now(),
-        ..node.record.clone()
-    }
-}
-
-/// What a box takes along once its state is `named`: nothing new where nobody can call it by a name.
-fn life_after(node: &Node, named: Option<&ObjectId>) -> Life {
-    let life = node.record.life.clone();
-    match named {
-        Some(state) => life.moved_to(state),
-        None => life,
-    }
-}
-
-/// What messages call something that can change.
-fn what_is(node: &Node) -> String {
-    match node.record.role {
-        Role::Root => format!("box {}", node.label()),
-        Role::Volume => node.shown(),
     }
 }

@@ -65,7 +65,7 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "meta.json",
     "index",
     "extents",
@@ -80,6 +80,7 @@ const KNOWN: [&str; 14] = [
     "log",
     "log.1",
     "attach",
+    "paused",
 ];
 
 /// What a backend makes beside a tree for a moment; its next operation there removes or replaces it.

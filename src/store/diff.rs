@@ -1,9 +1,36 @@
 //! What differs between nodes.
+//!
+//! Any two nodes can be compared. Where they are connected, through parents up to a node that both come from, each *step* on the way
+//! says what it may have changed, and only that is compared between the two ends:
+//!
+//! | step from a node to its parent | what it may have changed |
+//! |---|---|
+//! | a delta | what its upper directory holds |
+//! | snapshots of btrfs, one of the other, however many | one search from the generation in which the first parted |
+//! | a plain box | what lies behind its fence |
+//! | anything else (a full copy that was committed) | is not known: both ends are compared whole |
+//!
+//! The `follows` of a record plays no part: it is history, while `parent` is what a tree really stands on or was made from.
 
-use rootling_backends::{Change, Context, DiffOptions, Dir, Result, compare};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use rootling_backends::candidates::Candidates;
+use rootling_backends::{
+    Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
+};
 
 use super::draft::Ephemeral;
-use super::{Node, Record, Store, host};
+use super::{Name, Node, ObjectId, Record, State, Store, host};
+
+/// What leads from a node to its parent, or past several.
+#[derive(Debug)]
+enum Step<'a> {
+    /// An upper directory.
+    Layer(PathBuf),
+    /// A search in `node` for what changed since it was what `ancestor` is.
+    Search { node: &'a Node, ancestor: &'a Node, baseline: &'a Baseline },
+}
 
 impl Store {
     /// Returns what changed in a node since it was forked, and nothing for a node without a parent.
@@ -12,7 +39,7 @@ impl Store {
     pub fn changes(&self, node: &Node, options: DiffOptions) -> Result<Vec<Change>> {
         let _lock = self.share()?;
         let node = &self.settle(node)?;
-        let intent = || format!("find the changes of {}", node.label());
+        let intent = || format!("find the changes of {}", node.shown());
         let Some(parent) = self.parent_tree(node).context(intent)? else { return Ok(Vec::new()) };
         let backend = self.backend(node.record.backend).context(intent)?;
         let changes =
@@ -36,18 +63,151 @@ impl Store {
         Ok(changes)
     }
 
-    /// Returns what turns `old` into `new`, whatever the two are.
+    /// Returns what turns `old` into `new`, whatever the two are, boxes as they stand at the moment: exact, sorted by the bytes of the
+    /// path, parents first. Equals [`compare::diff_trees`].
     ///
-    /// O(changes) where `new` was forked from `old`; else both trees are walked and files of equal size read.
+    /// O(what changed on the way from one to the other through the nodes they were made from) and one record for each of these nodes; in a
+    /// plain box one parallel stat walk more. Where they are not connected, or a step on the way does not know what it changed, both trees are
+    /// walked and files of equal size read.
     pub fn diff(&self, old: &Node, new: &Node, options: DiffOptions) -> Result<Vec<Change>> {
-        if new.record.parent.as_ref() == Some(&old.id) {
-            return self.changes(new, options);
-        }
         let _lock = self.share()?;
-        let intent = || format!("compare {} with {}", old.label(), new.label());
-        let (old_root, new_root) =
-            (self.open_root(old).context(intent)?, self.open_root(new).context(intent)?);
-        compare::diff_trees(&old_root, &new_root, options).context(intent)
+        let (old, new) = (self.settle(old)?, self.settle(new)?);
+        if old.id == new.id {
+            return Ok(Vec::new());
+        }
+        self.compare(&old, &new, options).context(|| format!("compare {} with {}", old.shown(), new.shown()))
+    }
+
+    fn compare(&self, old: &Node, new: &Node, options: DiffOptions) -> Result<Vec<Change>> {
+        let Some((up, down)) = self.lines(old, new)? else { return self.compare_all(old, new, options) };
+        let (Some(up), Some(down)) = (self.steps(&up), self.steps(&down)) else {
+            return self.compare_all(old, new, options);
+        };
+        if let ([], [only @ Step::Search { .. }]) = (up.as_slice(), down.as_slice()) {
+            return self.search(only, options);
+        }
+        let mut candidates = Candidates::default();
+        for step in up.iter().chain(&down) {
+            match step {
+                Step::Layer(upper) => candidates.add_layer(&Dir::open(upper)?)?,
+                Step::Search { .. } => candidates.add_changes(&self.search(step, options)?),
+            }
+        }
+        candidates.compare(&self.open_root(old)?, &self.open_root(new)?, options)
+    }
+
+    fn compare_all(&self, old: &Node, new: &Node, options: DiffOptions) -> Result<Vec<Change>> {
+        compare::diff_trees(&self.open_root(old)?, &self.open_root(new)?, options)
+    }
+
+    fn search(&self, step: &Step<'_>, options: DiffOptions) -> Result<Vec<Change>> {
+        let Step::Search { node, ancestor, baseline } = step else { return Ok(Vec::new()) };
+        let backend = self.backend(node.record.backend)?;
+        backend.changes(&self.tree(node)?, &self.tree(ancestor)?, baseline, options)
+    }
+
+    /// Returns both nodes' lines of parents up to the nearest node that is in both, which ends them; `None` where there is none.
+    fn lines(&self, old: &Node, new: &Node) -> Result<Option<(Vec<Node>, Vec<Node>)>> {
+        let mut lines = [vec![new.clone()], vec![old.clone()]];
+        let mut places = [new, old].map(|node| HashMap::<ObjectId, usize>::from([(node.id.clone(), 0)]));
+        // In turns, so that two that are near each other are found wherever the beginning of all is.
+        loop {
+            let mut ended = true;
+            for side in [0, 1] {
+                let at = lines[side].last().expect("it begins with one");
+                let Some(parent) = self.parent(at)? else { continue };
+                if let Some(place) = places[1 - side].get(&parent.id).copied() {
+                    lines[1 - side].truncate(place + 1);
+                    lines[side].push(parent);
+                    let [new, old] = lines;
+                    return Ok(Some((old, new)));
+                }
+                // Only a damaged record leads back to where it came from.
+                if places[side].insert(parent.id.clone(), lines[side].len()).is_none() {
+                    lines[side].push(parent);
+                    ended = false;
+                }
+            }
+            if ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Returns the node that a node was made from; `None` where there was none, or a hand has removed it.
+    fn parent(&self, node: &Node) -> Result<Option<Node>> {
+        node.record.parent.as_ref().map_or(Ok(None), |id| self.node_if_exists(id))
+    }
+
+    fn node_if_exists(&self, id: &ObjectId) -> Result<Option<Node>> {
+        match self.node(id) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Returns the steps along a line of parents; `None` where one of them does not know what it changed.
+    fn steps<'a>(&self, line: &'a [Node]) -> Option<Vec<Step<'a>>> {
+        let (mut steps, mut at) = (Vec::new(), 0);
+        while at + 1 < line.len() {
+            let node = &line[at];
+            let mut last = at;
+            let step = match &node.record.baseline {
+                _ if node.record.form == Form::Delta => Step::Layer(self.object_dir(&node.id).join(FS)),
+                Baseline::Generation { .. } => {
+                    while is_snapshot(node) && last + 2 < line.len() && is_snapshot(&line[last + 1]) {
+                        last += 1;
+                    }
+                    Step::Search { node, ancestor: &line[last + 1], baseline: &line[last].record.baseline }
+                }
+                baseline @ Baseline::Fence { .. } if node.record.state == State::Active => {
+                    Step::Search { node, ancestor: &line[at + 1], baseline }
+                }
+                _ => return None,
+            };
+            steps.push(step);
+            at = last + 1;
+        }
+        Some(steps)
+    }
+
+    /// Returns the state that came before a node's: of a box, what it was last snapshotted as or made from. `None` for an import.
+    ///
+    /// One that was removed is passed over for the node's parent, which exists as long as the node.
+    pub fn predecessor(&self, node: &Node) -> Result<Option<Node>> {
+        let _lock = self.share()?;
+        self.predecessor_of(&self.settle(node)?)
+    }
+
+    fn predecessor_of(&self, node: &Node) -> Result<Option<Node>> {
+        let follows = node.record.follows.as_ref().map_or(Ok(None), |id| self.node_if_exists(id))?;
+        follows.map_or_else(|| self.parent(node), |node| Ok(Some(node)))
+    }
+
+    /// Returns what the box that a node is a state of was made from: the first node before it that is no state of the same box. `None` where
+    /// all of its history is the box's own, as with a fork of the host.
+    pub fn origin(&self, node: &Node) -> Result<Option<Node>> {
+        let _lock = self.share()?;
+        let node = self.settle(node)?;
+        let of = node.name.as_ref().map(|name| name.of_snapshot().map_or_else(|| name.clone(), |(of, _)| of));
+        let life = match of.as_ref().map(|name| self.named(name)).transpose()?.flatten() {
+            Some(of) => of.record.life,
+            None => node.record.life.clone(),
+        };
+        let mut own: Vec<ObjectId> = life.past.into_iter().chain(life.future).collect();
+        if let Some(of) = &of {
+            let names = self.all_names()?.into_iter();
+            let of_box = |name: &Name| name.of_snapshot().is_some_and(|(owner, _)| owner == *of);
+            own.extend(names.filter(|(name, _)| of_box(name)).map(|(_, id)| id));
+        }
+        let mut at = node;
+        while let Some(before) = self.predecessor_of(&at)? {
+            if !own.contains(&before.id) {
+                return Ok(Some(before));
+            }
+            at = before;
+        }
+        Ok(None)
     }
 
     /// Opens the root of a node's tree for reading.
@@ -55,4 +215,11 @@ impl Store {
         let tree = self.tree(node)?;
         self.backend(node.record.backend)?.open_root(&tree)
     }
+}
+
+/// Does the node have the inodes of its parent? Then so has a snapshot of it, and one search finds what changed in both.
+fn is_snapshot(node: &Node) -> bool {
+    node.record.backend == Kind::Btrfs
+        && node.record.form == Form::Full
+        && matches!(node.record.baseline, Baseline::Generation { parted: Some(_), .. })
 }

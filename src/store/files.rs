@@ -99,18 +99,24 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
 
 /// Returns the names in a directory, sorted; a directory that is not there has none.
 pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
+    let mut names = list_some(path, usize::MAX)?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Returns the first `limit` names in a directory, as they come, and reads no further.
+pub(crate) fn list_some(path: &Path, limit: usize) -> Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io(format!("opendir({path:?})"), error)),
     };
     let mut names = Vec::new();
-    for entry in entries {
+    for entry in entries.take(limit) {
         let entry = entry.context(|| format!("readdir({path:?})"))?;
         // Everything the store writes is ASCII; what is not was not written by it.
         names.extend(entry.file_name().into_string().ok());
     }
-    names.sort();
     Ok(names)
 }
 

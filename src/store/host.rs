@@ -12,7 +12,7 @@ use rootling_backends::attributes::{Attributes, Xattrs};
 use rootling_backends::marks::Marks;
 use rootling_backends::{Context, Dir, EntryType, FS, Result, Times, Tree, mount_table, reap};
 
-use super::files;
+use super::{ObjectId, files};
 
 /// Directories of a running system that belong to the running, not to the system.
 const VOLATILE: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -143,4 +143,15 @@ pub(crate) fn mounted_at(slot: &Path) -> Result<Vec<PathBuf>> {
     let mounts = mount_table::read()?.into_iter();
     let ours = mounts.filter(|mounted| mounted.root.ends_with(&mark) || mounted.source.ends_with(&mark));
     Ok(ours.map(|mounted| mounted.place).collect())
+}
+
+/// Returns the ids of objects, of whatever store, that are mounted at a place.
+pub(crate) fn objects_mounted_at(place: &Path) -> Result<Vec<ObjectId>> {
+    let here = mount_table::read()?.into_iter().filter(|mounted| mounted.place == place);
+    let trees = here.flat_map(|mounted| [mounted.root, mounted.source]);
+    let slots = trees.filter(|tree| tree.ends_with(FS)).filter_map(|tree| {
+        let slot = tree.parent()?.file_name()?.to_str()?;
+        ObjectId::parse(slot).ok()
+    });
+    Ok(slots.collect())
 }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::ObjectId;
+use super::merging::Merging;
+use super::name::Label;
+use super::settings::BoxSettings;
 
 /// The part of a box's record that its next object takes over. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -16,14 +19,36 @@ pub struct Life {
     /// The states that `redo` goes forward to, the next one last. Empty once the box has changed since an undo.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub future: Vec<ObjectId>,
+    /// The highest number that a snapshot of the box was called; 0 where none was.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub numbered: u32,
+    /// The state that the box was made on, once it stands on another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ObjectId>,
+    /// What it is started with.
+    #[serde(skip_serializing_if = "BoxSettings::is_empty")]
+    pub settings: BoxSettings,
+    /// A merge that left conflicts; it counts only while the box is in the state that the merge made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merging: Option<Merging>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl Life {
     /// How many states back `undo` can go.
     pub const DEPTH: usize = 1000;
+
+    /// Returns the merge whose conflicts are still to be settled.
+    pub fn unfinished(&self) -> Option<&Merging> {
+        self.merging.as_ref().filter(|merging| self.past.last() == Some(&merging.state))
+    }
 
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -38,6 +63,13 @@ impl Life {
         }
         let too_many = self.past.len().saturating_sub(Self::DEPTH);
         self.past.drain(..too_many);
+        self
+    }
+
+    /// Notes that a snapshot of the box has this label, so that the next number is known without a look at all labels.
+    #[must_use]
+    pub(crate) fn labelled(mut self, label: &Label) -> Self {
+        self.numbered = self.numbered.max(label.as_str().parse().unwrap_or(0));
         self
     }
 }

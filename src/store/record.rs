@@ -11,6 +11,7 @@ use super::files::{self, Durability};
 use super::id::ObjectId;
 use super::life::Life;
 use super::name::Name;
+use super::volumes::VolumeName;
 use crate::image::ImageConfig;
 
 /// The version of the record that this program writes. A higher one is refused.
@@ -108,6 +109,12 @@ pub struct Record {
     /// What belongs to a box, whichever tree it has at the moment.
     #[serde(default, skip_serializing_if = "Life::is_empty")]
     pub life: Life,
+    /// What the box is about to become: a restore that was begun, and is finished by whoever opens the box next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub becoming: Option<Becoming>,
+    /// The volumes that were kept together with this state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<KeptVolume>,
     /// For a node that was a box and was sealed in place: the box, whose name is about to move on to a node above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued_by: Option<Name>,
@@ -124,7 +131,50 @@ pub struct Record {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
+/// A volume as it was when a box that uses it was snapshotted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptVolume {
+    /// Which.
+    pub volume: VolumeName,
+    /// The snapshot.
+    pub snapshot: ObjectId,
+}
+
+/// A restore that was begun.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Becoming {
+    /// The state that the tree becomes.
+    pub state: ObjectId,
+    /// Which part of the tree.
+    pub part: Part,
+    /// The volumes that go back with it, each to its snapshot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<KeptVolume>,
+    /// What belongs to the box once it is done.
+    pub life: Life,
+}
+
+/// Which part of a tree is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Nothing is left to do in the tree.
+    Nothing,
+    /// All of it.
+    All,
+    /// What is at these paths, relative to its root, and below.
+    Paths(Vec<PathBuf>),
+}
+
 impl Record {
+    /// Returns all other objects that this one cannot do without.
+    pub(super) fn needs(&self) -> impl Iterator<Item = &ObjectId> {
+        let becoming = self.becoming.iter().flat_map(|becoming| {
+            std::iter::once(&becoming.state).chain(becoming.volumes.iter().map(|kept| &kept.snapshot))
+        });
+        self.parent.iter().chain(becoming).chain(self.volumes.iter().map(|kept| &kept.snapshot))
+    }
+
     /// Returns the state that came before this one: what `NAME~1` means.
     pub fn predecessor(&self) -> Option<&ObjectId> {
         self.follows.as_ref().or(self.parent.as_ref())
@@ -192,6 +242,8 @@ mod tests {
             cause: Cause::Asked,
             expires: None,
             life: Life::default(),
+            becoming: None,
+            volumes: Vec::new(),
             continued_by: None,
             message: None,
             config: ImageConfig::default(),

@@ -62,30 +62,34 @@ impl Store {
                 }
                 other => Some(other.context(intent)?),
             };
-            let children = self.children(&node.id).context(intent)?;
-            if !children.is_empty() && !force {
-                return Err(self.has_children(name, &children)).context(intent);
+            let has_children = self.has_children(&node.id).context(intent)?;
+            if has_children && !force {
+                return Err(self.refuse_with_children(name, &node.id)?).context(intent);
             }
             self.unlink_name(name).context(intent)?;
             fault::point("remove.unnamed");
             let named = self.name_of(&node.id).context(intent)?.is_some();
-            if children.is_empty() && !named && alone.is_some() {
+            if !has_children && !named && alone.is_some() {
                 self.discard(&node.id, node.record.parent.as_ref(), alone).context(intent)?;
             }
         }
         self.empty_trash().map(drop).context(intent)
     }
 
-    fn has_children(&self, name: &Name, children: &[Node]) -> Error {
-        let names: Vec<String> = children
-            .iter()
-            .map(|child| match self.name_of(&child.id) {
-                Ok(Some(name)) => name.to_string(),
-                _ => child.id.to_string(),
-            })
-            .collect();
-        Error::new(ErrorKind::FailedPrecondition, format!("{} was made from {name}", names.join(", ")))
-            .hint(format!("rm --force {name} removes the name and keeps what they need"))
+    /// Returns the error for a node that others were made from, some of whom it names.
+    fn refuse_with_children(&self, name: &Name, id: &ObjectId) -> Result<Error> {
+        const SHOWN: usize = 5;
+        let (children, naming) = (self.children(id)?, self.naming()?);
+        let mut names: Vec<String> = children.iter().map(|child| naming.label(&child.id)).collect();
+        names.sort();
+        let more = names.len().saturating_sub(SHOWN);
+        names.truncate(SHOWN);
+        let mut names = names.join(", ");
+        if more > 0 {
+            names.push_str(&format!(" and {more} more"));
+        }
+        Ok(Error::new(ErrorKind::FailedPrecondition, format!("{names} was made from {name}"))
+            .hint(format!("rm --force {name} removes the name and keeps what they need")))
     }
 
     /// Takes the use lock of a node alone. One that is entered, mounted, being forked or stood on by an ephemeral fork is an
@@ -146,7 +150,8 @@ impl Store {
     }
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
-        Ok(self.name_of(id)?.is_some() || !self.children(id)?.is_empty())
+        // The children first: most parents have one, and names cost a look at all of them.
+        Ok(self.has_children(id)? || self.name_of(id)?.is_some())
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
@@ -194,7 +199,7 @@ impl Store {
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| *alive) {
             // A draft without a record is younger than the lock we hold, or is about to be published under it.
             if let Ok(record) = Record::read(&self.root.join("tmp").join(id.as_str())) {
-                parents.extend(record.parent);
+                parents.extend(record.needs().cloned());
             }
         }
         Ok(parents)
@@ -209,7 +214,7 @@ impl Store {
                 continue;
             }
             match self.node(&id) {
-                Ok(node) => todo.extend(node.record.parent),
+                Ok(node) => todo.extend(node.record.needs().cloned()),
                 // Damaged: fsck's business. Here it only means that nothing below it can be found.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error.context("find out what is still needed")),

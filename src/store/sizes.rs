@@ -57,7 +57,7 @@ pub struct Sizes {
 struct Known {
     /// The node that it was made from.
     made_from: Option<usize>,
-    /// How many were made from it.
+    /// How many were made from it, or need it for another reason.
     made: usize,
     /// A name leads to it, or something that runs stands on it.
     is_root: bool,
@@ -87,18 +87,10 @@ impl Store {
         Ok(sizes)
     }
 
-    /// Returns all objects, and those that must stay as they are.
+    /// Returns all objects, and those that a name or something that runs holds.
     fn to_measure(&self) -> Result<(Vec<Node>, BTreeSet<ObjectId>)> {
-        let _lock = self.share()?;
+        let nodes = self.all_nodes()?;
         let roots = self.all_names()?.into_values().chain(self.draft_parents()?).collect();
-        let mut nodes = Vec::new();
-        for id in self.ids()? {
-            match self.node(&id) {
-                // Removed since the listing, or without a record: fsck's business.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
-                node => nodes.push(node?),
-            }
-        }
         Ok((nodes, roots))
     }
 
@@ -136,11 +128,11 @@ impl Sizes {
             loaded.into_iter().map(|loaded| (loaded.known, (loaded.holder, loaded.added))).unzip();
         for (place, node) in nodes.iter().enumerate() {
             known[place].is_root = roots.contains(&node.id);
-            known[place].made_from =
-                node.record.parent.as_ref().and_then(|parent| places.get(parent).copied());
-            if let Some(parent) = known[place].made_from {
-                known[parent].made += 1;
+            for needed in node.record.needs().filter_map(|needed| places.get(needed).copied()) {
+                known[needed].made += 1;
             }
+            let parent = node.record.parent.as_ref();
+            known[place].made_from = parent.and_then(|parent| places.get(parent).copied());
         }
         let holders = Holders::new(added, &surroundings.outside);
         let items = holders.held.items + holders.outside_items;

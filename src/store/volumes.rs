@@ -5,19 +5,24 @@
 //! the sweep, fsck) holds for them, and a program that does not know volumes sees boxes of odd names. A volume is always a full tree,
 //! readable without a mount: OverlayFS as a volume would need one, and gains nothing where nothing is beneath.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 
 use rootling_backends::replicate::{Options, replicate};
 use rootling_backends::{CloneMode, Context, Dir, Error, ErrorKind, FS, Kind, Result};
+use serde::{Deserialize, Serialize};
 
 use super::files::Durability;
+use super::freeze::{Call, Freezing, Taken, moving};
 use super::lock::{self, Mode};
-use super::{Base, CreateOptions, Description, Name, Node, ObjectId, Record, Role, State, Store, fault};
+use super::{
+    Base, Cause, CreateOptions, Description, KeptVolume, Label, Name, Node, ObjectId, Record, Role, State,
+    Store, fault,
+};
 
 /// The name of a volume: letters, digits and `_ . -`, beginning with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct VolumeName(String);
 
 impl VolumeName {
@@ -39,7 +44,7 @@ impl VolumeName {
         &self.0
     }
 
-    fn node_name(&self) -> Name {
+    pub(crate) fn node_name(&self) -> Name {
         Name::parse_any(&format!("{}{}", Name::VOLUMES, self.0))
             .expect("its characters and length are among a name's")
     }
@@ -60,6 +65,20 @@ fn is_word(text: &str) -> bool {
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     first && rest && text.len() <= VolumeName::MAX && !text.contains("..") && !text.ends_with('.')
+}
+
+impl TryFrom<String> for VolumeName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl From<VolumeName> for String {
+    fn from(name: VolumeName) -> Self {
+        name.0
+    }
 }
 
 impl fmt::Display for VolumeName {
@@ -110,9 +129,7 @@ impl Store {
     /// Returns all volumes and snapshots, sorted by name, each volume before its snapshots.
     pub fn volumes(&self) -> Result<Vec<(VolumeReference, Node)>> {
         let _lock = self.share()?;
-        let mut names: BTreeMap<Name, ObjectId> = self.all_names()?;
-        names.retain(|name, _| name.is_volume());
-        let nodes = self.named_nodes(names)?.into_iter();
+        let nodes = self.named_nodes(self.volume_names()?)?.into_iter();
         Ok(nodes.filter_map(|node| Some((VolumeReference::of(node.name.as_ref()?)?, node))).collect())
     }
 
@@ -277,6 +294,11 @@ impl Store {
         }
     }
 
+    /// Returns the name that a snapshot of a volume gets where nobody names it.
+    pub(crate) fn next_volume_snapshot(&self, name: &VolumeName) -> Result<Name> {
+        name.snapshot_name(&self.next_label(name)?)
+    }
+
     fn next_label(&self, name: &VolumeName) -> Result<String> {
         let numbers =
             self.volume_snapshots(name)?.into_iter().filter_map(|(label, _)| label.parse::<u32>().ok());
@@ -305,6 +327,59 @@ impl Store {
         self.replace_by(name, &snapshot, now).context(intent)?;
         self.empty_trash().context(intent)?;
         Ok(kept)
+    }
+
+    /// Returns a volume; one that does not exist is an error of kind `NotFound`.
+    pub(crate) fn any_volume(&self, name: &VolumeName) -> Result<Node> {
+        self.volume(&VolumeReference { name: name.clone(), label: None })
+    }
+
+    /// Makes the present state of a volume a snapshot of this label, or of the next number where the label is taken.
+    pub(crate) fn keep_volume(&self, name: &VolumeName, volume: &Taken, label: &Label) -> Result<Node> {
+        let description = Description::default();
+        let called = name.snapshot_name(label.as_str())?;
+        let freeze = |call| {
+            let how = Freezing { description: &description, call, exact: false };
+            self.freeze_taken(volume, &how, &mut moving)
+        };
+        match self.resolve_name(&called)? {
+            None => freeze(Call::As(&called)),
+            Some(_) => freeze(Call::Next),
+        }
+    }
+
+    /// Makes the present state of each volume a snapshot, where it is none yet.
+    pub(crate) fn keep_volumes<'a>(
+        &self,
+        names: impl Iterator<Item = &'a VolumeName>,
+    ) -> Result<Vec<KeptVolume>> {
+        let mut kept = Vec::new();
+        for name in names {
+            // One that is gone has no state to keep.
+            if let Some(node) = self.named(&name.node_name())? {
+                let state = self.keep_state(&node)?;
+                kept.push(KeptVolume { volume: name.clone(), snapshot: state.id });
+            }
+        }
+        Ok(kept)
+    }
+
+    fn keep_state(&self, node: &Node) -> Result<Node> {
+        let description = Description { cause: Cause::Safety, ..Description::default() };
+        self.freeze(node, &Freezing { description: &description, call: Call::Next, exact: true })
+    }
+
+    /// Gives a volume the content of a snapshot of it, and makes it anew where it is gone. A second call finds nothing to do.
+    pub(crate) fn restore_volume_to(&self, name: &VolumeName, snapshot: &Node) -> Result<()> {
+        let Some(now) = self.named(&name.node_name())? else {
+            let options = CreateOptions { backend: Some(self.volume_backend()), ..CreateOptions::default() };
+            return self.create(Base::Node(snapshot), &name.node_name(), options).map(drop);
+        };
+        self.lock_unused(&now).map(drop)?;
+        if self.keep_state(&now)?.id == snapshot.id {
+            return Ok(());
+        }
+        self.replace_by(name, snapshot, now)
     }
 
     /// Puts a fork of `snapshot` in the place of a volume that nobody uses.

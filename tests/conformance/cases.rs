@@ -28,6 +28,8 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         crate::nested::CASES,
         crate::changes::CASES,
         crate::random::CASES,
+        crate::patch::CASES,
+        crate::chains::CASES,
         crate::concurrency::CASES,
         crate::errors::CASES,
     ];

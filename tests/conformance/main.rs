@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed trial, and shows the whole error chain")]
 
 mod cases;
+mod chains;
 mod changes;
 mod commands;
 mod concurrency;
@@ -15,6 +16,7 @@ mod fidelity;
 mod lifecycle;
 mod nested;
 mod open;
+mod patch;
 mod random;
 mod removal;
 mod setup;

@@ -1,6 +1,6 @@
 //! Random programs: whatever they do, tree and value agree, and `changes` says what the value says.
 
-use rootling_backends::DiffOptions;
+use rootling_backends::{CloneMode, DiffOptions, Dir, FS, Form, Tree, flatten};
 
 use crate::cases::{Case, case};
 use crate::setup::{Fork, Setup};
@@ -52,6 +52,23 @@ fn one_history(s: &Setup, seed: u64) {
         s.backend.seal(&fork.tree).unwrap();
         (parent, value) = (fork.tree, walk.value);
     }
+    if s.makes_deltas() {
+        assert_merged(s, &parent);
+    }
+}
+
+/// All deltas of a chain merged into one show over the bottom what the chain shows.
+fn assert_merged(s: &Setup, top: &Tree) {
+    let mut layers = top.layers();
+    let bottom = layers.pop().unwrap();
+    assert_eq!(layers.len(), 3, "the forks are deltas");
+    let (slot, beneath) = (s.slot(), Dir::open(&bottom).unwrap());
+    let target = Dir::open(&slot).unwrap();
+    target.make_dir(FS, 0o755).unwrap();
+    let target = target.open_dir(FS).unwrap();
+    flatten::merge_deltas(&layers, &beneath, &target, s.marks_in_user(), CloneMode::Auto).unwrap();
+    let merged = Tree { slot, form: Form::Delta, lowers: vec![bottom] };
+    assert_tree_eq(&s.view(&merged), &s.view(top), "merged deltas");
 }
 
 fn check(s: &Setup, fork: &Fork, before: &TreeValue, after: &TreeValue) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rootling_backends::{
-    Access, Backend, Baseline, Change, DiffOptions, Dir, ErrorKind, ForkOptions, Form, Snapshotted, Tree,
-    compare,
+    Access, Backend, Baseline, Change, DiffOptions, Dir, ErrorKind, ForkOptions, Form, Mount, Snapshotted,
+    Tree, compare,
 };
 
 use crate::support::compare::{assert_tree_eq, diff, lines};
@@ -61,6 +61,14 @@ impl Setup {
     /// Are the trees that `fork` makes deltas?
     pub(crate) fn makes_deltas(&self) -> bool {
         self.backend.capabilities().fork_form == Form::Delta
+    }
+
+    /// Do deltas keep their marks in `user.`?
+    pub(crate) fn marks_in_user(&self) -> bool {
+        match self.backend.mount(&Tree::delta("/x", &Tree::full("/y")), Access::ReadOnly, false) {
+            Mount::Overlay(overlay) | Mount::FuseOverlay(overlay) => overlay.userxattr,
+            Mount::Bind { .. } => false,
+        }
     }
 
     /// Makes an empty slot.
@@ -138,7 +146,7 @@ impl Setup {
         self.backend.changes(&fork.tree, &fork.parent, &fork.baseline, options).unwrap()
     }
 
-    fn root(&self, tree: &Tree) -> Dir {
+    pub(crate) fn root(&self, tree: &Tree) -> Dir {
         self.backend.open_root(tree).unwrap()
     }
 

@@ -1,6 +1,7 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
-//! Trials: `fault/file-system/operation` (all points of the operation), `kill/file-system`, `powercut/file-system`.
+//! Trials: `fault/file-system/operation` (all points of the operation), `states/file-system/operation` (the same for the states of a
+//! box), `kill/file-system`, `powercut/file-system`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
 
@@ -10,6 +11,7 @@ mod fault;
 mod kill;
 mod powercut;
 mod scenario;
+mod states;
 mod store;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "random operations and backends' mounts are the conformance kit's")]
@@ -54,6 +56,12 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
             let name = format!("fault/{sort}/{}", operation.name);
             trials.push(trial(name, sort, &place, scratch, |place, scratch| {
                 fault::run(*operation, place, scratch)
+            }));
+        }
+        for operation in states::OPERATIONS {
+            let name = format!("states/{sort}/{}", operation.name);
+            trials.push(trial(name, sort, &place, scratch, |place, scratch| {
+                states::run(*operation, place, scratch)
             }));
         }
         trials.push(trial(format!("kill/{sort}"), sort, &place, scratch, kill::run));

@@ -19,7 +19,8 @@ pub(crate) fn assert_tree_eq(found: &TreeValue, expected: &TreeValue, what: &str
     );
 }
 
-fn differences(found: &TreeValue, expected: &TreeValue) -> Vec<String> {
+/// Returns the first paths that differ, each with how.
+pub(crate) fn differences(found: &TreeValue, expected: &TreeValue) -> Vec<String> {
     let (found_links, expected_links) = (found.first_names(), expected.first_names());
     let paths: BTreeSet<&Path> = found.iter().chain(expected.iter()).map(|(path, _)| path).collect();
     let one = |path: &Path| match (found.node(path), expected.node(path)) {
@@ -62,7 +63,8 @@ fn change(parent: &TreeValue, child: &TreeValue, path: &Path, options: DiffOptio
         }
         (None, Some(new)) => Some(of(ChangeKind::Added, new, Aspects::default())),
         (Some(old), Some(new)) => {
-            let aspects = aspects(old, new, options);
+            let mut aspects = aspects(old, new, options);
+            aspects.links = !aspects.kind && !new.is_dir() && parent.names_at(path) != child.names_at(path);
             (!aspects.is_empty()).then(|| of(ChangeKind::Modified, new, aspects))
         }
         (None, None) => None,
@@ -81,6 +83,7 @@ fn aspects(old: &Node, new: &Node, options: DiffOptions) -> Aspects {
         mode: old.mode != new.mode,
         owner: old.owner != new.owner,
         xattrs: old.xattrs != new.xattrs,
+        links: false,
         times: options.times && old.mtime != new.mtime,
     }
 }
@@ -102,6 +105,7 @@ fn words(aspects: Aspects) -> String {
         (aspects.mode, "mode"),
         (aspects.owner, "owner"),
         (aspects.xattrs, "xattrs"),
+        (aspects.links, "links"),
         (aspects.times, "times"),
     ];
     named.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect::<Vec<_>>().join(",")

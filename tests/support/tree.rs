@@ -251,6 +251,12 @@ impl TreeValue {
         self.names.values().filter(|other| **other == id).count()
     }
 
+    /// Returns all names of what stands at a path.
+    pub(crate) fn names_at(&self, path: &Path) -> Vec<&Path> {
+        let id = self.id(path);
+        self.names.iter().filter(|(_, other)| Some(**other) == id).map(|(name, _)| name.as_path()).collect()
+    }
+
     pub(crate) fn node(&self, path: impl AsRef<Path>) -> Option<&Node> {
         self.names.get(path.as_ref()).map(|id| &self.nodes[id])
     }

@@ -25,24 +25,27 @@ use crate::dir::Dir;
 use crate::error::Result;
 use crate::pairing::{Changes, Rest, is_on_btrfs, joined};
 
-/// Returns the changes of the subvolume `new` against `old` after transaction `generation`.
+/// Returns the changes of the subvolume `new` against `old` after a transaction.
 ///
-/// `old` may be anything that `new` was made from: where it is not a snapshot relative, inode numbers say nothing, and more is compared.
+/// `old` may be anything that `new` was made from. Where the second in which the two `parted` is not known and neither is a snapshot of the
+/// other, inode numbers say nothing, and more is compared.
 pub(super) fn changes_since(
     old: &Dir,
     new: &Dir,
-    generation: u64,
+    (generation, parted): (u64, Option<i64>),
     options: DiffOptions,
 ) -> Result<Vec<Change>> {
-    let mut comparison = Comparison { old, new, generation, changes: Changes::new(options) };
+    let mut comparison = Comparison { old, new, generation, parted, changes: Changes::new(options) };
     comparison.subvolume(Path::new(""))?;
-    Ok(comparison.changes.into_sorted())
+    comparison.changes.finish(old, new)
 }
 
 struct Comparison<'a> {
     old: &'a Dir,
     new: &'a Dir,
     generation: u64,
+    /// For the outermost subvolume: when it and `old` were last the same inodes.
+    parted: Option<i64>,
     changes: Changes,
 }
 
@@ -72,7 +75,10 @@ impl Comparison<'_> {
         let (old, new) = (self.old.open_deep(prefix)?, self.new.open_deep(prefix)?);
         let mut search = Search::new(&new);
         let mut touched = search.touched_after(self.generation)?;
-        let related = are_related(&old, &new)?;
+        let related = match self.parted.filter(|_| prefix.as_os_str().is_empty()) {
+            Some(second) => Some(second),
+            None => are_related(&old, &new)?,
+        };
         if let Some(made_at) = related {
             leave_out_read(&old, made_at, &mut touched)?;
         }
@@ -212,16 +218,19 @@ fn leave_out_read(old: &Dir, made_at: i64, touched: &mut BTreeMap<u64, Touched>)
     Ok(())
 }
 
-/// Is one of the two subvolumes a snapshot of the other? Then equal inode numbers mean the same inode. Returns the second in which
-/// the snapshot was made.
+/// Is one of the two subvolumes a snapshot of the other, or are both of the same one? Then equal inode numbers mean the same inode.
+/// Returns the second in which they parted.
 fn are_related(old: &Dir, new: &Dir) -> Result<Option<i64>> {
     if !is_on_btrfs(old)? || old.stat_self()?.st_ino != ROOT_INODE || new.stat_self()?.st_ino != ROOT_INODE {
         return Ok(None);
     }
     let (old, new) = (nested::info(old)?, nested::info(new)?);
+    let are_siblings = old.parent_uuid == new.parent_uuid && old.parent_uuid != [0; 16];
     Ok(if new.parent_uuid == old.uuid {
         Some(new.made_at)
+    } else if old.parent_uuid == new.uuid {
+        Some(old.made_at)
     } else {
-        (old.parent_uuid == new.uuid).then_some(old.made_at)
+        are_siblings.then(|| old.made_at.min(new.made_at))
     })
 }

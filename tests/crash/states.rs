@@ -1,0 +1,212 @@
+//! Killed at every point of a snapshot, a restore, an undo and a redo: the box is as it was or as it shall be, what it was before is
+//! still there, and so are all other states.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::scenario::{fill, write_source};
+use crate::store::{Store, said, was_killed};
+use crate::support::compare::differences;
+use crate::support::require::Outcome;
+use crate::support::tree::{TreeValue, file};
+
+/// An operation on the box `work`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    arguments: &'static [&'static str],
+    /// Commands before it.
+    before: &'static [&'static [&'static str]],
+    /// What the box holds before and after it.
+    old: State,
+    new: State,
+}
+
+/// What the box can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The snapshot `first`.
+    First,
+    /// What was changed since.
+    Second,
+    /// That, with some paths as in the first.
+    Mixed,
+}
+
+use State::{First, Mixed, Second};
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "snapshot",
+        arguments: &["snapshot", "work", "new"],
+        before: &[],
+        old: Second,
+        new: Second,
+    },
+    Operation {
+        name: "snapshot_of_nothing_new",
+        arguments: &["snapshot", "work", "new"],
+        before: &[&["undo", "work"]],
+        old: First,
+        new: First,
+    },
+    Operation {
+        name: "restore",
+        arguments: &["restore", "work@first"],
+        before: &[],
+        old: Second,
+        new: First,
+    },
+    Operation { name: "undo", arguments: &["undo", "work"], before: &[], old: Second, new: First },
+    Operation {
+        name: "redo",
+        arguments: &["redo", "work"],
+        before: &[&["undo", "work"]],
+        old: First,
+        new: Second,
+    },
+    Operation {
+        name: "undo_of_nothing_new",
+        arguments: &["undo", "work"],
+        before: &[&["snapshot", "work", "second"]],
+        old: Second,
+        new: First,
+    },
+    Operation {
+        name: "restore_paths",
+        arguments: &["restore", "work@first", "--", "second", "etc/passwd", "bin"],
+        before: &[],
+        old: Second,
+        new: Mixed,
+    },
+    Operation {
+        name: "restore_paths_of_nothing_new",
+        arguments: &["restore", "work@first", "second", "etc/passwd", "bin"],
+        before: &[&["snapshot", "work", "second"]],
+        old: Second,
+        new: Mixed,
+    },
+];
+
+/// Makes `work` a box with a snapshot and changes after it, and returns what each of its states is.
+fn begin(operation: &Operation, store: &Store, source_dir: &Path) -> BTreeMap<&'static str, TreeValue> {
+    let known = fill(store, source_dir);
+    store.run(&["snapshot", "work", "first"]);
+    store.in_tree("work", |root| {
+        std::fs::create_dir(root.join("second")).unwrap();
+        std::fs::write(root.join("second/file"), "second").unwrap();
+        std::fs::write(root.join("third"), "third").unwrap();
+        std::fs::write(root.join("etc/passwd"), "second\n").unwrap();
+        std::fs::remove_dir_all(root.join("bin")).unwrap();
+    });
+    let second = store.in_tree("work", TreeValue::read_path);
+    for arguments in operation.before {
+        store.run(arguments);
+    }
+    let first = known["work"].clone();
+    let mut mixed = first.clone();
+    mixed.insert("third", file("third").mode(0o666));
+    [("first", first), ("second", second), ("mixed", mixed)].into()
+}
+
+fn value(states: &BTreeMap<&'static str, TreeValue>, state: State) -> TreeValue {
+    let name = match state {
+        First => "first",
+        Second => "second",
+        Mixed => "mixed",
+    };
+    states[name].clone().without_times()
+}
+
+/// One operation on one file system, killed at all its points in turn.
+pub(crate) fn run(operation: Operation, place: &Path, scratch: &Path) -> Outcome {
+    let source_dir = write_source(&place.join("source"));
+    let store = Store::new(place.join("undisturbed/store"), scratch);
+    let states = begin(&operation, &store, &source_dir);
+    let trace = place.join("trace");
+    let output = store.command(operation.arguments).env("ROOTLING_FAULT_TRACE", &trace).output().unwrap();
+    assert!(output.status.success(), "{}: {}", operation.name, said(&output));
+    store.assert_tree("work", &value(&states, operation.new), "undisturbed");
+    assert_nothing_lost(&operation, &store, &states, "undisturbed");
+    assert_can_be_emptied(&store, "undisturbed");
+    let points = std::fs::read_to_string(trace).unwrap_or_default();
+    let points: Vec<&str> = points.lines().collect();
+    assert!(!points.is_empty(), "{} passes no fault point", operation.name);
+    for (index, point) in points.iter().enumerate() {
+        let nth = points[..=index].iter().filter(|other| *other == point).count();
+        let store = Store::new(place.join(format!("at-{index}/store")), scratch);
+        killed_at(&operation, &store, &format!("{point}:{nth}"), &source_dir);
+    }
+    Ok(())
+}
+
+fn killed_at(operation: &Operation, store: &Store, fault: &str, source_dir: &Path) {
+    let when = format!("{} killed at {fault}", operation.name);
+    let states = begin(operation, store, source_dir);
+    let output = store.command(operation.arguments).env("ROOTLING_FAULT", fault).output().unwrap();
+    assert!(was_killed(&output), "{when}: not killed: {}", said(&output));
+    store.assert_clean(&when);
+    let found = store.in_tree("work", TreeValue::read_path).without_times();
+    let happened = operation.old != operation.new && same(&found, &value(&states, operation.new));
+    if !happened {
+        store.assert_tree("work", &value(&states, operation.old), &when);
+    }
+    assert_nothing_lost(operation, store, &states, &when);
+    store.run(&["prune"]);
+    store.assert_clean(&when);
+    assert_nothing_lost(operation, store, &states, &format!("{when}, pruned"));
+    let is_named = names(store).contains("work@new");
+    if !happened && !is_named {
+        let again = store.try_run(operation.arguments);
+        assert!(again.status.success(), "{when}: saying it again: {}", said(&again));
+        store.assert_tree("work", &value(&states, operation.new), &format!("{when}, said again"));
+        assert_nothing_lost(operation, store, &states, &format!("{when}, said again"));
+    }
+    assert_can_be_emptied(store, &when);
+}
+
+/// All that was acknowledged is there, and what the box held before the operation is in the box or in one of its snapshots.
+#[track_caller]
+fn assert_nothing_lost(
+    operation: &Operation,
+    store: &Store,
+    states: &BTreeMap<&'static str, TreeValue>,
+    when: &str,
+) {
+    store.assert_tree("work@first", &value(states, First), when);
+    let old = value(states, operation.old);
+    let labels = names(store).into_iter().filter(|name| name == "work" || name.starts_with("work@"));
+    let kept = labels.filter(|name| same(&store.in_tree(name, TreeValue::read_path).without_times(), &old));
+    assert!(kept.count() > 0, "{when}: what the box held is lost");
+    if names(store).contains("work@new") {
+        store.assert_tree("work@new", &old, when);
+    }
+}
+
+fn same(one: &TreeValue, other: &TreeValue) -> bool {
+    differences(one, other).is_empty()
+}
+
+/// Returns all names, of snapshots too.
+fn names(store: &Store) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(store.root.join("n")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.ends_with('~')).collect()
+}
+
+/// Removes every name and asserts that nothing at all remains.
+#[track_caller]
+fn assert_can_be_emptied(store: &Store, when: &str) {
+    for _ in 0..20 {
+        let left = names(store);
+        for name in &left {
+            // What still has children refuses to go before them.
+            store.try_run(&["rm", name]);
+        }
+        if left.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names(store), BTreeSet::new(), "{when}: names left");
+    store.assert_can_be_emptied(when);
+}
