@@ -198,7 +198,8 @@ fn what_somebody_outside_the_store_holds_too_does_not_come_free() {
         assert_close(exclusive("again", "e"), alone, file_system);
         // While the box stands on the snapshot neither has it alone; what was called shared then is looked at again.
         assert!(exclusive("kept", "kept") < 4_000_000, "{file_system}");
-        assert_close(exclusive("orphan", "kept"), alone, file_system);
+        // On XFS a snapshot holds what differs, without the inodes of the rest.
+        assert_close(exclusive("orphan", "kept"), 29_000_000, file_system);
     }
 }
 
