@@ -28,8 +28,9 @@
 //! | `remove` `removed` | removing for good, and the sweep; removing so that it can be brought back |
 //! | `rename` `marks` | other names; locks, notes and further names |
 //! | `policy` `retention` | which snapshots are made by themselves, and which stay (plans of prune) |
+//! | `sizes` `extents` | what nodes occupy, and what their removal would free; what is remembered of it |
 //! | `check` | fsck |
-//! | `lock` `files` `fault` | what the above stand on |
+//! | `lock` `files` `envelope` `fault` | what the above stand on |
 //!
 //! **Invariants.** A name points at an object that is whole. A committed object never changes. An object in `o/` has a
 //! record; its parent exists as long as it does. Nothing here talks to a network or starts a process.
@@ -49,6 +50,8 @@ mod chain;
 mod check;
 mod diff;
 mod draft;
+mod envelope;
+mod extents;
 mod fault;
 mod files;
 mod forks;
@@ -77,6 +80,7 @@ mod restore;
 mod retention;
 mod settings;
 mod settle;
+mod sizes;
 mod snapshots;
 mod three_way;
 mod trying;
@@ -106,6 +110,7 @@ pub use removed::Removed;
 pub use restore::{Moved, RestoreOptions};
 pub use retention::{Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
+pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};

@@ -25,6 +25,7 @@
 //! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store
 //! | `attack` | attacks on the walls of a box
+//! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `readme` | the console blocks of README.md |
@@ -82,6 +83,8 @@ mod readme;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod sizes;
 #[cfg(test)]
 mod states;
 #[cfg(test)]

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::{Change, DiffOptions};
 use crate::dir::Dir;
 use crate::error::Result;
+use crate::footprint::{self, Footprint};
 use crate::mount::{Access, Mount, Overlay, Upper};
 
 /// The four ways, by the names that records, flags and messages use.
@@ -223,19 +224,6 @@ pub struct Snapshotted {
     pub cost: Cost,
 }
 
-/// What a tree occupies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Inodes in the tree's own directory.
-    pub entries: u64,
-    /// Sum of file sizes.
-    pub apparent_bytes: u64,
-    /// Bytes on disk, shared or not.
-    pub disk_bytes: u64,
-    /// Bytes on disk that would come free with this tree; `None` where it cannot be told.
-    pub exclusive_bytes: Option<u64>,
-}
-
 /// What [`Backend::reap`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reaped {
@@ -337,8 +325,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
         Ok(Baseline::None)
     }
 
-    /// Returns what the tree occupies.
-    fn usage(&self, tree: &Tree) -> Result<Usage>;
+    /// Returns what the tree's own directory occupies, and where: not what lies beneath a delta. Sync the file system first.
+    fn footprint(&self, tree: &Tree) -> Result<Footprint> {
+        footprint::measure(&Dir::open(tree.fs())?)
+    }
+
+    /// Returns a value that stays the same as long as the tree's footprint does, where the file system keeps one: O(1), after a sync.
+    /// `None` says that only the caller can know, who knows which trees never change.
+    fn stamp(&self, _tree: &Tree) -> Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// Destroys whatever is in `slot`, the slot included: immutable files, nested subvolumes, half-made trees.
     ///

@@ -12,8 +12,11 @@
 //! Everything but the change search works without privilege; there `changes` compares everything.
 
 mod changes;
+mod footprint;
 mod nested;
 mod search;
+
+pub(crate) use footprint::{add_inodes, may_search, surroundings};
 
 use std::ffi::OsStr;
 use std::io;
@@ -26,15 +29,16 @@ use btrfsutil::subvolume::Subvolume;
 
 use crate::backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,
-    Tree, Usage,
+    Tree,
 };
 use crate::change::{Change, DiffOptions};
 use crate::compare::diff_trees;
 use crate::dir::Dir;
 use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::footprint::Footprint;
 use crate::mount::{Access, Mount};
-use crate::pairing::{count, is_on_btrfs};
+use crate::pairing::is_on_btrfs;
 use crate::{flatten, reap, replicate, sys};
 
 /// The backend [`Kind::Btrfs`].
@@ -246,14 +250,20 @@ impl Backend for Btrfs {
         untouched()
     }
 
-    /// Walks the tree. Exclusive is what was written since the tree was made, by the age of its extents: a search that skips the rest.
-    ///
-    /// FIEMAP's flag for shared extents would also see children of this tree and a parent that is gone, but asks for every
-    /// file, and each answer walks back references. Data of up to 2 KiB lies in the metadata and is not counted.
-    fn usage(&self, tree: &Tree) -> Result<Usage> {
+    /// One search of each subvolume. A plain directory, or without privilege, is walked.
+    fn footprint(&self, tree: &Tree) -> Result<Footprint> {
         let root = Dir::open(tree.fs())?;
-        let counted = count(&root)?;
-        Ok(Usage { exclusive_bytes: written_since_made(&root)?, ..counted })
+        match footprint::measure(&root).context(|| format!("measure {root}"))? {
+            Some(footprint) => Ok(footprint),
+            None => {
+                let subvolumes = footprint::ids(&root)?;
+                Ok(Footprint { subvolumes, ..crate::footprint::measure(&root)? })
+            }
+        }
+    }
+
+    fn stamp(&self, tree: &Tree) -> Result<Option<u64>> {
+        footprint::stamp(&Dir::open(tree.fs())?)
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {
@@ -271,23 +281,6 @@ impl Backend for Btrfs {
         };
         Ok(problem.map(|problem| Finding { path, problem: problem.to_owned() }).into_iter().collect())
     }
-}
-
-/// Returns the bytes that a subvolume and those inside it wrote since they were made; `None` without privilege.
-fn written_since_made(root: &Dir) -> Result<Option<u64>> {
-    if !is_subvolume(root)? {
-        return Ok(None);
-    }
-    root.sync_file_system()?;
-    let made_in = nested::info(root)?.made_in;
-    let mut bytes = match search::Search::new(root).written_after(made_in) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
-        other => other?,
-    };
-    for nested in nested::children(root)? {
-        bytes += written_since_made(&nested::open(root, &nested)?)?.unwrap_or(0);
-    }
-    Ok(Some(bytes))
 }
 
 /// Not privileged, no such ioctl, or a path that moved between the search and the look.

@@ -181,7 +181,7 @@ fn encode(ctime: (i64, i64), directories: &[(u64, PathBuf)]) -> Vec<u8> {
 }
 
 /// FNV-1a: against torn and damaged files, not against forgers.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))

@@ -16,7 +16,7 @@
 //! | [`fence`] | what changed in a plain directory, by ctime |
 //! | [`delta`] | a difference written down as an OverlayFS upper directory |
 //! | [`plain`] | backends: a plain directory for each tree, files cloned or copied |
-//! | [`usage`] | what a tree occupies |
+//! | [`footprint`] [`extents`] | what a tree occupies, and where |
 //! | [`reap`] | removing a slot, whatever is in it |
 //! | [`attributes`] | owner, mode, times, xattrs of one entry, set in the right order |
 //! | [`marks`] | what OverlayFS writes beside the content: whiteouts, opaque directories |
@@ -47,8 +47,10 @@ pub mod delta;
 pub mod dir;
 pub mod entry;
 pub mod error;
+pub mod extents;
 pub mod fence;
 pub mod flatten;
+pub mod footprint;
 mod fuse;
 mod links;
 pub mod marks;
@@ -67,17 +69,18 @@ pub mod replicate;
 pub mod small_file;
 pub mod sys;
 pub mod transfer;
-pub mod usage;
 mod walk;
 pub mod within;
 
 pub use backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,
-    Tree, Usage, WORK,
+    Tree, WORK,
 };
 pub use change::{Aspects, Change, ChangeKind, DiffOptions};
 pub use dir::{Dir, DirEntry, EntryType, Times};
 pub use entry::CloneMode;
 pub use error::{Context, Error, ErrorKind, Result};
+pub use extents::Extents;
+pub use footprint::{Footprint, Surroundings};
 pub use mount::{Access, MappedOwner, Mount, Overlay, Upper};
 pub use plain::Plain;

@@ -24,7 +24,7 @@ use nix::errno::Errno;
 
 use crate::backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,
-    Tree, Usage, WORK,
+    Tree, WORK,
 };
 use crate::change::{Change, DiffOptions};
 use crate::compare::diff_trees;
@@ -32,7 +32,6 @@ use crate::dir::{Dir, EntryType, Times};
 use crate::entry::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Overlay, Upper};
-use crate::pairing::count;
 use crate::{candidates, flatten, fuse, reap, replicate, sys, walk};
 
 /// The scratch directory of a view of a tree that cannot be a stack of lower layers; gone again at once.
@@ -221,12 +220,6 @@ impl Backend for OverlayFs {
     /// Yes while the upper directory is empty and looks as the root beneath.
     fn is_untouched(&self, tree: &Tree, parent: &Tree, _baseline: &Baseline) -> Result<bool> {
         Ok(tree.form == Form::Delta && tree.lowers == parent.layers() && says_nothing(tree)?)
-    }
-
-    /// Counts the upper directory. A delta's own files are its alone, except that a copy-up by clone shares what was not overwritten.
-    fn usage(&self, tree: &Tree) -> Result<Usage> {
-        let counted = count(&Dir::open(tree.fs())?)?;
-        Ok(Usage { exclusive_bytes: (tree.form == Form::Delta).then_some(counted.disk_bytes), ..counted })
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {

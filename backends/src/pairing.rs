@@ -4,11 +4,10 @@
 //! names is compared here, so a search may name too much, never too little. What comes out equals, for these
 //! paths, what [`diff_trees`](crate::compare::diff_trees) says.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::backend::Usage;
 use crate::change::{Aspects, Change, ChangeKind, DiffOptions};
 use crate::compare::{added_recursively, compare_stats, diff_parts, sort};
 use crate::dir::{Dir, EntryType};
@@ -132,35 +131,4 @@ pub(crate) fn is_on_btrfs(dir: &Dir) -> Result<bool> {
     use std::os::fd::AsFd;
     let status = nix::sys::statfs::fstatfs(dir.as_fd()).context(|| format!("fstatfs({dir})"))?;
     Ok(status.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC)
-}
-
-/// Counts what is below and including `root`: each inode once, whatever its names.
-pub(crate) fn count(root: &Dir) -> Result<Usage> {
-    let mut usage = Usage::default();
-    let mut linked = HashSet::new();
-    let mut add = |stat: &nix::sys::stat::FileStat| {
-        let is_dir = EntryType::of_mode(stat.st_mode) == EntryType::Directory;
-        if stat.st_nlink > 1 && !is_dir && !linked.insert((stat.st_dev, stat.st_ino)) {
-            return;
-        }
-        usage.entries += 1;
-        usage.apparent_bytes += u64::try_from(stat.st_size).unwrap_or(0);
-        // stat(2): st_blocks counts units of 512 bytes on every file system.
-        usage.disk_bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-    };
-    add(&root.stat_self()?);
-    // Paths, not descriptors: the depth of a tree must not cost open files.
-    let mut pending = vec![PathBuf::new()];
-    while let Some(path) = pending.pop() {
-        let dir = root.open_deep(&path)?;
-        for entry in dir.entries()? {
-            // Gone since the listing: it occupies nothing.
-            let Some(stat) = dir.stat_if_exists(&entry.name)? else { continue };
-            add(&stat);
-            if EntryType::of_mode(stat.st_mode) == EntryType::Directory {
-                pending.push(path.join(&entry.name));
-            }
-        }
-    }
-    Ok(usage)
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use crate::backend::{
     Backend, Baseline, Capabilities, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted, Tree,
-    Usage,
 };
 use crate::change::{Change, DiffOptions};
 use crate::delta::write_delta;
@@ -17,7 +16,7 @@ use crate::flatten::flatten_noting_directories;
 use crate::mount::{Access, Mount};
 use crate::reap::reap;
 use crate::replicate::{Options, replicate, replicate_noting_directories};
-use crate::{candidates, merge, usage};
+use crate::{candidates, merge};
 
 /// A plain-directory backend: clones or copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,14 +175,6 @@ impl Backend for Plain {
     fn baseline(&self, tree: &Tree) -> Result<Baseline> {
         let (slot, root) = (Dir::open(&tree.slot)?, Dir::open(tree.fs())?);
         fence::set(&slot, &root, &fence::directories(&root)?)
-    }
-
-    fn usage(&self, tree: &Tree) -> Result<Usage> {
-        let mut usage = usage::measure(&Dir::open(tree.fs())?)?;
-        if self.kind == Kind::Copy {
-            usage.exclusive_bytes = Some(usage.disk_bytes);
-        }
-        Ok(usage)
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {
@@ -385,17 +376,8 @@ mod tests {
     }
 
     #[test]
-    fn usage_counts_hard_links_once_and_a_copy_owns_all_of_it() {
+    fn a_tree_that_is_gone_is_found() {
         let stage = stage();
-        let usage = stage.plain.usage(&stage.tree).unwrap();
-        assert_eq!(usage.entries, 7 + 6);
-        assert_eq!(
-            usage.apparent_bytes,
-            ["a/one", "a/two", "a/b/three", "a/b/c/deep", "x/y/deep", "top"].concat().len() as u64
-        );
-        assert_eq!(usage.exclusive_bytes, None);
-        let copy = Plain { kind: Kind::Copy, ..stage.plain };
-        assert_eq!(copy.usage(&stage.tree).unwrap().exclusive_bytes, Some(usage.disk_bytes));
         assert_eq!(stage.plain.check(&stage.tree, false).unwrap(), []);
         reap(&stage.tree.slot).unwrap();
         assert_eq!(stage.plain.check(&stage.tree, false).unwrap().len(), 1);

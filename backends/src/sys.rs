@@ -167,6 +167,59 @@ pub fn set_inode_flags(file: BorrowedFd<'_>, flags: c_int) -> Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, value.as_ptr()) }).map(drop)
 }
 
+// ---------------------------------------------------------------- where data lies (linux/fiemap.h)
+
+/// `FIEMAP_EXTENT_LAST`: no extent of the file lies behind it.
+pub const FIEMAP_EXTENT_LAST: u32 = 1;
+/// `FIEMAP_EXTENT_UNKNOWN`, `_DELALLOC`, `_DATA_INLINE` and `_DATA_TAIL`: the address says nothing, or not of whole blocks.
+pub const FIEMAP_EXTENT_NO_ADDRESS: u32 = 0x2 | 0x4 | 0x200 | 0x400;
+/// `FIEMAP_EXTENT_SHARED`: another file, or another place of this one, holds it too.
+pub const FIEMAP_EXTENT_SHARED: u32 = 0x2000;
+
+/// A piece of a file and where it lies: the part of `struct fiemap_extent` that is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappedExtent {
+    /// Where it begins in the file.
+    pub logical: u64,
+    /// Where it begins on the device.
+    pub physical: u64,
+    /// Its bytes.
+    pub length: u64,
+    /// `FIEMAP_EXTENT_*`.
+    pub flags: u32,
+}
+
+/// Returns the first extents of a file from a place on, as many as `buffer` has room for; none at the end.
+///
+/// Data that is not written out yet has no address. `EOPNOTSUPP` where the file system has none to tell.
+pub fn fiemap(file: BorrowedFd<'_>, from: u64, buffer: &mut [u8]) -> Result<Vec<MappedExtent>> {
+    // struct fiemap { u64 fm_start; u64 fm_length; u32 fm_flags; u32 fm_mapped_extents; u32 fm_extent_count; u32 fm_reserved;
+    // struct fiemap_extent { u64 fe_logical; u64 fe_physical; u64 fe_length; u64 fe_reserved64[2]; u32 fe_flags;
+    // u32 fe_reserved[3]; } fm_extents[]; }
+    const HEADER: usize = 32;
+    const EXTENT: usize = 56;
+    // #define FS_IOC_FIEMAP _IOWR('f', 11, struct fiemap)  (linux/fs.h)
+    const FS_IOC_FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
+    let room = u32::try_from(buffer.len().saturating_sub(HEADER) / EXTENT).unwrap_or(u32::MAX);
+    assert!(room > 0, "room for the header and an extent");
+    buffer[..HEADER].fill(0);
+    buffer[..8].copy_from_slice(&from.to_ne_bytes());
+    buffer[8..16].copy_from_slice(&(u64::MAX - from).to_ne_bytes());
+    buffer[24..28].copy_from_slice(&room.to_ne_bytes());
+    // SAFETY: the kernel reads the header and writes at most `fm_extent_count` extents behind it, all inside `buffer`.
+    retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, buffer.as_mut_ptr()) }))?;
+    let long = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().expect("eight bytes"));
+    let word = |at: usize| u32::from_ne_bytes(buffer[at..at + 4].try_into().expect("four bytes"));
+    let found = (0..word(20).min(room) as usize).map(|index| HEADER + index * EXTENT);
+    let extent = |at: usize| MappedExtent {
+        logical: long(at),
+        physical: long(at + 8),
+        length: long(at + 16),
+        flags: word(at + 40),
+    };
+    Ok(found.map(extent).collect())
+}
+
 // ---------------------------------------------------------------- extended attributes
 
 /// Repeats a size-then-fill call until the value fits.
@@ -700,4 +753,56 @@ pub fn btrfs_commit(file: BorrowedFd<'_>) -> Result<u64> {
     // SAFETY: the kernel reads one u64 out of a variable that outlives the call.
     retry(|| check(unsafe { libc::ioctl(file.as_raw_fd(), WAIT, &raw const transaction) }))?;
     Ok(transaction)
+}
+
+/// `BTRFS_BLOCK_GROUP_DATA`.
+pub const BTRFS_BLOCK_GROUP_DATA: u64 = 1;
+
+/// What one kind of block groups has: the part of `struct btrfs_ioctl_space_info` that is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceInfo {
+    /// `BTRFS_BLOCK_GROUP_*`: what it is for and how it is kept.
+    pub flags: u64,
+    /// Bytes in use, one copy counted.
+    pub used_bytes: u64,
+}
+
+impl SpaceInfo {
+    /// Returns how often each byte is on disk.
+    pub fn copies(&self) -> u64 {
+        // BTRFS_BLOCK_GROUP_RAID1, _DUP, _RAID10; _RAID1C3; _RAID1C4.
+        const TWICE: u64 = 0x10 | 0x20 | 0x40;
+        const THRICE: u64 = 0x200;
+        const FOUR_TIMES: u64 = 0x400;
+        match self.flags {
+            flags if flags & FOUR_TIMES != 0 => 4,
+            flags if flags & THRICE != 0 => 3,
+            flags if flags & TWICE != 0 => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Returns what the block groups of `file`'s btrfs have in use, without the reserve, which is no bytes on disk (needs no privilege).
+pub fn btrfs_space_info(file: BorrowedFd<'_>) -> Result<Vec<SpaceInfo>> {
+    // struct btrfs_ioctl_space_args { u64 space_slots; u64 total_spaces; struct btrfs_ioctl_space_info { u64 flags;
+    // u64 total_bytes; u64 used_bytes; } spaces[]; }
+    const HEADER: usize = 16;
+    const SPACE: usize = 24;
+    // Kinds times profiles while a conversion runs; there are four otherwise.
+    const SLOTS: usize = 64;
+    const BTRFS_SPACE_INFO_GLOBAL_RSV: u64 = 1 << 49;
+    // #define BTRFS_IOC_SPACE_INFO _IOWR(BTRFS_IOCTL_MAGIC, 20, struct btrfs_ioctl_space_args)
+    const REQUEST: libc::Ioctl = btrfs_request(IOC_READ | IOC_WRITE, 20, HEADER);
+    let mut buffer = [0_u8; HEADER + SLOTS * SPACE];
+    buffer[..8].copy_from_slice(&(SLOTS as u64).to_ne_bytes());
+    // SAFETY: the kernel reads the header and writes at most `space_slots` structs behind it, all inside `buffer`.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), REQUEST, buffer.as_mut_ptr()) })?;
+    let number = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().expect("eight bytes"));
+    let count = usize::try_from(number(8)).unwrap_or(SLOTS).min(SLOTS);
+    let space = |index: usize| SpaceInfo {
+        flags: number(HEADER + index * SPACE),
+        used_bytes: number(HEADER + index * SPACE + 16),
+    };
+    Ok((0..count).map(space).filter(|space| space.flags & BTRFS_SPACE_INFO_GLOBAL_RSV == 0).collect())
 }

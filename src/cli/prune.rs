@@ -1,7 +1,5 @@
 //! `prune`: let go what was removed a while ago, what has expired, what no policy keeps, and remove what nothing needs any more.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rootling_backends::{Error, ErrorKind, Result};
@@ -11,9 +9,7 @@ use super::init::parse_size;
 use super::keep::{KeepFlags, KeepRemoved};
 use super::{Context, output, said, store};
 use crate::runner::Cgroup;
-use crate::store::{
-    Doomed, Housekeeping, Keep, Name, ObjectId, Outcome, Pruned, Store, VolumeReference, Why,
-};
+use crate::store::{Doomed, Housekeeping, Keep, Name, Outcome, Pruned, Store, VolumeReference, Why};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -147,11 +143,11 @@ fn carry_out(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
 /// What a plan comes to.
 #[derive(Debug)]
 struct Intent {
-    /// What goes, in this order, and what each frees after those before it went, where that can be told.
-    let_go: Vec<(Doomed, Option<u64>)>,
+    /// What goes, in this order, and what each frees after those before it went.
+    let_go: Vec<(Doomed, u64)>,
     outcome: Outcome,
     /// What comes free altogether.
-    frees: Option<u64>,
+    frees: u64,
     /// Is that less than what was asked for?
     lacks: bool,
 }
@@ -168,47 +164,21 @@ fn intend(store: &Store, plan: &Plan) -> Result<Intent> {
         doomed.extend(more);
     }
     let free = store.free_bytes()?;
-    let lacks = |frees: Option<u64>| plan.free.is_some_and(|wanted| free + frees.unwrap_or(0) < wanted);
-    let mut measure = Measure { store, known: BTreeMap::new() };
-    let mut frees = measure.frees(&[])?;
+    let lacks = |frees: u64| plan.free.is_some_and(|wanted| free + frees < wanted);
+    let sizes = store.sizes(false)?;
+    let would_free = |doomed: &[Doomed]| Ok::<_, Error>(sizes.would_free(&store.outcome(doomed)?.goes));
+    let mut frees = would_free(&[])?;
     let mut let_go = Vec::new();
     for count in 1..=doomed.len() {
         if count > certain && !lacks(frees) {
             break;
         }
-        let after = measure.frees(&doomed[..count])?;
-        let own = after.zip(frees).map(|(after, before)| after.saturating_sub(before));
-        let_go.push((doomed[count - 1].clone(), own));
+        let after = would_free(&doomed[..count])?;
+        let_go.push((doomed[count - 1].clone(), after.saturating_sub(frees)));
         frees = after;
     }
     let outcome = store.outcome(&doomed[..let_go.len()])?;
     Ok(Intent { let_go, outcome, frees, lacks: lacks(frees) })
-}
-
-/// What trees occupy, each looked at once.
-#[derive(Debug)]
-struct Measure<'a> {
-    store: &'a Store,
-    known: BTreeMap<ObjectId, Option<u64>>,
-}
-
-impl Measure<'_> {
-    /// Returns what would come free if these names went, with what nothing needs already.
-    fn frees(&mut self, doomed: &[Doomed]) -> Result<Option<u64>> {
-        let mut sum = Some(0);
-        for id in self.store.outcome(doomed)?.goes {
-            let bytes = match self.known.get(&id) {
-                Some(known) => *known,
-                None => {
-                    let node = self.store.node(&id)?;
-                    let backend = self.store.backend(node.record.backend)?;
-                    *self.known.entry(id).or_insert(backend.usage(&self.store.tree(&node)?)?.exclusive_bytes)
-                }
-            };
-            sum = sum.zip(bytes).map(|(sum, bytes): (u64, u64)| sum + bytes);
-        }
-        Ok(sum)
-    }
 }
 
 fn show(context: &Context, pruned: &Everything) {
@@ -267,8 +237,8 @@ struct Intended {
     let_go: Vec<Would>,
     /// Objects that would be destroyed: those, what only they need, and what nothing needs already.
     objects: usize,
-    /// Bytes that would come free by it, all taken together; null where it cannot be told.
-    would_free_bytes: Option<u64>,
+    /// Bytes that would come free by it, all taken together.
+    would_free_bytes: u64,
 }
 
 /// A name that would go.
@@ -276,8 +246,8 @@ struct Intended {
 struct Would {
     #[serde(flatten)]
     row: Row,
-    /// Bytes that would come free by it, after those above it went; null where it cannot be told.
-    would_free_bytes: Option<u64>,
+    /// Bytes that would come free by it, after those above it went.
+    would_free_bytes: u64,
 }
 
 /// Says what would go, one after the other, and what each would free.
@@ -289,13 +259,13 @@ fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
         objects: outcome.goes.len(),
         would_free_bytes: frees,
     };
-    let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), output::bytes);
     context.output.data(&intended, || {
         let lines = intended.let_go.iter();
-        let lines = lines
-            .map(|would| format!("would {}: frees {}\n", line(&would.row), shown(would.would_free_bytes)));
+        let lines = lines.map(|would| {
+            format!("would {}: frees {}\n", line(&would.row), output::bytes(would.would_free_bytes))
+        });
         let lines: String = lines.collect();
-        let (objects, all) = (intended.objects, shown(intended.would_free_bytes));
+        let (objects, all) = (intended.objects, output::bytes(intended.would_free_bytes));
         format!("{lines}would remove {objects} objects: frees {all}\n")
     });
     Ok(())

@@ -65,9 +65,10 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "meta.json",
     "index",
+    "extents",
     "fs",
     "work",
     "by",

@@ -13,14 +13,11 @@ use rayon::prelude::*;
 use rootling_backends::{Context, Dir, EntryType, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_128;
 
+use super::envelope;
 use super::files::{self, Durability};
 
 const MAGIC: &[u8; 8] = b"RLINDEX\0";
-const VERSION: u32 = 1;
-/// Magic, version, flags, payload length, checksum.
-const HEADER: usize = 8 + 4 + 4 + 8 + 16;
 /// Bytes in the largest index that is read: about four million paths.
 const LIMIT: u64 = 1 << 30;
 
@@ -184,14 +181,7 @@ fn encode(index: &Index) -> Result<Vec<u8>> {
     let payload = codec()
         .serialize(index)
         .map_err(|error| Error::new(ErrorKind::InvalidInput, format!("index is too large: {error}")))?;
-    let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&0_u32.to_le_bytes());
-    bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&xxh3_128(&payload).to_le_bytes());
-    bytes.extend_from_slice(&payload);
-    Ok(bytes)
+    Ok(envelope::seal(MAGIC, &payload))
 }
 
 fn decode(bytes: &[u8]) -> Result<Index> {
@@ -199,22 +189,7 @@ fn decode(bytes: &[u8]) -> Result<Index> {
         Error::new(ErrorKind::Corrupt, format!("index {what}"))
             .hint("run `rootling fsck --repair` to rebuild it")
     };
-    let (header, payload) = bytes.split_at_checked(HEADER).ok_or_else(|| corrupt("is cut short"))?;
-    if &header[..8] != MAGIC {
-        return Err(corrupt("does not begin as one"));
-    }
-    let number = |range: std::ops::Range<usize>| {
-        header[range].iter().rev().fold(0_u128, |number, byte| number << 8 | u128::from(*byte))
-    };
-    if number(8..12) != u128::from(VERSION) || number(12..16) != 0 {
-        return Err(corrupt("is of another version"));
-    }
-    if number(16..24) != payload.len() as u128 {
-        return Err(corrupt("is cut short"));
-    }
-    if number(24..40) != xxh3_128(payload) {
-        return Err(corrupt("does not match its checksum"));
-    }
+    let payload = envelope::open(MAGIC, bytes).map_err(corrupt)?;
     codec().deserialize(payload).map_err(|error| corrupt(&format!("cannot be read: {error}")))
 }
 
@@ -296,7 +271,7 @@ mod tests {
             &[1, b'y', 0],
         ]
         .concat();
-        assert_eq!(&bytes[HEADER..], payload);
+        assert_eq!(&bytes[envelope::HEADER..], payload);
         assert_eq!(
             &bytes[..24],
             [&b"RLINDEX\0\x01\0\0\0\0\0\0\0"[..], &[payload.len() as u8, 0, 0, 0, 0, 0, 0, 0]].concat()

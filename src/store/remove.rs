@@ -288,7 +288,7 @@ impl Store {
         Ok(self.draft_parents()?.contains(id))
     }
 
-    pub(super) fn draft_parents(&self) -> Result<BTreeSet<ObjectId>> {
+    pub(crate) fn draft_parents(&self) -> Result<BTreeSet<ObjectId>> {
         let mut parents = BTreeSet::new();
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| *alive) {
             // A draft without a record is younger than the lock we hold, or is about to be published under it.

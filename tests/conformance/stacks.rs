@@ -77,7 +77,7 @@ fn a_tree_of_thousands_of_levels_is_like_any_other(s: &Setup) -> Outcome {
     });
     let changes = s.changes(&next, DiffOptions::default());
     assert_eq!(changes.len(), 1, "{:?}", changes.first());
-    assert!(s.backend.usage(&copy).unwrap().entries > depth as u64);
+    assert!(s.backend.footprint(&copy).unwrap().entries > depth as u64);
     for tree in [next.tree, copy, fork.tree] {
         s.backend.reap(&tree.slot).unwrap();
     }

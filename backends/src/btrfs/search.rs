@@ -7,7 +7,7 @@
 //!
 //! Formats: linux/btrfs_tree.h; all numbers little-endian on disk, the headers between them in the machine's order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -20,12 +20,12 @@ use crate::sys;
 pub(super) const ROOT_INODE: u64 = 256;
 
 /// `BTRFS_LAST_FREE_OBJECTID`: the highest inode number.
-const LAST_INODE: u64 = -256_i64 as u64;
+pub(super) const LAST_INODE: u64 = -256_i64 as u64;
 
-const INODE_ITEM_KEY: u32 = 1;
+pub(super) const INODE_ITEM_KEY: u32 = 1;
 const INODE_REF_KEY: u32 = 12;
 const INODE_EXTREF_KEY: u32 = 13;
-const EXTENT_DATA_KEY: u32 = 108;
+pub(super) const EXTENT_DATA_KEY: u32 = 108;
 
 /// Room for the items of one call. Larger saves calls; the kernel fills it from one leaf after the other.
 const BUFFER: usize = 128 * 1024;
@@ -50,18 +50,18 @@ pub(super) struct Name {
 
 /// The slice of a subvolume's tree to look at: `struct btrfs_ioctl_search_key`.
 #[derive(Debug, Clone, Copy)]
-struct Slice {
-    objects: (u64, u64),
-    types: (u32, u32),
-    min_transaction: u64,
+pub(super) struct Slice {
+    pub(super) objects: (u64, u64),
+    pub(super) types: (u32, u32),
+    pub(super) min_transaction: u64,
 }
 
 /// The place where a search goes on: the 136-bit key of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
-    object: u64,
-    item_type: u32,
-    offset: u64,
+pub(super) struct Key {
+    pub(super) object: u64,
+    pub(super) item_type: u32,
+    pub(super) offset: u64,
 }
 
 impl Key {
@@ -77,16 +77,23 @@ impl Key {
     }
 }
 
-/// A search in one subvolume, with the buffer that all its calls share.
+/// A search in one tree, with the buffer that all its calls share.
 pub(super) struct Search<'a> {
     dir: &'a Dir,
+    /// 0 is the subvolume that `dir` is in.
+    tree: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Search<'a> {
     /// Returns a search in the subvolume that `dir` is in.
     pub(super) fn new(dir: &'a Dir) -> Self {
-        Self { dir, buffer: vec![0; BUFFER] }
+        Self::in_tree(dir, 0)
+    }
+
+    /// Returns a search in any tree of the file system that `dir` is on. One that is gone is an error of kind `NotFound`.
+    pub(super) fn in_tree(dir: &'a Dir, tree: u64) -> Self {
+        Self { dir, tree, buffer: vec![0; BUFFER] }
     }
 
     /// Returns the inodes touched after transaction `generation`, by number; deleted ones whose last user is still
@@ -98,7 +105,7 @@ impl<'a> Search<'a> {
             min_transaction: generation.saturating_add(1),
         };
         let mut touched = BTreeMap::new();
-        self.run(slice, |key, item| {
+        self.run(slice, |key, _, item| {
             // The range of types holds only for the first and the last object: keys are compared as a whole.
             if key.item_type != INODE_ITEM_KEY {
                 return Ok(());
@@ -116,7 +123,7 @@ impl<'a> Search<'a> {
     pub(super) fn inode(&mut self, number: u64) -> Result<Option<Touched>> {
         let types = (INODE_ITEM_KEY, INODE_ITEM_KEY);
         let mut found = None;
-        self.run(Slice { objects: (number, number), types, min_transaction: 0 }, |_, item| {
+        self.run(Slice { objects: (number, number), types, min_transaction: 0 }, |_, _, item| {
             found = Some(InodeItem::parse(item)?.identity());
             Ok(())
         })?;
@@ -128,7 +135,7 @@ impl<'a> Search<'a> {
         let slice =
             Slice { objects: (inode, inode), types: (INODE_REF_KEY, INODE_EXTREF_KEY), min_transaction: 0 };
         let mut names = Vec::new();
-        self.run(slice, |key, item| match key.item_type {
+        self.run(slice, |key, _, item| match key.item_type {
             // The root refers to itself as "..".
             INODE_REF_KEY if key.offset != inode => parse_refs(key.offset, item, &mut names),
             INODE_EXTREF_KEY => parse_extended_refs(item, &mut names),
@@ -137,38 +144,15 @@ impl<'a> Search<'a> {
         Ok(names)
     }
 
-    /// Returns the bytes on disk of the extents written after transaction `generation`, each counted once.
-    pub(super) fn written_after(&mut self, generation: u64) -> Result<u64> {
-        const REGULAR: u8 = 1;
-        let slice = Slice {
-            objects: (ROOT_INODE, LAST_INODE),
-            types: (INODE_ITEM_KEY, EXTENT_DATA_KEY),
-            min_transaction: generation.saturating_add(1),
-        };
-        let mut extents = HashMap::new();
-        self.run(slice, |key, item| {
-            // struct btrfs_file_extent_item { le64 generation; le64 ram_bytes; u8 compression; u8 encryption; le16 other;
-            // u8 type; le64 disk_bytenr; le64 disk_num_bytes; ... }; inline data has its bytes from disk_bytenr on.
-            if key.item_type == EXTENT_DATA_KEY
-                && u64::from_le_bytes(array(item, 0)?) > generation
-                && u8::from_le_bytes(array(item, 20)?) >= REGULAR
-            {
-                let (start, length) =
-                    (u64::from_le_bytes(array(item, 21)?), u64::from_le_bytes(array(item, 29)?));
-                // A hole starts nowhere.
-                if start != 0 {
-                    extents.insert(start, length);
-                }
-            }
-            Ok(())
-        })?;
-        Ok(extents.into_values().sum())
-    }
-
-    fn run(&mut self, slice: Slice, mut visit: impl FnMut(Key, &[u8]) -> Result<()>) -> Result<()> {
+    /// Shows `visit` each item of the slice: its key, the transaction that wrote the leaf it lies in, its bytes.
+    pub(super) fn run(
+        &mut self,
+        slice: Slice,
+        mut visit: impl FnMut(Key, u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut from = Key { object: slice.objects.0, item_type: slice.types.0, offset: 0 };
         loop {
-            slice.fill_in(from, &mut self.buffer);
+            slice.fill_in(self.tree, from, &mut self.buffer);
             sys::btrfs_tree_search(self.dir.as_fd(), &mut self.buffer)
                 .context(|| format!("ioctl({}, BTRFS_IOC_TREE_SEARCH_V2)", self.dir))?;
             let Some(last) = visit_items(&self.buffer, &mut visit)? else { return Ok(()) };
@@ -181,10 +165,16 @@ impl<'a> Search<'a> {
 }
 
 impl Slice {
+    /// Returns the slice with all that is said of one inode.
+    pub(super) fn of_inode(inode: u64) -> Self {
+        Self { objects: (inode, inode), types: (0, EXTENT_DATA_KEY), min_transaction: 0 }
+    }
+
     /// Writes `struct btrfs_ioctl_search_key`: tree_id, then min and max of object, offset and transaction, then
     /// of type as two u32, then nr_items as u32; the rest is unused.
-    fn fill_in(self, from: Key, buffer: &mut [u8]) {
-        let longs = [0, from.object, self.objects.1, from.offset, u64::MAX, self.min_transaction, u64::MAX];
+    fn fill_in(self, tree: u64, from: Key, buffer: &mut [u8]) {
+        let longs =
+            [tree, from.object, self.objects.1, from.offset, u64::MAX, self.min_transaction, u64::MAX];
         buffer[..sys::BTRFS_SEARCH_HEADER].fill(0);
         for (index, value) in longs.into_iter().enumerate() {
             buffer[8 * index..8 * index + 8].copy_from_slice(&value.to_ne_bytes());
@@ -196,7 +186,7 @@ impl Slice {
 }
 
 /// Shows every item of a filled buffer to `visit` and returns the key of the last one.
-fn visit_items(buffer: &[u8], visit: &mut impl FnMut(Key, &[u8]) -> Result<()>) -> Result<Option<Key>> {
+fn visit_items(buffer: &[u8], visit: &mut impl FnMut(Key, u64, &[u8]) -> Result<()>) -> Result<Option<Key>> {
     // struct btrfs_ioctl_search_header { u64 transid; u64 objectid; u64 offset; u32 type; u32 len; }
     const HEADER: usize = 32;
     let count = u32::from_ne_bytes(array(buffer, 64)?);
@@ -210,7 +200,7 @@ fn visit_items(buffer: &[u8], visit: &mut impl FnMut(Key, &[u8]) -> Result<()>) 
         };
         let length = u32::from_ne_bytes(array(rest, 28)?) as usize;
         let item = rest.get(HEADER..HEADER + length).ok_or_else(cut_short)?;
-        visit(key, item)?;
+        visit(key, u64::from_ne_bytes(array(rest, 0)?), item)?;
         rest = &rest[HEADER + length..];
         last = Some(key);
     }
@@ -264,6 +254,12 @@ fn parse_extended_refs(mut item: &[u8], names: &mut Vec<Name>) -> Result<()> {
         item = &item[18 + length..];
     }
     Ok(())
+}
+
+/// Returns the little-endian number of `length` bytes, eight at the most, at a place in an item.
+pub(super) fn number(item: &[u8], at: usize, length: usize) -> Result<u64> {
+    let bytes = item.get(at..at + length).ok_or_else(cut_short)?;
+    Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::{Context, output, store};
 use super::each::{Ended, Ran};
-use crate::store::{Node, Store};
+use crate::store::{Node, Sizes, Store};
 
 /// One row of the report.
 #[derive(Debug, Serialize)]
@@ -35,10 +35,11 @@ pub(super) fn finish(
     keep_failed: bool,
 ) -> Result<i32> {
     let progress = context.output.progress("measuring");
+    let sizes = store.sizes(false)?;
     let rows: Result<Vec<Row<'_>>> = nodes
         .par_iter()
         .enumerate()
-        .map(|(index, node)| measure(store, node, index, ran.ended[index]))
+        .map(|(index, node)| measure(store, &sizes, (index, node), ran.ended[index]))
         .collect();
     drop(progress);
     let mut rows = rows?;
@@ -59,7 +60,12 @@ pub(super) fn finish(
     })
 }
 
-fn measure<'a>(store: &Store, node: &'a Node, index: usize, ended: Option<Ended>) -> Result<Row<'a>> {
+fn measure<'a>(
+    store: &Store,
+    sizes: &Sizes,
+    (index, node): (usize, &'a Node),
+    ended: Option<Ended>,
+) -> Result<Row<'a>> {
     let nanoseconds = |elapsed: Duration| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
     let changes = store.changes(node, DiffOptions::default())?;
     let files = changes.iter().filter(|change| change.entry_type != EntryType::Directory).count();
@@ -70,7 +76,7 @@ fn measure<'a>(store: &Store, node: &'a Node, index: usize, ended: Option<Ended>
         exit_code: ended.map(|ended| ended.status),
         elapsed_ns: ended.map(|ended| nanoseconds(ended.elapsed)),
         changed_files: files as u64,
-        exclusive_bytes: store.backend(node.record.backend)?.usage(&store.tree(node)?)?.exclusive_bytes,
+        exclusive_bytes: sizes.of(&node.id).map(|size| size.exclusive_bytes),
         kept: false,
     })
 }
