@@ -1,6 +1,8 @@
 //! What rootling wants to be, and whether it is. An aim that was not measured is said to be so.
 
 use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
+mod history;
+
 use crate::samples::{Key, Samples};
 
 /// One aim and how it went.
@@ -18,7 +20,7 @@ const TREES: [&str; 2] = ["minbase", "large"];
 
 /// Judges all aims by medians.
 pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
-    vec![
+    let mut verdicts = vec![
         reflink_fork(samples),
         overlay_fork(samples),
         btrfs_fork(samples),
@@ -30,7 +32,9 @@ pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
         btrfs_changes(samples),
         scale(samples),
         leak(samples),
-    ]
+    ];
+    verdicts.extend(history::judge(samples));
+    verdicts
 }
 
 fn reflink_fork(samples: &Samples) -> Verdict {
@@ -221,7 +225,7 @@ mod tests {
         add("start", "crun run", 6.0);
         add("peak", "rootling overlay", 5.8);
         add("peak", "bwrap", 2.0);
-        let met: Vec<_> = judge(&samples).iter().map(|verdict| verdict.met).collect();
+        let met: Vec<_> = judge(&samples).iter().take(11).map(|verdict| verdict.met).collect();
         assert_eq!(
             met,
             [

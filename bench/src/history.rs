@@ -6,6 +6,7 @@
 //! | `ours` | the program, once for each backend |
 //! | `engines` | podman and a Docker engine: `commit`, `diff`, `create` |
 //! | `tools` | btrfs-progs, snapper, LXC |
+//! | `walk` | the least that a search without help of the file system can do |
 //!
 //! In each round every keeper has one turn: so many files are written to, the change is asked for, kept, forked; the files are written to again, and
 //! what was kept is restored. Round 0 is not counted. Everybody's time is that of whole processes, and of the sync of the file
@@ -15,6 +16,7 @@ mod engines;
 mod keeper;
 mod ours;
 mod tools;
+mod walk;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -175,6 +177,20 @@ impl Stage<'_> {
             add(SNAPSHOT[row].id, milliseconds(time));
             add(WRITTEN[row].id, (self.fixture.sectors_written()? - before) as f64 / 2.0);
         }
+        if name == ours::REFLINK {
+            walk::stat_all(&self.tree)?;
+            let start = Instant::now();
+            walk::stat_all(&self.tree)?;
+            let time = milliseconds(start.elapsed());
+            if round > 0 {
+                samples.add(self.key(SNAPSHOT[row].id, walk::NAME), round, time);
+            }
+        }
+        let mut add = |case: &'static str, value: f64| {
+            if round > 0 {
+                samples.add(self.key(case, &name), round, value);
+            }
+        };
         if let Some(time) = keeper.fork()? {
             let time = time + self.sync()?;
             add(FORK[row].id, milliseconds(time));

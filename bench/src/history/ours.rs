@@ -9,6 +9,9 @@ use rootling_backends::{Context, Kind, Result};
 use super::keeper::{self, Keeper, Stage};
 use crate::command::{command, output, timed};
 
+/// The name of the one whose snapshots walk.
+pub(super) const REFLINK: &str = "rootling reflink";
+
 const BOX: &str = "work";
 const FORK: &str = "work-fork";
 
