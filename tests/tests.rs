@@ -19,6 +19,7 @@
 //! | `keeping` | what is removed and brought back, renamed, locked, snapshotted by itself and pruned |
 //! | `cli` | every command as a person would use it |
 //! | `log` | what is told of states: log, show, ls, completion |
+//! | `bisect` | the state in which something broke |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
@@ -34,6 +35,8 @@
 
 #[cfg(test)]
 mod attack;
+#[cfg(test)]
+mod bisect;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
