@@ -20,6 +20,7 @@
 //! | `cli` | every command as a person would use it |
 //! | `log` | what is told of states: log, show, ls, completion |
 //! | `bisect` | the state in which something broke |
+//! | `merging` | apply, revert, rebase and their conflicts |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
@@ -75,6 +76,8 @@ mod limits;
 mod log;
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod merging;
 mod namespaces;
 #[cfg(test)]
 mod net;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rootling_backends::{Aspects, Change, ChangeKind, EntryType, Result};
 use serde::{Deserialize, Serialize};
 
+use super::path_text;
+
 /// What is to be done to ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
@@ -24,6 +26,7 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Conflict {
     /// Where; relative to the root.
+    #[serde(with = "path_text")]
     pub path: PathBuf,
     /// What ours did there.
     pub ours: ChangeKind,
