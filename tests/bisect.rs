@@ -136,7 +136,10 @@ fn what_cannot_be_searched_is_refused_and_says_why() {
         (&["dev", "--", "/none"], "/none exits with 127 in base, the good state, too"),
         (&["dev", "--", "/etc/passwd"], "/etc/passwd exits with 126 in base"),
         // Not that nothing can be told of any state.
-        (&["dev", "-v", "/nowhere/at/all:/mnt", "--", "true"], "nothing is known of dev@1: see above"),
+        (
+            &["dev", "-v", "/nowhere/at/all:/mnt", "--", "true"],
+            "could not be run in dev@1, or exited with 255",
+        ),
         (&["dev", "--dry-run", "--", "true"], "--dry-run is of a single command"),
         (&["dev"], "required arguments were not provided"),
     ] {

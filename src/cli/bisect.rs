@@ -266,10 +266,11 @@ impl Line {
         let code = fork(context, &self.label(state), command)?;
         let verdict = Verdict::of(code).ok_or_else(|| {
             let label = self.label(state);
-            let message = match code {
-                code if code == i32::from(NOT_RUN) => format!("nothing is known of {label}: see above"),
-                code => format!("the command exited with {code} in {label}"),
-            };
+            if code == i32::from(NOT_RUN) {
+                let message = format!("the command could not be run in {label}, or exited with {code}");
+                return Error::new(ErrorKind::FailedPrecondition, message);
+            }
+            let message = format!("the command exited with {code} in {label}");
             let hint =
                 "0 is good, 1 to 124, 126 and 127 are bad, 125 skips the state, 128 and above end the search";
             Error::new(ErrorKind::FailedPrecondition, message).hint(hint)
