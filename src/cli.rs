@@ -16,6 +16,7 @@ mod store;
 
 mod attach;
 mod autosnap;
+mod bisect;
 mod commit;
 mod completion;
 mod cp;
@@ -211,6 +212,12 @@ enum Command {
     Revert(merging::TakeArguments),
     /// Put what a box changed on top of another state
     Rebase(merging::RebaseArguments),
+    /// Find the state of a box in which something broke, by running a command in forks of its states that are thrown away
+    ///
+    /// As with git, the good state and the bad one are believed, and those between are halved: of 100, seven are tried. The
+    /// command's exit code says what a state is: 0 good, 1 to 124, 126 and 127 bad, 125 it cannot be told: skip it; 128 and above end
+    /// the search. The exit code is 0 if the first bad state was found, 1 if those that were skipped leave several, else 125.
+    Bisect(bisect::Arguments),
     /// List boxes and trees
     #[command(visible_alias = "list")]
     Ls(ls::Arguments),
@@ -289,7 +296,7 @@ struct Context {
     given: Given,
     /// Who wants this program to end with them.
     caller: Option<runner::Caller>,
-    /// The flags for commands that `fork` was given, to give them to each.
+    /// The flags for commands that `fork` or `bisect` was given, to give them to each.
     settings: Vec<OsString>,
     /// Where something is to be left running: who waits for it to start.
     announcer: RefCell<Option<Announcer>>,
@@ -304,7 +311,7 @@ pub fn main() -> i32 {
         Err(code) => return code,
     };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
-    let runs = arguments.command.runs();
+    let (runs, failure) = (arguments.command.runs(), arguments.command.failure_code());
     let prepared = prepare(arguments.root, output, &arguments.command, given);
     let prepared = prepared.map(|context| Context { caller, settings, ..context }).and_then(|context| {
         if arguments.command.detaches() {
@@ -323,7 +330,7 @@ pub fn main() -> i32 {
             output.error(&error);
             // The commands that run commands keep 1 for those (as docker does).
             if runs {
-                125
+                failure
             } else if error.kind() == ErrorKind::InvalidInput {
                 2
             } else {
@@ -333,7 +340,8 @@ pub fn main() -> i32 {
     }
 }
 
-/// Reads the command line: what it says, which flags of boxes it says itself, and what `fork` passes on; else the exit code.
+/// Reads the command line: what it says, which flags of boxes it says itself, and what is passed on to
+/// each of many boxes; else the exit code.
 fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
     let matches = Arguments::command().try_get_matches();
     let read = matches.and_then(|matches| {
@@ -344,7 +352,7 @@ fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
         }
         let given = matches.subcommand().map(|(_, given)| given);
         let settings = match (&arguments.command, given) {
-            (Command::Fork(_), Some(given)) => fork::settings(given),
+            (Command::Fork(_) | Command::Bisect(_), Some(given)) => fork::settings(given),
             _ => Vec::new(),
         };
         let of_boxes = matches.subcommand().filter(|(name, _)| OF_BOXES.contains(name));
@@ -367,8 +375,8 @@ fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
 /// The commands that have the flags of boxes.
 const OF_BOXES: [&str; 7] = ["run", "try", "enter", "exec", "start", "create", "set"];
 
-/// The commands that end as the command they run.
-const RUNNING: [&str; 6] = ["run", "try", "exec", "enter", "shell", "start"];
+/// The commands that end as the command they run, or say with 1 or 2 what came of it.
+const RUNNING: [&str; 7] = ["run", "try", "exec", "enter", "shell", "start", "bisect"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Given) -> Result<Context> {
@@ -459,9 +467,22 @@ impl Command {
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Try(_) | Self::Enter(_) | Self::Exec(_) | Self::Start(_) => true,
+            Self::Run(_)
+            | Self::Try(_)
+            | Self::Enter(_)
+            | Self::Exec(_)
+            | Self::Start(_)
+            | Self::Bisect(_) => true,
             Self::Fork(arguments) => arguments.runs(),
             _ => false,
+        }
+    }
+
+    /// What it exits with where not the command failed that it runs.
+    fn failure_code(&self) -> i32 {
+        match self {
+            Self::Run(arguments) => arguments.failure_code.into(),
+            _ => 125,
         }
     }
 
@@ -502,6 +523,7 @@ impl Command {
             Self::Exec(arguments) => Some(&arguments.settings.walls),
             Self::Start(arguments) => Some(&arguments.settings.walls),
             Self::Fork(arguments) => Some(&arguments.settings.walls),
+            Self::Bisect(arguments) => Some(&arguments.settings.walls),
             _ => None,
         }
     }
@@ -550,6 +572,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Apply(arguments) => return merging::apply(context, &arguments),
         Command::Revert(arguments) => return merging::revert(context, &arguments),
         Command::Rebase(arguments) => return merging::rebase(context, &arguments),
+        Command::Bisect(arguments) => return bisect::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Log(arguments) => log::run(context, &arguments),

@@ -70,6 +70,7 @@ mod marks;
 mod merging;
 mod name;
 mod names;
+mod path_text;
 mod policy;
 mod promote;
 mod record;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::environment::{BINARY, Environment, Ran, skip};
 
 /// Runs a script with a store on a fresh file system, `base` in it and the box `dev` on that; `x` runs a command line in `dev`.
-fn on(file_system: &str, script: &str) -> Option<Ran> {
+pub(crate) fn on(file_system: &str, script: &str) -> Option<Ran> {
     let environment = Environment::new();
     if !environment.import_busybox() {
         return None;
@@ -47,7 +47,7 @@ fn found(tool: &str) -> bool {
 
 /// Asserts what a script prints on each of the three file systems: overlay, reflink and btrfs boxes.
 #[track_caller]
-fn prints_everywhere(script: &str, expected: &str) {
+pub(crate) fn prints_everywhere(script: &str, expected: &str) {
     for file_system in ["ext4", "xfs", "btrfs"] {
         let Some(ran) = on(file_system, &format!("{script}\n$R fsck --verify > /dev/null")) else { return };
         assert_eq!((ran.code, ran.stdout.as_str()), (0, expected), "{file_system}: {}", ran.stderr);

@@ -19,6 +19,8 @@
 //! | `keeping` | what is removed and brought back, renamed, locked, snapshotted by itself and pruned |
 //! | `cli` | every command as a person would use it |
 //! | `log` | what is told of states: log, show, ls, completion |
+//! | `bisect` | the state in which something broke |
+//! | `merging` | apply, revert, rebase and their conflicts |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
@@ -34,6 +36,8 @@
 
 #[cfg(test)]
 mod attack;
+#[cfg(test)]
+mod bisect;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
@@ -72,6 +76,8 @@ mod limits;
 mod log;
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod merging;
 mod namespaces;
 #[cfg(test)]
 mod net;

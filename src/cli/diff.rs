@@ -26,6 +26,7 @@ mod stat;
 mod text;
 
 use ends::{Ends, Paths, Sides};
+pub(super) use json::Brief;
 
 /// Each line begins with A (added), C (changed) or D (deleted), and ends with what is different where that is not the content. A deleted
 /// directory is one line.

@@ -1,13 +1,15 @@
 //! `apply`, `revert`, `rebase`: changes of one line of states taken over to another, three ways and by file.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rootling_backends::{ChangeKind, Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::{Context, output, store};
 use crate::reference::{self, Reference, Which};
-use crate::store::{Merged, Moved, Node, Range, Sides, Store};
+use crate::store::{Conflict, Merged, Moved, Node, Range, Sides, Store};
 
 /// How a merge that left conflicts ends.
 #[derive(Debug, clap::Args)]
@@ -75,7 +77,37 @@ struct Report<'a> {
     /// How many changes were taken over.
     taken: usize,
     /// What is to be settled.
-    conflicts: &'a [Sides],
+    conflicts: Vec<Item<'a>>,
+}
+
+/// A conflict; bytes of paths that are no UTF-8 are replaced.
+#[derive(Debug, Serialize)]
+struct Item<'a> {
+    path: Cow<'a, str>,
+    /// The path as it is, where it is no UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<&'a [u8]>,
+    ours: ChangeKind,
+    theirs: ChangeKind,
+    /// Where their side lies; null where they deleted it.
+    theirs_at: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    theirs_at_bytes: Option<&'a [u8]>,
+}
+
+impl<'a> Item<'a> {
+    fn of(sides: &'a Sides) -> Self {
+        let bytes = |path: &'a Path| path.to_str().is_none().then(|| path.as_os_str().as_bytes());
+        let Sides { conflict: Conflict { path, ours, theirs }, theirs_at } = sides;
+        Self {
+            path: path.to_string_lossy(),
+            path_bytes: bytes(path),
+            ours: *ours,
+            theirs: *theirs,
+            theirs_at: theirs_at.as_deref().map(Path::to_string_lossy),
+            theirs_at_bytes: theirs_at.as_deref().and_then(bytes),
+        }
+    }
 }
 
 pub(super) fn apply(context: &Context, arguments: &TakeArguments) -> Result<i32> {
@@ -136,10 +168,11 @@ fn range(store: &Store, text: &str) -> Result<Range> {
         }
         reference::Range::One(only) => {
             let to = found(only)?;
-            let from = store.predecessor(&to)?.ok_or_else(|| {
+            let before = store.predecessor(&to)?.ok_or_else(|| {
                 let message = format!("{} has no state before it that it could have changed", to.label());
                 Error::new(ErrorKind::InvalidInput, message).hint("say from where on: A..B")
             })?;
+            let from = Node { name: store.name_of(&before.id)?, ..before };
             Ok(Range { from, to })
         }
     }
@@ -193,7 +226,7 @@ fn report(context: &Context, store: &Store, node: &Node, merged: &Merged, verb: 
         state: moved.as_ref().map(|moved| label(&moved.state)),
         before: moved.as_ref().map(|moved| label(&moved.before)),
         taken: *taken,
-        conflicts,
+        conflicts: conflicts.iter().map(Item::of).collect(),
     };
     context.output.data(&report, || conflicts.iter().map(line).collect());
     i32::from(!conflicts.is_empty())

@@ -142,7 +142,7 @@ fn box_and_state(store: &Store, arguments: &RestoreArguments) -> Result<(Node, N
 }
 
 /// A state, as it is told to a person: what it is called, how old it is, what was said of it.
-fn described(label: &str, state: &Node) -> String {
+pub(super) fn described(label: &str, state: &Node) -> String {
     let age = output::age(state.record.created, Timestamp::now());
     match &state.record.message {
         Some(message) => {

@@ -30,6 +30,10 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
 
+    /// Exit with this where it was not the command that failed: for `bisect`, to which 125 is the command's own
+    #[arg(long, value_name = "CODE", default_value = "125", hide = true)]
+    pub(super) failure_code: u8,
+
     #[command(flatten)]
     pub(super) detach: DetachFlags,
 

@@ -169,7 +169,7 @@ fn last(store: &Store) -> Result<Node> {
             .hint("say a name instead of -")
     };
     let name = fs::read_to_string(last_file(store)).map_err(|_| none())?;
-    let name = crate::store::Name::parse(name.trim()).map_err(|_| none())?;
+    let name = crate::store::Name::parse_with_label(name.trim()).map_err(|_| none())?;
     store.named(&name)?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("{name}, which was used last, is gone"))
             .hint("say a name instead of -")

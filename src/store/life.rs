@@ -36,7 +36,8 @@ pub struct Life {
     /// The highest number that a snapshot of the box was called; 0 where none was.
     #[serde(skip_serializing_if = "is_zero")]
     pub numbered: u32,
-    /// A merge that left conflicts; it counts only while the box is in the state that the merge made.
+    /// A merge that left conflicts; it counts while the state that it made is in the past, so not after an undo. A restore of the whole
+    /// box gives it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merging: Option<Merging>,
     /// Fields of later versions.
@@ -55,7 +56,7 @@ impl Life {
 
     /// Returns the merge whose conflicts are still to be settled.
     pub fn unfinished(&self) -> Option<&Merging> {
-        self.merging.as_ref().filter(|merging| self.past.last() == Some(&merging.state))
+        self.merging.as_ref().filter(|merging| self.past.contains(&merging.state))
     }
 
     pub(super) fn is_empty(&self) -> bool {

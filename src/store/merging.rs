@@ -34,7 +34,7 @@ use super::freeze::{Call, Freezing, life_after};
 use super::restore::Journey;
 use super::{
     Base, Cause, Conflict, Description, Life, Moved, Node, ObjectId, Record, RestoreOptions, SnapshotOptions,
-    State, Store, decide, fault,
+    State, Store, decide, fault, path_text,
 };
 
 /// What the other side of a conflict is called: the path and this.
@@ -69,6 +69,7 @@ pub struct Sides {
     #[serde(flatten)]
     pub conflict: Conflict,
     /// Where their side lies in the box; nothing where they deleted it.
+    #[serde(with = "path_text::optional", default)]
     pub theirs_at: Option<PathBuf>,
 }
 
@@ -86,15 +87,18 @@ pub struct Merged {
 impl Store {
     /// Makes the changes of a range to a box, those at and below `paths` only, if there are any.
     ///
-    /// A box that is in use is an error of kind `Busy`, one with an unfinished merge of kind `FailedPrecondition`. Durable on return; a
+    /// A box that is in use is an error of kind `Busy`, one with an unfinished merge of kind `FailedPrecondition`, a path that neither end of
+    /// the range has of kind `NotFound`. Durable on return; a
     /// kill leaves the box as it was. O(what changed in the range and in the box since), see [`diff`](Self::diff).
     pub fn apply(&self, node: &Node, range: &Range, paths: &[PathBuf], message: &str) -> Result<Merged> {
         let intent = || format!("apply {}..{} to {}", range.from.shown(), range.to.shown(), node.shown());
+        let paths = &relative(paths).context(intent)?;
+        self.require_any(&range.from, &range.to, paths).context(intent)?;
         self.merge(node, message, |before| {
             let state =
                 |node: &Node| Ok::<_, Error>(self.committed(Base::Node(node))?.expect("a node has a state"));
             let range = Range { from: state(&range.from)?, to: state(&range.to)? };
-            Ok((range, before.clone(), paths))
+            Ok((range, before.clone(), paths.as_slice()))
         })
         .context(intent)
     }
@@ -209,7 +213,7 @@ impl Store {
         let mut theirs = self.diff(&range.from, &range.to, times)?;
         if !paths.is_empty() {
             let from = self.open_root(&range.from)?;
-            theirs = within::within(theirs, &relative(paths)?, &from)?;
+            theirs = within::within(theirs, paths, &from)?;
         }
         let changed = self.diff(&range.from, onto, times)?;
         let decision = decide(&theirs, &changed, |path| is_same(&to, &ours, path))?;
@@ -300,7 +304,8 @@ impl Store {
             }
         }
         if !left.is_empty() {
-            let message = format!("{} is not settled: {} is still there", node.shown(), left.join(", "));
+            let are = if left.len() == 1 { "is" } else { "are" };
+            let message = format!("{} is not settled: {} {are} still there", node.shown(), left.join(", "));
             return Err(Error::new(ErrorKind::FailedPrecondition, message).hint(format!(
                 "merge each with the file beside it in `rootling enter {}`, and remove it",
                 node.label()
@@ -319,9 +324,8 @@ impl Store {
         let node = self.settle(node).context(intent)?;
         let before = self.merging(&node).context(intent)?.before.clone();
         let before = self.node(&before).context(intent)?;
-        let moved = self.restore(&node, &before, &RestoreOptions::default())?;
-        self.forget_merge(&moved.node).context(intent)?;
-        Ok(moved)
+        // Whoever restores a box gives up what it was merging.
+        self.restore(&node, &before, &RestoreOptions::default())
     }
 
     fn merging<'n>(&self, node: &'n Node) -> Result<&'n Merging> {

@@ -101,13 +101,14 @@ impl Store {
         let present = self.keep_present(&taken, None, &volumes)?;
         if paths.is_empty() {
             let life = self.life_at(&taken, &present)?.moved_to(&target.id);
+            let life = Life { merging: None, ..life };
             return self.travel(&taken, present, Journey { target: target.clone(), volumes, life });
         }
         self.restore_in_place(&taken, present, target, Part::Paths(paths), volumes)
     }
 
     /// Refuses a path that is neither in the box nor in the state: it is more likely a slip.
-    fn require_any(&self, node: &Node, target: &Node, paths: &[PathBuf]) -> Result<()> {
+    pub(super) fn require_any(&self, node: &Node, target: &Node, paths: &[PathBuf]) -> Result<()> {
         if paths.is_empty() {
             return Ok(());
         }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rootling_backends::{Aspects, Change, ChangeKind, EntryType, Result};
 use serde::{Deserialize, Serialize};
 
+use super::path_text;
+
 /// What is to be done to ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
@@ -24,6 +26,7 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Conflict {
     /// Where; relative to the root.
+    #[serde(with = "path_text")]
     pub path: PathBuf,
     /// What ours did there.
     pub ours: ChangeKind,
@@ -72,6 +75,10 @@ impl Ours<'_> {
         // Times alone are not worth a conflict.
         if let Some(ours) = self.0.get(theirs.path.as_path()).filter(|ours| !is_time_only(ours)) {
             return both(theirs, ours, same);
+        }
+        if is_time_only(theirs) && self.0.contains_key(theirs.path.as_path()) {
+            // Ours stays: then what is taken back again leaves nothing, not even a time.
+            return Ok(Verdict::Nothing);
         }
         if let Some(gone) = self.gone_above(&theirs.path) {
             // They took away what is away already, with all around it.
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn times_alone_are_never_a_conflict() {
-        check(&["C dir/ times", "A dir/a"], &["C dir/ times", "A dir/b"], &["C dir/ times", "A dir/a"], &[]);
+        check(&["C dir/ times", "A dir/a"], &["C dir/ times", "A dir/b"], &["A dir/a"], &[]);
         check(&["C a"], &["C a times"], &["C a"], &[]);
         check(&["C a times"], &["C a"], &[], &[]);
         check(&["D dir/"], &["C dir/ times"], &["D dir/"], &[]);

@@ -1,7 +1,7 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
 //! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `states/file-system/operation` (the same for the states of a
-//! box), `random/file-system/backend` (random changes, restored), `kill/file-system`, `powercut/file-system`.
+//! box), `random/file-system/backend` (random changes, restored), `merge/file-system/backend-backend` (random changes, merged), `kill/file-system`, `powercut/file-system`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
 
@@ -80,6 +80,12 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
         for (kind, other) in kinds.iter().zip(kinds.iter().cycle().skip(1)) {
             trials.push(trial(format!("random/{sort}/{kind}"), sort, &place, scratch, |place, scratch| {
                 random::run(*kind, *other, place, scratch)
+            }));
+        }
+        for (kind, other) in kinds.iter().zip(kinds).chain(kinds.iter().zip(kinds.iter().cycle().skip(1))) {
+            let name = format!("merge/{sort}/{kind}-{other}");
+            trials.push(trial(name, sort, &place, scratch, |place, scratch| {
+                random::merge(*kind, *other, place, scratch)
             }));
         }
         trials.push(trial(format!("kill/{sort}"), sort, &place, scratch, kill::run));

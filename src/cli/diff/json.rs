@@ -10,9 +10,9 @@ use super::ends::Sides;
 use super::side::Inode;
 use super::{View, patch, stat};
 
-/// One change.
+/// One change by itself.
 #[derive(Debug, Serialize)]
-pub(super) struct Item<'a> {
+pub(in crate::cli) struct Brief<'a> {
     /// Bytes that are no UTF-8 are replaced.
     path: Cow<'a, str>,
     /// The path as it is, where it is no UTF-8.
@@ -22,6 +22,27 @@ pub(super) struct Item<'a> {
     entry_type: EntryType,
     #[serde(skip_serializing_if = "Aspects::is_empty")]
     aspects: Aspects,
+}
+
+impl<'a> Brief<'a> {
+    pub(in crate::cli) fn of(change: &'a Change) -> Self {
+        let Change { path, kind, entry_type, aspects } = change;
+        let path = path.as_os_str();
+        Self {
+            path: path.to_string_lossy(),
+            path_bytes: path.to_str().is_none().then(|| path.as_bytes()),
+            kind: *kind,
+            entry_type: *entry_type,
+            aspects: *aspects,
+        }
+    }
+}
+
+/// One change, with both sides.
+#[derive(Debug, Serialize)]
+pub(super) struct Item<'a> {
+    #[serde(flatten)]
+    change: Brief<'a>,
     old: Option<Inode>,
     new: Option<Inode>,
     /// For `--stat`: lines added and removed, null for what is no text.
@@ -39,7 +60,6 @@ struct Lines {
 }
 
 pub(super) fn item<'a>(sides: &Sides, change: &'a Change, view: View, context: u32) -> Result<Item<'a>> {
-    let path = change.path.as_os_str();
     let inode = |missing_if: ChangeKind, side: &super::side::Side| match change.kind == missing_if {
         true => Ok(None),
         false => side.inode(&change.path),
@@ -51,11 +71,7 @@ pub(super) fn item<'a>(sides: &Sides, change: &'a Change, view: View, context: u
     let patch =
         |sides| patch::part(sides, change, context).map(|text| String::from_utf8_lossy(&text).into_owned());
     Ok(Item {
-        path: path.to_string_lossy(),
-        path_bytes: path.to_str().is_none().then(|| path.as_bytes()),
-        kind: change.kind,
-        entry_type: change.entry_type,
-        aspects: change.aspects,
+        change: Brief::of(change),
         old: inode(ChangeKind::Added, &sides.old)?,
         new: inode(ChangeKind::Deleted, &sides.new)?,
         lines: (view == View::Stat).then(|| lines(sides)).transpose()?,
