@@ -137,8 +137,8 @@ fn what_is_told_of_one_box_costs_the_same_among_many_names() {
     environment.ok(["-q", "fork", "--count", OTHERS, "far", "other"]);
     let many = count();
     for ((words, few), many) in words.iter().zip(few).zip(many) {
-        // A lock that was held for a moment is asked for again.
-        assert!(many < few + 10, "{words:?} makes {few} system calls among few names, {many} among many");
+        // Threads that look for work make some calls of their own; a look at each name would be one call for each.
+        assert!(many < few + 100, "{words:?} makes {few} system calls among few names, {many} among many");
     }
 }
 
