@@ -8,7 +8,7 @@
 //! | `store.rs` | opening, reading: nodes, names, trees |
 //! | `format` `record` `index` | the files that are read and written |
 //! | `id` `name` | the two ways to say which |
-//! | `names` | listings of names |
+//! | `names` `labels` | listings of names; what is noted so that few have to be read |
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork: what makes nodes |
 //! | `freeze` | the present state of a box becomes a committed node |
@@ -20,7 +20,7 @@
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `settings` | what a box is started with; its home |
-//! | `chain` | how chains of deltas stay short |
+//! | `chain` `shed` | how chains of deltas, and records, stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
@@ -64,6 +64,7 @@ mod id;
 mod identity;
 mod in_place;
 mod index;
+mod labels;
 mod life;
 mod lock;
 mod marks;
@@ -81,6 +82,7 @@ mod restore;
 mod retention;
 mod settings;
 mod settle;
+mod shed;
 mod sizes;
 mod snapshots;
 mod three_way;
@@ -161,7 +163,7 @@ pub enum Base<'a> {
 }
 
 /// Directories of a store, in the order in which they are made.
-const DIRECTORIES: [&str; 4] = ["o", "n", "tmp", "trash"];
+const DIRECTORIES: [&str; 5] = ["o", "n", "labels", "tmp", "trash"];
 
 impl Store {
     // ------------------------------------------------------------ opening
@@ -415,10 +417,13 @@ impl Store {
         let mut lowers = Vec::new();
         let mut below = node.record.parent.clone();
         while let Some(id) = below.take() {
-            let parent = self.node(&id).context(|| format!("find what {} stands on", node.label()))?;
-            lowers.push(self.object_dir(&id).join(rootling_backends::FS));
-            if parent.record.form == Form::Delta {
-                below = parent.record.parent;
+            let slot = self.object_dir(&id);
+            let ground = Record::read_ground(&slot)
+                .context(|| format!("read node {id}"))
+                .context(|| format!("find what {} stands on", node.label()))?;
+            lowers.push(slot.join(rootling_backends::FS));
+            if ground.form == Form::Delta {
+                below = ground.parent;
             }
         }
         if lowers.is_empty() {

@@ -121,6 +121,27 @@ fn an_exec_into_a_running_box_stays_within_its_budget_of_system_calls() {
     assert_within("exec", exec - version, EXEC_CALLS);
 }
 
+/// Names beside the few that are asked about.
+const OTHERS: &str = "200";
+
+#[test]
+fn what_is_told_of_one_box_costs_the_same_among_many_names() {
+    let Some(environment) = environment() else { return };
+    let root = environment.path("root");
+    environment.ok(["-q", "import", &format!("dir:{}", root.display()), "far"]);
+    environment.ok(["-q", "create", "image", "dev"]);
+    environment.ok(["-q", "snapshot", "dev"]);
+    let words: [&[&str]; 3] = [&["log", "dev"], &["ls", "dev"], &["show", "dev"]];
+    let count = || words.map(|words| calls(&environment, words));
+    let few = count();
+    environment.ok(["-q", "fork", "--count", OTHERS, "far", "other"]);
+    let many = count();
+    for ((words, few), many) in words.iter().zip(few).zip(many) {
+        // Threads that look for work make some calls of their own; a look at each name would be one call for each.
+        assert!(many < few + 100, "{words:?} makes {few} system calls among few names, {many} among many");
+    }
+}
+
 #[test]
 fn a_users_run_stays_within_its_budget_of_system_calls() {
     if !can_count() {

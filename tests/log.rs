@@ -303,3 +303,103 @@ fn bash_completes_behind_an_at_sign() {
     let ran = complete("rootling ", "rootling");
     assert!(ran.stdout.contains("enter\n"), "commands are still known: {ran:?}");
 }
+
+/// Returns what `show` and `ls` say a node and a box are called.
+fn told(environment: &Environment, node: &str, of: &str) -> (serde_json::Value, String) {
+    (environment.json(["show", node])["names"].clone(), environment.ok(["-q", "ls", of]))
+}
+
+#[test]
+fn names_are_told_alike_with_and_without_notes() {
+    if !is_root() {
+        return;
+    }
+    let environment = with_box("overlay");
+    change(&environment, "dev", "one");
+    let state = snapshot(&environment, "dev", Some("clean"), "one");
+    let (id, store) = (state.id.as_str(), environment.store());
+    let steps: [&[&str]; 8] = [
+        &["tag", "dev@clean", "kept"],
+        &["tag", "dev@clean", "further"],
+        &["rename", "dev", "work"],
+        &["rm", "kept"],
+        &["undelete", "kept"],
+        &["rm", "--now", "--force", "further"],
+        &["rename", "kept", "held"],
+        &["rm", "--now", "--force", "held"],
+    ];
+    for step in steps {
+        environment.ok([&["-q"], step].concat());
+        let of = if step[0] == "tag" { "dev" } else { "work" };
+        let noted = told(&environment, id, of);
+        let aside = [("labels".into(), "labels.old"), (format!("o/{id}/names"), "names.old")];
+        for (from, to) in &aside {
+            fs::rename(store.join(from), store.join(to)).unwrap();
+        }
+        assert_eq!(told(&environment, id, of), noted, "{step:?}");
+        for (from, to) in &aside {
+            fs::rename(store.join(to), store.join(from)).unwrap();
+        }
+    }
+    assert_eq!(told(&environment, id, "work"), (json!(["work@clean"]), "work@clean\n".to_owned()));
+    assert_eq!(environment.ok(["fsck"]).lines().filter(|line| line.contains("noted")).count(), 0);
+    environment.ok(["-q", "rm", "--now", "work"]);
+    environment.ok(["-q", "prune"]);
+    assert_eq!(fs::read_dir(store.join("labels")).unwrap().count(), 0);
+}
+
+#[test]
+fn notes_of_names_that_are_lost_are_found_by_fsck() {
+    if !is_root() {
+        return;
+    }
+    let environment = with_box("overlay");
+    change(&environment, "dev", "one");
+    let state = snapshot(&environment, "dev", None, "one");
+    let (id, store) = (state.id.as_str(), environment.store());
+    let (note, label) = (store.join(format!("o/{id}/names/dev@1")), store.join("labels/dev/1"));
+    fs::remove_file(&note).unwrap();
+    fs::remove_file(&label).unwrap();
+    assert_eq!(told(&environment, id, "dev"), (json!([]), String::new()));
+    let found = environment.run(["fsck"]);
+    assert_ne!(found.code, 0);
+    assert!(found.stdout.contains("dev@1"), "{}", found.stdout);
+    environment.ok(["fsck", "--repair"]);
+    let whole = (json!(["dev@1"]), "dev@1\n".to_owned());
+    assert_eq!(told(&environment, id, "dev"), whole);
+    // A store of a time before there were notes is searched, and has them once it was repaired.
+    fs::remove_dir_all(store.join("labels")).unwrap();
+    for object in fs::read_dir(store.join("o")).unwrap() {
+        fs::remove_dir_all(object.unwrap().path().join("names")).unwrap();
+    }
+    assert_eq!(told(&environment, id, "dev"), whole);
+    environment.ok(["fsck"]);
+    environment.ok(["fsck", "--repair"]);
+    assert!(note.is_symlink() && label.is_symlink());
+    assert_eq!(told(&environment, id, "dev"), whole);
+}
+
+#[test]
+fn a_state_sheds_what_belonged_to_its_box() {
+    if !is_root() {
+        return;
+    }
+    let environment = with_box("overlay");
+    let mut states = Vec::new();
+    for content in ["one", "two", "three", "four"] {
+        change(&environment, "dev", content);
+        states.push(snapshot(&environment, "dev", None, content).id);
+    }
+    let life = |id: &rootling::store::ObjectId| {
+        let store = Store::open(&environment.store()).unwrap();
+        store.node(id).unwrap().record.life
+    };
+    // Not yet of the last one: the box's name may be on it still when it is cut off.
+    assert_eq!(life(&states[2]).past, []);
+    assert_eq!(life(&states[1]).past, []);
+    assert_eq!(life(&states[3]).past, states[..3]);
+    assert_eq!(environment.json(["show", "dev"])["past"], json!(["dev@4", "dev@3", "dev@2", "dev@1"]));
+    environment.ok(["-q", "undo", "dev"]);
+    environment.ok(["-q", "undo", "dev"]);
+    assert_eq!(environment.json(["show", "dev"])["future"], json!(["dev@3", "dev@4"]));
+}

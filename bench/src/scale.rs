@@ -151,7 +151,7 @@ impl Here<'_> {
                 let cases: [(&str, &[&str]); 5] = [
                     (SCALE_ENTER.id, &exec),
                     (SCALE_FORK.id, &["fork", name, "fork"]),
-                    (SCALE_RM.id, &["rm", "fork"]),
+                    (SCALE_RM.id, &["rm", "--now", "fork"]),
                     (SCALE_LOG.id, &["log", "-n", "20", name]),
                     (SCALE_LS.id, &["ls", name]),
                 ];
@@ -263,7 +263,7 @@ impl Store {
     fn fork_and_remove(&self, base: &str, count: usize) -> Result<()> {
         for _ in 0..count {
             self.does(&["fork", base, "gone"])?;
-            self.does(&["rm", "gone"])?;
+            self.does(&["rm", "--now", "gone"])?;
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ fn chosen(store: &Store, arguments: &Arguments) -> Result<Vec<Node>> {
         return store.nodes();
     }
     let naming = store.naming()?;
-    let named = |node: Node| Node { name: naming.first(&node.id).cloned(), ..node };
+    let named = |node: Node| Node { name: naming.first(&node.id), ..node };
     Ok(store.all_nodes()?.into_iter().map(named).collect())
 }
 

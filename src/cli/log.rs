@@ -122,11 +122,12 @@ fn label(entry: &Entry) -> &str {
 
 // ---------------------------------------------------------------- which
 
-fn chosen(store: &Store, arguments: &Arguments) -> Result<(Vec<Node>, Naming)> {
+fn chosen<'a>(store: &'a Store, arguments: &Arguments) -> Result<(Vec<Node>, Naming<'a>)> {
     let found: Result<Vec<Node>> = arguments.references.iter().map(|text| store::find(store, text)).collect();
     let found = found?;
-    let naming = store.naming()?;
-    let mut nodes = if found.is_empty() || arguments.all {
+    let is_about_all = found.is_empty() || arguments.all;
+    let naming = if is_about_all { store.naming()? } else { store.naming_as_asked() };
+    let mut nodes = if is_about_all {
         let mut nodes = store.all_nodes()?;
         nodes.retain(|node| node.record.role == Role::Root);
         if !found.is_empty() {
@@ -194,7 +195,7 @@ fn before(node: &Node, index: &HashMap<ObjectId, usize>) -> Option<usize> {
 
 // ---------------------------------------------------------------- what is said of each
 
-fn entries(store: &Store, nodes: Vec<Node>, naming: &Naming, with_forks: bool) -> Result<Vec<Entry>> {
+fn entries(store: &Store, nodes: Vec<Node>, naming: &Naming<'_>, with_forks: bool) -> Result<Vec<Entry>> {
     let index = index_of(&nodes);
     let mut entries = Vec::with_capacity(nodes.len());
     for node in nodes {
@@ -204,15 +205,15 @@ fn entries(store: &Store, nodes: Vec<Node>, naming: &Naming, with_forks: bool) -
     Ok(entries)
 }
 
-fn entry(node: &Node, naming: &Naming, index: &HashMap<ObjectId, usize>, forks: Vec<String>) -> Entry {
+fn entry(node: &Node, naming: &Naming<'_>, index: &HashMap<ObjectId, usize>, forks: Vec<String>) -> Entry {
     let record = &node.record;
-    let node = &Node { name: naming.first(&node.id).cloned(), ..node.clone() };
+    let node = &Node { name: naming.first(&node.id), ..node.clone() };
     let outside = record.outside.as_ref().map(|path| format!("host:{}", path.display()));
     Entry {
         what: what(node, naming, &forks),
         before: before(node, index),
         id: node.id.clone(),
-        names: naming.of(&node.id).to_vec(),
+        names: naming.of(&node.id),
         kind: show::kind(node),
         backend: record.backend.name(),
         created: record.created,
@@ -236,7 +237,7 @@ fn added_bytes(node: &Node) -> Option<u64> {
     (is_import || is_delta).then_some(written)
 }
 
-fn what(node: &Node, naming: &Naming, forks: &[String]) -> String {
+fn what(node: &Node, naming: &Naming<'_>, forks: &[String]) -> String {
     let record = &node.record;
     let mut parts = Vec::new();
     if let Some(message) = &record.message {
@@ -261,16 +262,16 @@ fn what(node: &Node, naming: &Naming, forks: &[String]) -> String {
 }
 
 /// Is what came before a box one of its own snapshots?
-fn is_own_state(node: &Node, before: &ObjectId, naming: &Naming) -> bool {
-    let owners = naming.of(before).iter().filter_map(Name::of_snapshot);
-    owners.into_iter().any(|(owner, _)| Some(owner) == node.name)
+fn is_own_state(node: &Node, before: &ObjectId, naming: &Naming<'_>) -> bool {
+    let names = naming.of(before);
+    names.iter().filter_map(Name::of_snapshot).any(|(owner, _)| Some(owner) == node.name)
 }
 
 /// Names some of what was made from a state and is not listed. Looks at few, however many there are.
 fn forks(
     store: &Store,
     id: &ObjectId,
-    naming: &Naming,
+    naming: &Naming<'_>,
     listed: &HashMap<ObjectId, usize>,
 ) -> Result<Vec<String>> {
     let mut forks = Vec::new();
@@ -286,12 +287,12 @@ fn forks(
 }
 
 /// Returns the name of the box or tree that a state belongs to: its own, or that of one made from it.
-fn box_above(store: &Store, id: ObjectId, naming: &Naming) -> Result<Option<String>> {
+fn box_above(store: &Store, id: ObjectId, naming: &Naming<'_>) -> Result<Option<String>> {
     let mut id = id;
     for _ in 0..FORKS * 4 {
         if let Some(name) = naming.first(&id) {
             let owner = name.of_snapshot().map(|(owner, _)| owner);
-            return Ok(Some(owner.unwrap_or_else(|| name.clone()).to_string()));
+            return Ok(Some(owner.unwrap_or(name).to_string()));
         }
         match store.some_child_ids(&id, 1)?.pop() {
             Some(child) => id = child,

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
-    let naming = store.naming()?;
+    let naming = if arguments.references.is_empty() { store.naming()? } else { store.naming_as_asked() };
     let mut nodes = if arguments.all {
         everything(&store)?
     } else if arguments.references.is_empty() {
@@ -70,7 +70,7 @@ fn everything(store: &Store) -> Result<Vec<Node>> {
     let mut named = Vec::new();
     let mut unnamed = Vec::new();
     for node in store.all_nodes()?.into_iter().filter(|node| node.record.role == Role::Root) {
-        match naming.of(&node.id) {
+        match naming.of(&node.id).as_slice() {
             [] => unnamed.push(node),
             names => named.extend(names.iter().map(|name| Node { name: Some(name.clone()), ..node.clone() })),
         }
@@ -84,16 +84,16 @@ fn snapshots(store: &Store, references: &[String]) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     for text in references {
         // A box that is gone may have left its snapshots.
-        let left =
-            Name::parse(text).ok().filter(|name| store.labels(name).is_ok_and(|left| !left.is_empty()));
-        let name = match left {
-            Some(name) => name,
-            None => match store::find(store, text)?.name {
-                Some(name) => name,
-                None => continue,
-            },
+        let mut found = match Name::parse(text) {
+            Ok(name) => store.snapshots(&name)?,
+            Err(_) => Vec::new(),
         };
-        let mut snapshots: Vec<Node> = store.snapshots(&name)?.into_iter().map(|(_, node)| node).collect();
+        if found.is_empty() {
+            // What was written may be another way to say which box.
+            let name = store::find(store, text)?.name.filter(|name| name.as_str() != text);
+            found = name.map(|name| store.snapshots(&name)).transpose()?.unwrap_or_default();
+        }
+        let mut snapshots: Vec<Node> = found.into_iter().map(|(_, node)| node).collect();
         snapshots.sort_by_key(|node| node.record.created);
         nodes.extend(snapshots);
     }

@@ -99,7 +99,7 @@ impl Summary {
     }
 }
 
-/// Returns what is printed of one node. O(names), for the parent's: see [`summaries`] for many, [`made`] for one that was just made.
+/// Returns what is printed of one node. It has a look at the names of the parent: see [`summaries`] for many, [`made`] for one that was just made.
 pub(super) fn summary(store: &Store, node: &Node) -> Result<Summary> {
     let parent = node.record.parent.as_ref();
     let name = parent.map(|parent| store.name_of(parent)).transpose()?.flatten();
@@ -107,7 +107,7 @@ pub(super) fn summary(store: &Store, node: &Node) -> Result<Summary> {
 }
 
 /// Returns what is printed of many nodes; what was removed meanwhile is left out.
-pub(super) fn summaries(store: &Store, nodes: &[Node], naming: &Naming) -> Result<Vec<Summary>> {
+pub(super) fn summaries(store: &Store, nodes: &[Node], naming: &Naming<'_>) -> Result<Vec<Summary>> {
     let rows = nodes.par_iter().map(|node| summarize(store, node, |id| naming.label(id)));
     rows.filter(|row| !row.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)).collect()
 }
@@ -149,7 +149,7 @@ pub(super) fn made(context: &Context, store: &Store, node: &Node) -> Result<()> 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
-    let naming = store.naming()?;
+    let naming = store.naming_as_asked();
     let tree: Tree = store.tree(&node)?;
     let labels = |ids: &[ObjectId]| ids.iter().rev().map(|id| naming.label(id)).collect();
     let children = store.children(&node.id)?;

@@ -65,13 +65,14 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "meta.json",
     "index",
     "extents",
     "fs",
     "work",
     "by",
+    "names",
     "change",
     "base",
     "blanks",
@@ -109,6 +110,11 @@ impl Store {
         }
         self.check_names(repair, &mut checked).context(intent)?;
         self.check_removed(repair, &mut checked).context(intent)?;
+        if repair {
+            let ids: Vec<ObjectId> = nodes.iter().map(|node| node.id.clone()).collect();
+            self.note_all(&ids).context(intent)?;
+            self.make_labels().context(intent)?;
+        }
         let reachable = self.reachable().context(intent)?;
         for node in &nodes {
             self.check_node(node, &reachable, repair, &mut checked).context(intent)?;
@@ -163,6 +169,18 @@ impl Store {
             match self.named(&name) {
                 Ok(Some(node)) => {
                     self.check_unfinished(&name, &node, checked);
+                    if let Some((of, label)) = name.of_snapshot()
+                        && !self.is_label_noted(&of, &label)
+                    {
+                        let repaired = repair && self.note_label(&of, &label).is_ok();
+                        let problem = format!("is not noted as a snapshot of {of}, whose list lacks it");
+                        checked.add(Severity::Problem, &name, problem, repaired);
+                    }
+                    if !self.is_noted(&node.id, &name) {
+                        let repaired = repair && self.note_name(&node.id, &name).is_ok();
+                        let problem = format!("is not noted beside {}, which lists show without it", node.id);
+                        checked.add(Severity::Note, &name, problem, repaired);
+                    }
                     if name.is_volume() != (node.record.role == Role::Volume) {
                         let problem = "is a tree's name on a volume, or a volume's on a tree";
                         checked.add(Severity::Problem, name, problem, false);

@@ -65,6 +65,7 @@ impl Store {
     ) -> Result<Node> {
         let place = self.object_dir(&draft.id);
         files::make_dir(&draft.slot.join("by"))?;
+        files::make_dir(&draft.slot.join("names"))?;
         record.write(&draft.slot, durability)?;
         fault::point("publish.recorded");
         if let Some(parent) = &record.parent {
@@ -110,8 +111,17 @@ impl Store {
 
     /// Gives an object a name that nothing has.
     pub(crate) fn link_name(&self, name: &Name, id: &ObjectId) -> Result<()> {
-        files::link_new(&format!("../o/{id}"), &self.name_link(name))
-            .map_err(|error| if error.kind() == ErrorKind::AlreadyExists { self.taken(name) } else { error })
+        self.note_name(id, name)?;
+        fault::point("name.noted");
+        files::link_new(&format!("../o/{id}"), &self.name_link(name)).map_err(|error| {
+            if error.kind() != ErrorKind::AlreadyExists {
+                return error;
+            }
+            if self.resolve_name(name).is_ok_and(|has_it| has_it.as_ref() != Some(id)) {
+                self.unnote_name(id, name);
+            }
+            self.taken(name)
+        })
     }
 
     /// Returns the error for a name that something has.

@@ -5,7 +5,9 @@ use std::io::{ErrorKind as IoKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags};
+use nix::sys::stat::Mode;
 use rootling_backends::{Context, Error, Result, small_file};
 
 /// Does the caller need the change to survive a power cut when the call returns?
@@ -17,11 +19,16 @@ pub(crate) enum Durability {
     Lazy,
 }
 
+/// Returns where what will take the place of `path` is made.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}~", std::process::id()));
+    PathBuf::from(aside)
+}
+
 /// Replaces a file's content as a whole: temporary file, sync, rename.
 pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}~", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let temporary = aside(path);
     let write = || -> Result<()> {
         let options = &mut OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o644);
@@ -70,9 +77,7 @@ pub(crate) fn link_new(target: &str, link: &Path) -> Result<()> {
 
 /// Makes a symbolic link in place of whatever link is there, in one step.
 pub(crate) fn link_over(target: &str, link: &Path) -> Result<()> {
-    let mut temporary = link.as_os_str().to_owned();
-    temporary.push(format!(".{}~", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let temporary = aside(link);
     remove_if_exists(&temporary)?;
     link_new(target, &temporary)?;
     fs::rename(&temporary, link).context(|| format!("rename({temporary:?}, {link:?})"))
@@ -101,6 +106,29 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
 pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
     let mut names = list_some(path, usize::MAX)?;
     names.sort_unstable();
+    Ok(names)
+}
+
+/// Returns the names in a directory that are wanted, as they come; a directory that is not there has none.
+pub(crate) fn list_where(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut directory = match nix::dir::Dir::open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    {
+        Ok(directory) => directory,
+        Err(Errno::ENOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(error).context(|| format!("opendir({path:?})")),
+    };
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry.context(|| format!("readdir({path:?})"))?;
+        // Everything the store writes is ASCII, and only what is wanted is copied.
+        if let Ok(name) = entry.file_name().to_str()
+            && name != "."
+            && name != ".."
+            && wanted(name)
+        {
+            names.push(name.to_owned());
+        }
+    }
     Ok(names)
 }
 

@@ -194,7 +194,11 @@ impl Store {
         if let Some(due) = self.due_on(node)? {
             return self.freeze_merged(node, how, &due);
         }
+        let shedding = self.begin_shedding(node);
         self.backend(node.record.backend)?.barrier(&self.object_dir(&node.id))?;
+        if let Some(shedding) = shedding {
+            shedding.finish();
+        }
         fault::point("freeze.synced");
         let name = if let Call::As(name) = how.call { Some(name) } else { None };
         let above = self.stack_on(node, life_after(node, how.call.names(&node.id)).called(name))?;
@@ -292,8 +296,14 @@ impl Store {
     }
 
     pub(crate) fn switch(&self, name: &Name, id: &ObjectId) -> Result<()> {
+        let before = self.resolve_name(name)?.filter(|before| before != id);
+        self.note_name(id, name)?;
         files::link_over(&format!("../o/{id}"), &self.name_link(name))?;
-        files::sync_dir(&self.root.join("n"))
+        files::sync_dir(&self.root.join("n"))?;
+        if let Some(before) = before {
+            self.unnote_name(&before, name);
+        }
+        Ok(())
     }
 
     /// A copy of the box's present state becomes the node; the box stays where it is.

@@ -284,7 +284,7 @@ impl Store {
 
     fn last_applied(&self) -> Result<(Node, Journal)> {
         let mut applied: Vec<(Node, Journal)> = Vec::new();
-        for (_, node) in self.snapshots(&Name::parse(HOST)?)? {
+        for (_, node) in self.all_snapshots(&Name::parse(HOST)?)? {
             if let Some(journal) = Journal::read(&self.object_dir(&node.id))?
                 && journal.progress != Progress::Undone
                 && journal.undoes.is_none()

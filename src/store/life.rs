@@ -63,6 +63,11 @@ impl Life {
         *self == Self::default()
     }
 
+    /// Returns what of it means something in a state of the box: what is forked of that starts as the box did.
+    pub(super) fn of_a_state(&self) -> Self {
+        Self { settings: self.settings.clone(), other: self.other.clone(), ..Self::default() }
+    }
+
     /// Notes that the box is in a new state: what was undone before can not be redone any more.
     #[must_use]
     pub(crate) fn moved_to(mut self, state: &ObjectId) -> Self {

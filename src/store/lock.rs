@@ -33,7 +33,19 @@ fn timeout() -> Duration {
 
 /// Opens the lock file `path` (made where it is missing) and waits for the lock.
 pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
-    let file = OpenOptions::new()
+    let file = open(path)?;
+    wait(&file, mode, what)?;
+    Ok(file)
+}
+
+/// Takes the lock of the file `path` alone if nobody else holds it.
+pub(crate) fn try_lock_file(path: &Path) -> Result<Option<File>> {
+    let file = open(path)?;
+    Ok(try_lock(&file, Mode::Exclusive)?.then_some(file))
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -42,9 +54,7 @@ pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
         .open(path)
         // flock(2) works on a descriptor that cannot write: a read-only store can still be read.
         .or_else(|error| File::open(path).map_err(|_| error))
-        .context(|| format!("open({path:?}, O_CREAT)"))?;
-    wait(&file, mode, what)?;
-    Ok(file)
+        .context(|| format!("open({path:?}, O_CREAT)"))
 }
 
 /// Waits for the use lock of the directory `path`.

@@ -1,13 +1,19 @@
 //! Listings of names: which there are, and which a node has.
 //!
-//! A name is a link, so its text is had by listing `n/` alone, and what it points at by one call more for each. Nothing here is called
+//! A name is a link, so its text is had by listing `n/` alone, and what it points at by one call more for each. Nothing that lists is called
 //! for each row of anything: who shows many nodes makes one [`Naming`] and passes it around.
+//!
+//! The other way, from a node to its names, is noted beside the node, in `o/<id>/names/`, before the name is given. Only `n/` says what
+//! a name is: each note is compared with it, and one that is not true counts for nothing. Notes are not synced, so a power cut may lose
+//! one of a name that is kept: then lists show the id, or another name, until fsck repairs it. Nothing is ever removed because of a note
+//! that is not there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use rayon::prelude::*;
@@ -15,24 +21,59 @@ use rootling_backends::{Context, ErrorKind, Result};
 
 use super::{Label, Name, Node, ObjectId, Store, files};
 
-/// All names of a store at one moment, by what they point at.
-#[derive(Debug, Default)]
-pub struct Naming(HashMap<ObjectId, Vec<Name>>);
+/// What nodes are called: looked up node by node, or all names of a store at one moment.
+#[derive(Debug)]
+pub struct Naming<'a> {
+    store: &'a Store,
+    known: Mutex<Known>,
+}
 
-impl Naming {
-    /// Returns the names of a node, by alphabet.
-    pub fn of(&self, id: &ObjectId) -> &[Name] {
-        self.0.get(id).map_or(&[], Vec::as_slice)
+/// The names that were looked up.
+#[derive(Debug, Default)]
+struct Known {
+    names: HashMap<ObjectId, Vec<Name>>,
+    /// Are these all there are?
+    is_whole: bool,
+}
+
+impl Naming<'_> {
+    /// Returns the names of a node, by alphabet. Where they cannot be read there are none, and a warning.
+    pub fn of(&self, id: &ObjectId) -> Vec<Name> {
+        let mut known = self.known.lock().expect("nobody panics who holds it");
+        if !known.is_whole && !known.names.contains_key(id) {
+            known
+                .look_up(self.store, id)
+                .unwrap_or_else(|error| log::warn!("{id} is shown without its names: {error}"));
+        }
+        known.names.get(id).cloned().unwrap_or_default()
     }
 
     /// Returns the first name of a node by alphabet.
-    pub fn first(&self, id: &ObjectId) -> Option<&Name> {
-        self.of(id).first()
+    pub fn first(&self, id: &ObjectId) -> Option<Name> {
+        self.of(id).into_iter().next()
     }
 
     /// Returns what a person would call a node: its name, or else its id.
     pub fn label(&self, id: &ObjectId) -> String {
-        self.first(id).map_or_else(|| id.to_string(), ToString::to_string)
+        self.first(id).map_or_else(|| id.to_string(), |name| name.to_string())
+    }
+}
+
+impl Known {
+    fn look_up(&mut self, store: &Store, id: &ObjectId) -> Result<()> {
+        match store.noted_names(id)? {
+            Some(names) => drop(self.names.insert(id.clone(), names)),
+            None => *self = Self::list(store)?,
+        }
+        Ok(())
+    }
+
+    fn list(store: &Store) -> Result<Self> {
+        let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
+        for (name, id) in store.all_names()? {
+            names.entry(id).or_default().push(name);
+        }
+        Ok(Self { names, is_whole: true })
     }
 }
 
@@ -71,7 +112,7 @@ impl Store {
     /// Returns the labels of a box's snapshots. Reads the directory of names and nothing else.
     pub fn labels(&self, of: &Name) -> Result<Vec<Label>> {
         let beginning = beginning_of_snapshots(of);
-        let names = files::list(&self.root.join("n"))?.into_iter();
+        let names = files::list_where(&self.root.join("n"), |name| name.starts_with(&beginning))?.into_iter();
         Ok(names.filter_map(|name| Label::parse(name.strip_prefix(&beginning)?).ok()).collect())
     }
 
@@ -92,20 +133,110 @@ impl Store {
         Ok(counts)
     }
 
-    /// Returns all names by what they point at: for whoever shows many nodes. O(names).
-    pub fn naming(&self) -> Result<Naming> {
-        let mut naming = Naming::default();
-        for (name, id) in self.all_names()? {
-            naming.0.entry(id).or_default().push(name);
-        }
-        Ok(naming)
+    /// Returns all names by what they point at: for whoever shows most nodes. O(names).
+    pub fn naming(&self) -> Result<Naming<'_>> {
+        Ok(Naming { store: self, known: Mutex::new(Known::list(self)?) })
     }
 
-    /// Returns a name of the node, if it has one: the first by alphabet. O(names), so not for many nodes: see [`naming`](Self::naming).
+    /// Returns the names of nodes, each looked up when it is asked for: for whoever shows few of many. O(names) where a node is of a time
+    /// when names were not noted.
+    pub fn naming_as_asked(&self) -> Naming<'_> {
+        Naming { store: self, known: Mutex::default() }
+    }
+
+    /// Returns a name of the node, if it has one: the first by alphabet. O(its names), or as [`naming_as_asked`](Self::naming_as_asked).
     pub fn name_of(&self, id: &ObjectId) -> Result<Option<Name>> {
+        match self.noted_names(id)? {
+            Some(names) => Ok(names.into_iter().next()),
+            None => Ok(self.listed_names(id)?.into_iter().next()),
+        }
+    }
+
+    /// Has the node a name? What is noted may say yes, and only the names themselves no. O(names) where there is none.
+    pub(super) fn has_name(&self, id: &ObjectId) -> Result<bool> {
+        let is_noted = self.noted_names(id)?.is_some_and(|names| !names.is_empty());
+        Ok(is_noted || !self.listed_names(id)?.is_empty())
+    }
+
+    /// Returns the names of a node by a look at all names. O(names).
+    fn listed_names(&self, id: &ObjectId) -> Result<Vec<Name>> {
         let mut names = Vec::new();
         self.each_name(|_| true, |target| target == id, |name, _| names.push(name))?;
-        Ok(names.into_iter().min())
+        names.sort();
+        Ok(names)
+    }
+
+    // ---------------------------------------------------------------- notes
+
+    fn notes(&self, id: &ObjectId) -> PathBuf {
+        self.object_dir(id).join("names")
+    }
+
+    /// Notes that a node is about to have a name. One of a time when names were not noted stays without notes: they would not be all.
+    pub(super) fn note_name(&self, id: &ObjectId, name: &Name) -> Result<()> {
+        if let Some((of, label)) = name.of_snapshot() {
+            self.note_label(&of, &label)?;
+        }
+        let encoded = name.encoded();
+        match files::link_new(&format!("../../../n/{encoded}"), &self.notes(id).join(&encoded)) {
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => Ok(()),
+            noted => noted,
+        }
+    }
+
+    /// Takes back what was noted, once the name is gone from the node.
+    pub(super) fn unnote_name(&self, id: &ObjectId, name: &Name) {
+        // Best effort: a note that is not true costs a look at all names, and nothing else.
+        if let Err(error) = files::remove_if_exists(&self.notes(id).join(name.encoded())) {
+            log::debug!("{error}");
+        }
+    }
+
+    /// Returns the names that are noted beside a node and are true, by alphabet; `None` where only a look at all names can tell: nothing
+    /// was noted yet when it was made, or what was noted is true no more.
+    fn noted_names(&self, id: &ObjectId) -> Result<Option<Vec<Name>>> {
+        let notes = self.notes(id);
+        let noted = match std::fs::read_dir(&notes) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            noted => noted.context(|| format!("opendir({notes:?})"))?,
+        };
+        let (mut names, mut is_empty) = (Vec::new(), true);
+        for note in noted {
+            is_empty = false;
+            let file_name = note.context(|| format!("readdir({notes:?})"))?.file_name();
+            let name = file_name.to_str().and_then(|name| Name::decode(name).ok());
+            if let Some(name) = name
+                && self.resolve_name(&name).is_ok_and(|target| target.as_ref() == Some(id))
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok((is_empty || !names.is_empty()).then_some(names))
+    }
+
+    /// Is a name noted beside its node? Where that has no notes at all, yes: it is looked for otherwise.
+    pub(super) fn is_noted(&self, id: &ObjectId, name: &Name) -> bool {
+        let notes = self.notes(id);
+        !notes.exists() || notes.join(name.encoded()).is_symlink()
+    }
+
+    /// Gives nodes of a time when names were not noted their notes. The caller holds the store alone.
+    pub(super) fn note_all(&self, ids: &[ObjectId]) -> Result<u64> {
+        let (naming, mut count) = (self.naming()?, 0);
+        for id in ids.iter().filter(|id| !self.notes(id).exists()) {
+            // Whole or not at all: a node with notes is not looked for among all names.
+            let temporary = self.object_dir(id).join(format!("names.{}~", std::process::id()));
+            files::make_dir(&temporary)?;
+            for name in naming.of(id) {
+                let encoded = name.encoded();
+                files::link_new(&format!("../../../n/{encoded}"), &temporary.join(&encoded))?;
+            }
+            files::sync_dir(&temporary)?;
+            files::rename_new(&temporary, &self.notes(id))?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn names_where(&self, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<Name, ObjectId>> {
@@ -126,7 +257,7 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             opened => opened.context(|| format!("open({path:?})"))?,
         };
-        for file_name in files::list_some(&path, usize::MAX)?.iter().filter(|name| wanted(name)) {
+        for file_name in &files::list_where(&path, wanted)? {
             // Leftovers of a crash and what a meddling hand put there are fsck's business.
             if let Some(id) = target(&directory, &path, file_name)?.filter(&wanted_object)
                 && let Ok(name) = Name::decode(file_name)

@@ -113,6 +113,7 @@ impl Store {
             files::remove_if_exists(&self.name_link(from))?;
             fault::point("promote.renamed");
             files::sync_dir(&self.root.join("n"))?;
+            self.unnote_name(&winner.id, from);
         }
         if let Some(promotion) = record.promotion {
             let record = Record { life: promotion.life, promotion: None, ..record };

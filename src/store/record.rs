@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rootling_backends::{Baseline, Context, Cost, Error, ErrorKind, Form, Kind, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
@@ -208,17 +209,17 @@ impl Record {
     /// Reads the record of the object in `slot`.
     pub(crate) fn read(slot: &Path) -> Result<Self> {
         let path = Self::path(slot);
-        let text = files::read(&path, LIMIT).context(|| format!("read record {path:?}"))?;
-        let record: Self = serde_json::from_slice(&text).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("record {path:?} is damaged: {error}"))
-                .hint("run `rootling fsck` to see what else is damaged")
-        })?;
-        if record.schema > SCHEMA {
-            let message =
-                format!("record {path:?} has schema {}, this program reads {SCHEMA}", record.schema);
-            return Err(Error::new(ErrorKind::Unsupported, message).hint("use a newer rootling"));
-        }
+        let record: Self = read(&path)?;
+        require_known(&path, record.schema)?;
         Ok(record)
+    }
+
+    /// Reads what the tree of the object in `slot` stands on, and no more.
+    pub(crate) fn read_ground(slot: &Path) -> Result<Ground> {
+        let path = Self::path(slot);
+        let ground: Ground = read(&path)?;
+        require_known(&path, ground.schema)?;
+        Ok(ground)
     }
 
     /// Replaces the record of the object in `slot` in one step.
@@ -227,10 +228,14 @@ impl Record {
         files::replace(&path, &self.text(), durability).context(|| format!("write record {path:?}"))
     }
 
+    /// Writes the record where it does not count yet.
+    pub(crate) fn write_aside(&self, path: &Path) -> Result<()> {
+        files::write_new(path, &self.text()).context(|| format!("write record {path:?}"))
+    }
+
     /// Writes the first record of a draft: one that is half written is of a draft that nobody has locked any more.
     pub(crate) fn write_first(&self, slot: &Path) -> Result<()> {
-        let path = Self::path(slot);
-        files::write_new(&path, &self.text()).context(|| format!("write record {path:?}"))
+        self.write_aside(&Self::path(slot))
     }
 
     fn text(&self) -> Vec<u8> {
@@ -239,6 +244,32 @@ impl Record {
         text.push(b'\n');
         text
     }
+}
+
+/// The part of a record that says what a tree stands on.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ground {
+    schema: u32,
+    /// Can the tree be read by itself?
+    pub(crate) form: Form,
+    /// What it was made from.
+    pub(crate) parent: Option<ObjectId>,
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = files::read(path, LIMIT).context(|| format!("read record {path:?}"))?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, format!("record {path:?} is damaged: {error}"))
+            .hint("run `rootling fsck` to see what else is damaged")
+    })
+}
+
+fn require_known(path: &Path, schema: u32) -> Result<()> {
+    if schema <= SCHEMA {
+        return Ok(());
+    }
+    let message = format!("record {path:?} has schema {schema}, this program reads {SCHEMA}");
+    Err(Error::new(ErrorKind::Unsupported, message).hint("use a newer rootling"))
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl Store {
         if name.is_volume() || name.is_snapshot() {
             return Ok(Vec::new());
         }
-        Ok(self.snapshots(name)?.into_iter().map(|(_, node)| node).collect())
+        Ok(self.all_snapshots(name)?.into_iter().map(|(_, node)| node).collect())
     }
 
     /// Unlinks the name of a node, and moves the node to the trash where nothing else keeps it and nobody uses it.
@@ -125,6 +125,7 @@ impl Store {
             fault::point("remove.noted");
         }
         self.unlink_name(name)?;
+        self.unnote_name(&node.id, name);
         fault::point("remove.unnamed");
         // A box has one name only (names of boxes are moved, never copied), so nobody need look at all names.
         let is_needed = match node.record.state {
@@ -141,7 +142,7 @@ impl Store {
     /// Makes the states of a box that came right after one of its snapshots follow what came before that.
     fn lead_followers_past(&self, node: &Node) -> Result<()> {
         let Some((owner, _)) = node.name.as_ref().and_then(Name::of_snapshot) else { return Ok(()) };
-        let states = self.snapshots(&owner)?.into_iter().map(|(_, state)| state);
+        let states = self.all_snapshots(&owner)?.into_iter().map(|(_, state)| state);
         for state in states.chain(self.named(&owner)?) {
             if state.record.follows.as_ref() != Some(&node.id) {
                 continue;
@@ -173,7 +174,7 @@ impl Store {
     /// Returns the error for a node that others were made from, some of whom it names.
     fn refuse_with_children(&self, name: &Name, id: &ObjectId) -> Result<Error> {
         const SHOWN: usize = 5;
-        let (children, naming) = (self.children(id)?, self.naming()?);
+        let (children, naming) = (self.children(id)?, self.naming_as_asked());
         let mut names: Vec<String> = children.iter().map(|child| naming.label(&child.id)).collect();
         names.sort();
         let more = names.len().saturating_sub(SHOWN);
@@ -259,7 +260,7 @@ impl Store {
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
         // The children first: most parents have one, and names cost a look at all of them.
-        Ok(self.has_children(id)? || self.name_of(id)?.is_some() || self.is_removed(id)?)
+        Ok(self.has_children(id)? || self.has_name(id)? || self.is_removed(id)?)
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
@@ -439,6 +440,7 @@ impl Store {
             files::sync_dir(&self.root.join("n"))?;
         }
         self.tidy_removed()?;
+        self.tidy_labels()?;
         let reachable = self.reachable()?;
         self.lead_past(&reachable)?;
         for id in self.ids()?.into_iter().filter(|id| !reachable.contains(id)) {

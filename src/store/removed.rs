@@ -83,7 +83,11 @@ impl Store {
         files::sync_dir(&self.root)?;
         fault::point("removed.made");
         for name in names {
+            let id = self.resolve_name(name)?;
             files::rename_new(&self.name_link(name), &directory.join(name.encoded()))?;
+            if let Some(id) = id {
+                self.unnote_name(&id, name);
+            }
             fault::point("removed.moved");
         }
         // Where they are now first: after a power cut they may be in both places, never in neither.
@@ -140,6 +144,7 @@ impl Store {
             if as_name.is_some() {
                 self.forget_continuation(id, name).context(intent)?;
             }
+            self.note_name(id, name).context(intent)?;
             files::rename_new(link, &self.name_link(name)).context(intent)?;
             fault::point("undelete.moved");
         }

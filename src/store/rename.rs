@@ -109,6 +109,10 @@ impl Store {
     fn carry_out(&self, renaming: &Renaming) -> Result<()> {
         let mut taken = Ok(());
         for (from, to) in self.moves(renaming)? {
+            let id = self.resolve_name(&from)?;
+            if let Some(id) = &id {
+                self.note_name(id, &to)?;
+            }
             match files::rename_new(&self.name_link(&from), &self.name_link(&to)) {
                 // Moved before we were cut short.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -119,7 +123,12 @@ impl Store {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     log::warn!("{from} keeps its name: {to} is taken");
                 }
-                other => other?,
+                other => {
+                    other?;
+                    if let Some(id) = &id {
+                        self.unnote_name(id, &from);
+                    }
+                }
             }
             fault::point("rename.moved");
         }

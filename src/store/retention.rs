@@ -172,7 +172,9 @@ impl Store {
         match self.named(&doomed.name)? {
             Some(node) if node.id == doomed.id && !node.record.marks().locked => {
                 self.note_let_go(&doomed.id)?;
-                files::remove_if_exists(&self.name_link(&doomed.name))
+                let was_there = files::remove_if_exists(&self.name_link(&doomed.name))?;
+                self.unnote_name(&doomed.id, &doomed.name);
+                Ok(was_there)
             }
             _ => Ok(false),
         }

@@ -3,14 +3,16 @@
 //! The name of a snapshot is a link in `n/` like that of a tree, so it keeps the node, and a program that does not know snapshots
 //! sees trees of odd names. Without a label a snapshot gets the next number.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use rootling_backends::{Context, DiffOptions, Dir, EntryType, Error, ErrorKind, FS, Form, Result};
 
 use super::freeze::{Call, Freezing, Still, Taken, moving};
-use super::{Description, KeptVolume, Label, Name, Node, Store, VolumeName, VolumeReference, fault};
+use super::{
+    Description, KeptVolume, Label, Name, Node, ObjectId, Store, VolumeName, VolumeReference, fault,
+};
 
 /// What a snapshot says of itself.
 #[derive(Debug, Clone, Default)]
@@ -145,9 +147,22 @@ impl Store {
         self.freeze_taken(&taken, &Freezing { description: &description, ..how }, &mut moving)
     }
 
-    /// Returns the snapshots of a box by label. The box itself need not exist any more. O(names of the store).
+    /// Returns the snapshots of a box by label. The box itself need not exist any more. O(snapshots), or where they are not noted
+    /// O(names of the store).
     pub fn snapshots(&self, of: &Name) -> Result<Vec<(Label, Node)>> {
-        let nodes = self.named_nodes(self.snapshot_names(of)?)?.into_iter();
+        match self.noted_snapshots(of)? {
+            Some(noted) => self.labelled_nodes(noted),
+            None => self.all_snapshots(of),
+        }
+    }
+
+    /// As [`snapshots`](Self::snapshots), by a look at all names: for what must not miss one.
+    pub(super) fn all_snapshots(&self, of: &Name) -> Result<Vec<(Label, Node)>> {
+        self.labelled_nodes(self.snapshot_names(of)?)
+    }
+
+    fn labelled_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<(Label, Node)>> {
+        let nodes = self.named_nodes(names)?.into_iter();
         Ok(nodes.filter_map(|node| Some((node.name.as_ref()?.of_snapshot()?.1, node))).collect())
     }
 
