@@ -23,8 +23,10 @@ pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Re
     temporary.push(format!(".{}~", std::process::id()));
     let temporary = PathBuf::from(temporary);
     let write = || -> Result<()> {
+        // Whatever is there was left by a process of our number that was killed: it is not written through.
+        remove_if_exists(&temporary)?;
         let options = &mut OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o644);
+        options.write(true).create_new(true).mode(0o644);
         let mut file = options.open(&temporary).context(|| format!("open({temporary:?}, O_CREAT)"))?;
         file.write_all(content).context(|| format!("write({temporary:?})"))?;
         if durability == Durability::Synced {
