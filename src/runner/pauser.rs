@@ -5,10 +5,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{ForkResult, Pid, setsid};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
 use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 use super::cgroup::Stopped;
@@ -149,7 +149,16 @@ fn stop(running: &Running, slot: &Path) -> Result<(Stopped, File)> {
         let written = file.set_len(0).and_then(|()| file.write_all_at(&text, 0));
         written.context(|| format!("write({path:?})"))
     };
-    let done = stopped.stop(|| running.members(), note).and_then(|()| root.sync_file_system());
+    let members = || {
+        let members = running.members()?;
+        // Who stood still then could not let anybody go on: the box shares our processes, and its runner is gone or we are in it.
+        let ours = [1, getpid().as_raw(), getppid().as_raw()];
+        if members.iter().any(|pid| ours.contains(pid)) {
+            return Err(Error::new(ErrorKind::FailedPrecondition, "we would stop with it"));
+        }
+        Ok(members)
+    };
+    let done = stopped.stop(members, note).and_then(|()| root.sync_file_system());
     match done {
         Ok(()) => Ok((stopped, file)),
         Err(error) => {
@@ -183,6 +192,12 @@ pub fn heal_pause(slot: &Path) -> Result<bool> {
     let path = slot.join(NOTE);
     let Some(file) = open_note(&path, false)? else { return Ok(false) };
     if file.try_lock().is_err() {
+        return Ok(false);
+    }
+    let metadata = file.metadata().context(|| format!("fstat({path:?})"))?;
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        // What it names would be moved with our rights.
+        log::warn!("{path:?} is another user's: what it says is not done");
         return Ok(false);
     }
     let text = small_text(&file).context(|| format!("read({path:?})"))?;
