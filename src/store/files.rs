@@ -133,3 +133,22 @@ pub(crate) fn is_leftover(name: &str) -> bool {
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     small_file::read_regular(path, limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link_in_the_place_of_the_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("record"), dir.path().join("other"));
+        fs::write(&other, "other").unwrap();
+        symlink(&other, dir.path().join(format!("record.{}~", std::process::id()))).unwrap();
+
+        replace(&path, b"new", Durability::Synced).unwrap();
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(!path.is_symlink());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "other");
+    }
+}
