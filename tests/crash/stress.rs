@@ -18,8 +18,8 @@ use crate::support::rng::Rng;
 
 const USERS: usize = 4;
 
-/// After so many seconds a lock is not to be had. Nothing here takes a tenth of that.
-const PATIENCE: &str = "30";
+/// After so many seconds a lock is not to be had. Nothing here takes a tenth of that; only prune waits until nobody does anything.
+const PATIENCE_SECONDS: u64 = 30;
 
 /// The snapshots that were acknowledged: what they are called, and what `mark` is in them where that is known.
 type Kept = Mutex<BTreeMap<String, Option<usize>>>;
@@ -111,10 +111,18 @@ impl<'a> User<'a> {
 
     /// Runs a command that may be refused because somebody else was faster, and says whether it worked.
     fn ask(&self, arguments: &[&str]) -> bool {
-        let output = self.store.command(arguments).env("ROOTLING_LOCK_TIMEOUT", PATIENCE).output().unwrap();
+        let start = Instant::now();
+        let output = self
+            .store
+            .command(arguments)
+            .env("ROOTLING_LOCK_TIMEOUT", PATIENCE_SECONDS.to_string())
+            .output()
+            .unwrap();
         let heard = said(&output);
         let wrong = ["panicked", "os error", "damaged", "has no name to remove"];
         let is_wrong = output.status.code().is_none() || wrong.iter().any(|word| heard.contains(word));
+        let is_late = start.elapsed() > Duration::from_secs(PATIENCE_SECONDS) && arguments[0] != "prune";
+        assert!(!is_late, "rootling {arguments:?} waited in vain: {heard}");
         assert!(!is_wrong, "rootling {arguments:?}: {heard}");
         output.status.success()
     }
