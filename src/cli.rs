@@ -364,7 +364,10 @@ fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
         match error.exit_code() {
             0 => 0,
             // 2 could be the command's own.
-            _ if std::env::args().take_while(|word| word != "--").any(|word| RUNNING.contains(&&*word)) => {
+            _ if std::env::args_os()
+                .take_while(|word| word != "--")
+                .any(|word| word.to_str().is_some_and(|word| RUNNING.contains(&word))) =>
+            {
                 125
             }
             code => code,

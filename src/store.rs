@@ -340,9 +340,19 @@ impl Store {
 
     /// Returns the node that a name points at, or `None`.
     pub fn named(&self, name: &Name) -> Result<Option<Node>> {
-        let Some(id) = self.resolve_name(name)? else { return Ok(None) };
-        let node = self.node(&id).context(|| format!("read what {name} is"))?;
-        Ok(Some(Node { name: Some(name.clone()), ..node }))
+        while let Some(id) = self.resolve_name(name)? {
+            match self.node(&id) {
+                // Another object has taken its place, or the name is gone by now.
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound
+                        && self.resolve_name(name)?.as_ref() != Some(&id) => {}
+                node => {
+                    let node = node.context(|| format!("read what {name} is"))?;
+                    return Ok(Some(Node { name: Some(name.clone()), ..node }));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the ids of all objects.

@@ -113,6 +113,51 @@ fn a_tree_that_others_stand_on_loses_only_its_name() {
     assert_eq!(objects(&environment), 0);
 }
 
+/// Makes `dev`, mounted while it is snapshotted: the state lies beside the box, whose record alone says what came before.
+fn with_a_state_beside(environment: &Environment) -> bool {
+    if !is_root() {
+        return false;
+    }
+    environment.import_base();
+    let view = environment.path("view");
+    fs::create_dir(&view).unwrap();
+    environment.ok(["create", "base", "dev", "--backend", "overlay"]);
+    environment.ok(["mount", "dev", view.to_str().unwrap()]);
+    fs::write(view.join("x"), "x").unwrap();
+    environment.ok(["snapshot", "dev"]);
+    fs::write(view.join("y"), "y").unwrap();
+    environment.ok(["umount", view.to_str().unwrap()]);
+    true
+}
+
+/// The box waited for itself once: its record follows a snapshot that goes with it.
+#[test]
+fn a_box_goes_with_the_state_that_lies_beside_it() {
+    let environment = Environment::new();
+    if !with_a_state_beside(&environment) {
+        return;
+    }
+    environment.ok(["rm", "--now", "dev"]);
+    assert_eq!(names(&environment, "n"), ["base"]);
+    assert_eq!(objects(&environment), 1);
+}
+
+#[test]
+fn a_box_outlives_the_state_beside_it_that_went_with_another_box() {
+    let environment = Environment::new();
+    if !with_a_state_beside(&environment) {
+        return;
+    }
+    environment.ok(["create", "dev@1", "other"]);
+    environment.ok(["rm", "--now", "dev@1"]);
+    environment.ok(["rm", "--now", "other"]);
+    assert!(environment.ok(["show", "dev"]).contains("history   base"));
+    assert_eq!(environment.ok(["diff", "dev~1", "dev"]), "A /x\nA /y\n");
+    environment.ok(["policy", "dev", "--every", "@hourly"]);
+    environment.ok(["policy", "run"]);
+    assert_eq!(names(&environment, "n"), ["base", "dev", "dev@2"]);
+}
+
 #[test]
 fn one_name_can_have_been_removed_several_times() {
     let environment = Environment::new();

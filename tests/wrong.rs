@@ -1,6 +1,7 @@
 //! Every command used wrong, and file systems that fail: the error says what, why and what to do, and nothing is left.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use crate::environment::{BINARY, Environment, is_root, tar_of};
@@ -36,6 +37,16 @@ fn a_taken_name_is_refused_before_any_work() {
         assert!(stderr.contains("is taken") && stderr.contains("hint: choose another name"), "{stderr}");
     }
     environment.assert_tidy(&["base", "dev"]);
+}
+
+#[test]
+fn arguments_that_are_no_text_are_a_wrong_use_and_no_crash() {
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let code = |verb| {
+        let output = Command::new(BINARY).args([verb, "--no-such-flag"]).arg(no_text).output().unwrap();
+        output.status.code()
+    };
+    assert_eq!((code("note"), code("exec")), (Some(2), Some(125)));
 }
 
 #[test]

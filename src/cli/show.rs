@@ -182,10 +182,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 /// The states before a node, nearest first. O(their number).
 fn history(store: &Store, node: &Node) -> Result<Vec<ObjectId>> {
     let mut history: Vec<ObjectId> = Vec::new();
-    let mut before = node.record.predecessor().cloned();
-    while let Some(id) = before {
-        before = store.node(&id)?.record.predecessor().cloned();
-        history.push(id);
+    let mut before = store.predecessor(node)?;
+    while let Some(state) = before {
+        before = store.predecessor(&state)?;
+        history.push(state.id);
     }
     Ok(history)
 }

@@ -109,11 +109,10 @@ pub(super) fn find(store: &Store, text: &str) -> Result<Node> {
 fn find_back(store: &Store, text: &str, which: &Which, back: u32) -> Result<Node> {
     let mut node = find_one(store, which)?;
     for _ in 0..back {
-        let Some(parent) = node.record.predecessor() else {
+        let Some(parent) = store.predecessor(&node)? else {
             let message = format!("{text} goes back further than {} has parents", node.label());
             return Err(Error::new(ErrorKind::NotFound, message).hint("see `rootling show` for its history"));
         };
-        let parent = store.node(parent)?;
         node = Node { name: store.name_of(&parent.id)?, ..parent };
     }
     Ok(node)

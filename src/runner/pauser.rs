@@ -5,10 +5,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{ForkResult, Pid, setsid};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
 use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 use super::cgroup::Stopped;
@@ -149,7 +149,7 @@ fn stop(running: &Running, slot: &Path) -> Result<(Stopped, File)> {
         let written = file.set_len(0).and_then(|()| file.write_all_at(&text, 0));
         written.context(|| format!("write({path:?})"))
     };
-    let done = stopped.stop(|| running.members(), note).and_then(|()| root.sync_file_system());
+    let done = stopped.stop(|| without_us(running.members()?), note).and_then(|()| root.sync_file_system());
     match done {
         Ok(()) => Ok((stopped, file)),
         Err(error) => {
@@ -158,6 +158,17 @@ fn stop(running: &Running, slot: &Path) -> Result<(Stopped, File)> {
             Err(error)
         }
     }
+}
+
+/// Refuses to stop who lets the box go on, or all of the machine: a box that shares the host's processes may descend from the first of
+/// them, because its runner has just died, and we may run in it ourselves.
+fn without_us(members: Vec<i32>) -> Result<Vec<i32>> {
+    let ours = [1, getpid().as_raw(), getppid().as_raw()];
+    if members.iter().any(|pid| ours.contains(pid)) {
+        let message = "who stops it is one of its own processes";
+        return Err(Error::new(ErrorKind::FailedPrecondition, message));
+    }
+    Ok(members)
 }
 
 fn go_on(stopped: &Stopped, slot: &Path) -> Result<()> {
@@ -185,6 +196,12 @@ pub fn heal_pause(slot: &Path) -> Result<bool> {
     if file.try_lock().is_err() {
         return Ok(false);
     }
+    let metadata = file.metadata().context(|| format!("fstat({path:?})"))?;
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        // What it names would be moved with our rights.
+        log::warn!("{path:?} is another user's: what it says is not done");
+        return Ok(false);
+    }
     let text = small_text(&file).context(|| format!("read({path:?})"))?;
     let Ok(stopped) = serde_json::from_slice::<Stopped>(&text) else {
         // Killed before anything was stopped.
@@ -198,4 +215,33 @@ fn small_text(mut file: &File) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_stops_themselves_or_the_machine() {
+        let other = i32::MAX;
+        assert_eq!(without_us(vec![other]).unwrap(), [other]);
+        for pid in [1, getpid().as_raw(), getppid().as_raw()] {
+            assert_eq!(without_us(vec![other, pid]).unwrap_err().kind(), ErrorKind::FailedPrecondition);
+        }
+    }
+
+    #[test]
+    fn what_another_user_noted_is_not_done() {
+        let slot = tempfile::tempdir().unwrap();
+        let path = slot.path().join(NOTE);
+        std::fs::write(&path, "killed before anything was stopped").unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            assert!(!heal_pause(slot.path()).unwrap());
+            assert!(path.exists(), "it was taken for ours");
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        }
+        assert!(!heal_pause(slot.path()).unwrap());
+        assert!(!path.exists());
+    }
 }

@@ -322,7 +322,13 @@ impl Store {
             // For ever; whether it is still there shows when it is held.
             return Ok(Some(node.clone()));
         }
-        let now = Node { name: node.name.clone(), ..self.node(&node.id)? };
+        let now = match (self.node(&node.id), &node.name) {
+            // Another tree has taken its place since it was looked up.
+            (Err(error), Some(name)) if error.kind() == ErrorKind::NotFound => {
+                self.named(name)?.ok_or(error)?
+            }
+            (found, name) => Node { name: name.clone(), ..found? },
+        };
         if now.record.state == State::Active {
             let description = Description { cause: Cause::Fork, ..Description::default() };
             self.freeze(node, &Freezing { description: &description, call: Call::Nothing, exact: false })

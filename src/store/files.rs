@@ -30,8 +30,10 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
 pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Result<()> {
     let temporary = aside(path);
     let write = || -> Result<()> {
+        // Whatever is there was left by a process of our number that was killed: it is not written through.
+        remove_if_exists(&temporary)?;
         let options = &mut OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o644);
+        options.write(true).create_new(true).mode(0o644);
         let mut file = options.open(&temporary).context(|| format!("open({temporary:?}, O_CREAT)"))?;
         file.write_all(content).context(|| format!("write({temporary:?})"))?;
         if durability == Durability::Synced {
@@ -158,4 +160,23 @@ pub(crate) fn is_leftover(name: &str) -> bool {
 /// Reads a whole small file, at most `limit` bytes; a longer one is an error of kind `Corrupt`.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     small_file::read_regular(path, limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link_in_the_place_of_the_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("record"), dir.path().join("other"));
+        fs::write(&other, "other").unwrap();
+        symlink(&other, dir.path().join(format!("record.{}~", std::process::id()))).unwrap();
+
+        replace(&path, b"new", Durability::Synced).unwrap();
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(!path.is_symlink());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "other");
+    }
 }

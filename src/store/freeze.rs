@@ -232,6 +232,7 @@ impl Store {
         let copy = Snapshotted { form: Form::Delta, baseline: Baseline::Upper, cost };
         let record = self.record_of_copy(node, &draft, how, &copy, Some(due));
         let committed = self.publish_state(node, draft, record, how.call)?;
+        let _held = self.hold(&committed)?;
         let life = life_after(node, how.call.names(&committed.id)).called(committed.name.as_ref());
         let above = self.fork_as(node, &committed, life, None)?;
         fault::point("freeze.stacked");
@@ -430,6 +431,7 @@ impl Store {
 
     /// Makes a full tree, which only remembers whom it is compared with, remember another.
     pub(crate) fn stand_on(&self, node: &Node, state: &Node, baseline: Baseline, life: Life) -> Result<()> {
+        let _held = self.hold(state)?;
         self.link_child(&state.id, &node.id, Durability::Synced)?;
         fault::point("freeze.linked");
         self.rewrite(node, |record| {

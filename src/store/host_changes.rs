@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -175,6 +176,7 @@ impl Store {
     pub fn apply_to_host(&self, fork: &Ephemeral, changes: &[Change], message: &str) -> Result<Node> {
         let intent = || "apply the changes to host:/".to_owned();
         let _lock = self.share_to_write().context(intent)?;
+        let _host = self.lock_host().context(intent)?;
         let source = self.backend(fork.record.backend)?.open_root(&fork.tree).context(intent)?;
         self.change_host(&source, changes, message, None).context(intent)
     }
@@ -186,6 +188,8 @@ impl Store {
     pub fn undo_host(&self, force: bool) -> Result<HostUndone> {
         let intent = || "undo the last changes of host:/".to_owned();
         let _lock = self.share_to_write().context(intent)?;
+        // Before we look which changes are the last: whoever undoes at the same time takes back those before them.
+        let _host = self.lock_host().context(intent)?;
         let (node, journal) = self.last_applied().context(intent)?;
         let root = Dir::open(host::root()).context(intent)?;
         let changed = changed_since(&root, &journal).context(intent)?;
@@ -206,7 +210,11 @@ impl Store {
         Ok(HostUndone { node, kept, paths: changes.len() })
     }
 
-    /// Keeps what is there, then changes the machine.
+    fn lock_host(&self) -> Result<std::fs::File> {
+        lock::lock_file(&self.root.join("host"), Mode::Exclusive, "host:/")
+    }
+
+    /// Keeps what is there, then changes the machine. The caller holds the lock of the host.
     fn change_host(
         &self,
         source: &Dir,
@@ -214,7 +222,6 @@ impl Store {
         message: &str,
         undoes: Option<&ObjectId>,
     ) -> Result<Node> {
-        let _alone = lock::lock_file(&self.root.join("host"), Mode::Exclusive, "host:/")?;
         let root = Dir::open(host::root())?;
         let mut paths = Vec::with_capacity(changes.len());
         for change in changes {
@@ -307,6 +314,11 @@ impl Journal {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read?,
         };
+        let metadata = std::fs::symlink_metadata(&path).context(|| format!("lstat({path:?})"))?;
+        if metadata.uid() != nix::unistd::geteuid().as_raw() {
+            let message = format!("journal {path:?} is another user's: the machine is not changed by it");
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
         serde_json::from_slice(&text)
             .map(Some)
             .map_err(|error| Error::new(ErrorKind::Corrupt, format!("journal {path:?} is damaged: {error}")))

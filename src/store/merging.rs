@@ -221,6 +221,7 @@ impl Store {
         if !is_rebase && decision.conflicts.is_empty() && decision.take.iter().all(is_time_only) {
             return Ok(None);
         }
+        let _held = self.hold(onto)?;
         let draft = self.draft()?;
         let (record, _) = self.fork_into(&draft, onto, self.kind_of_merge(node), ForkOptions::default())?;
         let beneath = self.tree(onto)?;

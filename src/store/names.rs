@@ -268,11 +268,12 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the nodes of names; what was removed since the names were listed is left out.
+    /// Reads the nodes of names, as they are now: what was removed since the names were listed is left out, and a box whose name has
+    /// moved on to another object is that.
     pub(crate) fn named_nodes(&self, names: BTreeMap<Name, ObjectId>) -> Result<Vec<Node>> {
         let names: Vec<_> = names.into_iter().collect();
         let read = names.into_par_iter().filter_map(|(name, id)| match self.node(&id) {
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.name_link(&name).is_symlink() => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.named(&name).transpose(),
             node => Some(node.map(|node| Node { name: Some(name), ..node })),
         });
         read.collect()

@@ -7,7 +7,7 @@ use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
-use super::freeze::life_after;
+use super::freeze::{Taken, life_after};
 use super::lock::{self, Mode};
 use super::restore::Present;
 use super::{Life, Name, Node, Record, State, Store, fault};
@@ -49,11 +49,16 @@ impl Store {
     }
 
     fn promote_locked(&self, winner: &Node, name: &Name) -> Result<Promoted> {
-        let from = self.promotable(&self.settle(winner)?, name)?;
-        let taken = self.take_unused(winner)?;
-        let (winner, record) = (&taken.node, taken.node.record.clone());
+        let winner = self.settle(winner)?;
+        let from = self.promotable(&winner, name)?;
         let old = self.named(name)?.filter(|old| old.id != winner.id);
-        let Some(old) = old else {
+        let old = old.map(|old| self.settle(&old)).transpose()?;
+        if old.as_ref().is_some_and(|old| old.record.state == State::Committed) {
+            return Err(self.taken(name));
+        }
+        let (taken, loser) = self.take_both(&winner, old.as_ref())?;
+        let (winner, record) = (&taken.node, taken.node.record.clone());
+        let Some(loser) = loser else {
             // Nothing to lose: the box has both names for a moment, or still has since this was cut short.
             if self.resolve_name(name)?.is_none() {
                 self.link_name(name, &winner.id)?;
@@ -63,11 +68,6 @@ impl Store {
             self.finish_promotion(winner, &from, record)?;
             return Ok(Promoted { node: self.promoted(name)?, before: None });
         };
-        let old = self.settle(&old)?;
-        if old.record.state == State::Committed {
-            return Err(self.taken(name));
-        }
-        let loser = self.take_unused(&old)?;
         let Present { before, seals, .. } = self.keep_present(&loser, None, &[])?;
         fault::point("promote.kept");
         let life = life_after(&self.node(&loser.node.id)?, Some(&before.id));
@@ -85,6 +85,17 @@ impl Store {
             self.discard(&loser.node.id, parent.as_ref(), None)?;
         }
         Ok(Promoted { node: self.promoted(name)?, before: Some(before) })
+    }
+
+    /// Takes one box or two, by the order of their names: whoever takes the same two waits for us, and we for nobody who waits so.
+    fn take_both(&self, winner: &Node, old: Option<&Node>) -> Result<(Taken, Option<Taken>)> {
+        let Some(old) = old else { return Ok((self.take_unused(winner)?, None)) };
+        if winner.name < old.name {
+            let winner = self.take_unused(winner)?;
+            return Ok((winner, Some(self.take_unused(old)?)));
+        }
+        let old = self.take_unused(old)?;
+        Ok((self.take_unused(winner)?, Some(old)))
     }
 
     fn promoted(&self, name: &Name) -> Result<Node> {

@@ -76,6 +76,9 @@ impl Store {
         };
         let intent = || format!("remove {name}");
         let _lock = self.share_to_write().context(intent)?;
+        // A box before its states: whoever changes a box takes their locks after its own.
+        let owner = name.of_snapshot().map(|(owner, _)| owner);
+        let _owner = owner.map(|owner| self.lock_named(&owner)).transpose().context(intent)?;
         let node = self.settle(node).context(intent)?;
         let change = self.object_dir(&node.id).join("change");
         let _change = lock::lock_file(&change, Mode::Exclusive, &name.to_string()).context(intent)?;
@@ -104,9 +107,30 @@ impl Store {
             return Err(self.refuse_with_children(name, &node.id)?).context(intent);
         }
         for snapshot in &snapshots {
+            let change = self.object_dir(&snapshot.id).join("change");
+            let _change = lock::lock_file(&change, Mode::Exclusive, &snapshot.shown()).context(intent)?;
+            // Somebody may have locked it since we looked at all of them.
+            let record = self.node(&snapshot.id).context(intent)?.record;
+            Node { record, ..snapshot.clone() }.require_unlocked().context(intent)?;
             self.destroy(snapshot, self.lock_unused(snapshot).ok()).context(intent)?;
         }
         self.destroy(&node, alone).context(intent)
+    }
+
+    /// Takes the change lock of what a name leads to, if it leads to anything.
+    fn lock_named(&self, name: &Name) -> Result<Option<File>> {
+        while let Some(id) = self.resolve_name(name)? {
+            let locked =
+                lock::lock_file(&self.object_dir(&id).join("change"), Mode::Exclusive, &name.to_string());
+            let is_same = self.resolve_name(name)?.as_ref() == Some(&id);
+            match locked {
+                Ok(lock) if is_same => return Ok(Some(lock)),
+                Err(error) if is_same || error.kind() != ErrorKind::NotFound => return Err(error),
+                // While we waited another tree took its place.
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the snapshots that go with a name.
@@ -139,7 +163,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the states of a box that came right after one of its snapshots follow what came before that.
+    /// Makes the states of a box that came right after one of its snapshots follow what came before that. The caller holds the box's
+    /// change lock, and the snapshot's.
     fn lead_followers_past(&self, node: &Node) -> Result<()> {
         let Some((owner, _)) = node.name.as_ref().and_then(Name::of_snapshot) else { return Ok(()) };
         let states = self.all_snapshots(&owner)?.into_iter().map(|(_, state)| state);
@@ -148,8 +173,10 @@ impl Store {
                 continue;
             }
             let slot = self.object_dir(&state.id);
+            let is_box = state.name.as_ref() == Some(&owner);
             // Later states of one history: whoever removes those does not wait for this one.
-            let _change = lock::lock_file(&slot.join("change"), Mode::Exclusive, &state.shown())?;
+            let change = || lock::lock_file(&slot.join("change"), Mode::Exclusive, &state.shown());
+            let _change = (!is_box).then(change).transpose()?;
             let record = Record::read(&slot)?;
             if record.follows.as_ref() == Some(&node.id) {
                 let before = node.record.predecessor().filter(|id| Some(*id) != record.parent.as_ref());

@@ -154,6 +154,16 @@ impl Store {
         Ok(moves.into_iter().map(|(_, name, _)| name).collect())
     }
 
+    /// Can it still be brought back?
+    pub(super) fn is_still_removed(&self, removed: &Removed) -> Result<bool> {
+        let link = self.removed_link(removed);
+        match fs::read_link(&link) {
+            Ok(target) => Ok(target.file_name().is_some_and(|id| id == removed.id.as_str())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(format!("readlink({link:?})"), error)),
+        }
+    }
+
     /// Forgets a removed name for good; says whether it was still there. What it led to is the sweep's.
     pub(super) fn forget_removed(&self, removed: &Removed) -> Result<bool> {
         files::remove_if_exists(&self.removed_link(removed))

@@ -163,11 +163,16 @@ impl Store {
     /// Lets a name go, unless it leads elsewhere by now or was locked. The caller holds the store alone, and syncs.
     pub(super) fn forget(&self, doomed: &Doomed) -> Result<bool> {
         if let Some(at) = doomed.removed_at {
+            let removed = Removed { name: doomed.name.clone(), id: doomed.id.clone(), at };
+            if !self.is_still_removed(&removed)? {
+                // Brought back since the plan was made.
+                return Ok(false);
+            }
             if doomed.name.is_snapshot() && self.named(&doomed.name)?.is_none_or(|node| node.id != doomed.id)
             {
                 self.note_let_go(&doomed.id)?;
             }
-            return self.forget_removed(&Removed { name: doomed.name.clone(), id: doomed.id.clone(), at });
+            return self.forget_removed(&removed);
         }
         match self.named(&doomed.name)? {
             Some(node) if node.id == doomed.id && !node.record.marks().locked => {

@@ -78,9 +78,9 @@ impl Store {
     /// O(changes), or one stat walk with plain trees.
     pub fn differs(&self, node: &Node) -> Result<bool> {
         let options = DiffOptions::default();
-        match node.record.predecessor() {
-            Some(last) if node.record.parent.as_ref() != Some(last) => {
-                Ok(!self.diff(&self.node(last)?, node, options)?.is_empty())
+        match self.predecessor(node)? {
+            Some(last) if node.record.parent.as_ref() != Some(&last.id) => {
+                Ok(!self.diff(&last, node, options)?.is_empty())
             }
             Some(_) => Ok(!self.changes(node, options)?.is_empty()),
             // There is nothing to compare with.

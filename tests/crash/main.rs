@@ -15,6 +15,7 @@ mod random;
 mod scenario;
 mod states;
 mod store;
+mod stress;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "part of it is the conformance kit's")]
 mod support;
@@ -87,6 +88,15 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
             trials.push(trial(name, sort, &place, scratch, |place, scratch| {
                 random::merge(*kind, *other, place, scratch)
             }));
+        }
+        for kind in kinds.iter().copied().filter(|kind| *kind != Kind::Copy || sort == FileSystem::Ext4) {
+            trials.push(trial(
+                format!("stress/{sort}/{kind}"),
+                sort,
+                &place,
+                scratch,
+                move |place, scratch| stress::run(kind, place, scratch),
+            ));
         }
         trials.push(trial(format!("kill/{sort}"), sort, &place, scratch, kill::run));
         let cut = move |outer: &Path, scratch: &Path| powercut::run(sort, outer, scratch);
