@@ -129,11 +129,11 @@ impl Search {
 
 /// The states that are searched, from the good one to the bad one.
 #[derive(Debug)]
-struct Line {
+struct Line<'a> {
     /// The box.
     of: Option<Name>,
     states: Vec<Node>,
-    naming: Naming,
+    naming: Naming<'a>,
 }
 
 /// One that was tried.
@@ -192,9 +192,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     line.report(context, &store, &search, &steps)
 }
 
-impl Line {
+impl<'a> Line<'a> {
     /// Finds the states from GOOD to BAD.
-    fn find(store: &Store, arguments: &Arguments) -> Result<Self> {
+    fn find(store: &'a Store, arguments: &Arguments) -> Result<Self> {
         let node = store::find(store, &arguments.reference)?;
         let mut bad = match &arguments.to {
             Some(text) => store::find(store, text)?,
@@ -300,7 +300,7 @@ impl Line {
         let changes = node.map(|node| store.diff(good, node, DiffOptions::default())).transpose()?;
         let changes = changes.unwrap_or_default();
         if let Some(node) = node {
-            store::remember(store, &Node { name: self.naming.first(&node.id).cloned(), ..node.clone() });
+            store::remember(store, &Node { name: self.naming.first(&node.id), ..node.clone() });
         }
         let report = Report {
             first_bad: found.map(|found| self.label(found)),
