@@ -304,7 +304,7 @@ pub fn main() -> i32 {
         Err(code) => return code,
     };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
-    let runs = arguments.command.runs();
+    let trouble = arguments.command.trouble();
     let prepared = prepare(arguments.root, output, &arguments.command, given);
     let prepared = prepared.map(|context| Context { caller, settings, ..context }).and_then(|context| {
         if arguments.command.detaches() {
@@ -321,14 +321,7 @@ pub fn main() -> i32 {
         Ok(code) => code,
         Err(error) => {
             output.error(&error);
-            // The commands that run commands keep 1 for those (as docker does).
-            if runs {
-                125
-            } else if error.kind() == ErrorKind::InvalidInput {
-                2
-            } else {
-                1
-            }
+            if trouble == 1 && error.kind() == ErrorKind::InvalidInput { 2 } else { trouble }
         }
     }
 }
@@ -454,6 +447,16 @@ impl Context {
 }
 
 impl Command {
+    /// Returns what it exits with when it fails. Commands that run commands keep 1 for those (as docker does), and a comparison keeps it
+    /// for what differs (as diff does).
+    fn trouble(&self) -> i32 {
+        match self {
+            _ if self.runs() => 125,
+            Self::Diff(arguments) if arguments.tells_by_exit_code() => 2,
+            _ => 1,
+        }
+    }
+
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
         match self {
