@@ -125,7 +125,7 @@ fn volumes_that_a_box_needs_stay_and_others_can_be_pruned() {
     assert_eq!(environment.json(["volume", "prune"])[0]["name"], "lone");
     assert_eq!(environment.ok(["-q", "volume", "ls"]), "data\nmore\n");
     environment.ok(["-q", "volume", "rm", "--force", "data"]);
-    environment.ok(["-q", "rm", "dev"]);
+    environment.ok(["-q", "rm", "--now", "dev"]);
     assert_eq!(environment.ok(["-q", "volume", "prune"]), "more\n");
     environment.assert_tidy(&["base"]);
 }
@@ -362,7 +362,7 @@ fn a_home_that_is_a_subvolume_is_snapshotted_and_the_store_in_it_left_out() {
             $R -q create --home snapshot base dev > /dev/null; echo later > $D/m/ada/file
             $R -q exec dev -- sh -c 'cat ~/file; stat -c %u ~/file; echo in > ~/new; ls -A ~/store 2> /dev/null | wc -l'
             test ! -e $D/m/ada/new; $R --format json volume show dev.home | grep -e '\"snapshots\": [1-9]' -e copied\\\": -e cloned\\\":
-            $R -q fork dev two > /dev/null; $R -q exec two -- sh -c 'cat ~/new'; $R -q rm two dev; $R -q volume prune; $R -q fsck > /dev/null"
+            $R -q fork dev two > /dev/null; $R -q exec two -- sh -c 'cat ~/new'; $R -q rm --now two dev; $R -q volume prune; $R -q fsck > /dev/null"
         ));
         let cost = "    \"snapshots\": 1,\n    \"files_cloned\": 0,\n    \"files_copied\": 0,\n    \"bytes_cloned\": 0,\n    \"bytes_copied\": 0,\n";
         let expected = format!("hers\n4321\n0\n{cost}in\ndev.home\ntwo.home\n");

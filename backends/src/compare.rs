@@ -184,7 +184,15 @@ impl Compare<'_> {
     /// Returns the changes, sorted, and what differs in links: that takes a walk of both trees, if there may be any.
     pub(crate) fn finish(self) -> Result<Vec<Change>> {
         let mut changes = self.changes.into_inner();
-        if self.linked.into_inner() {
+        let mut linked = self.linked.into_inner();
+        // A directory that moved took names with it, and touched none of the inodes.
+        for change in &changes {
+            if linked {
+                break;
+            }
+            linked = links::are_lost(self.old, change)? || links::is_gained(self.new, change)?;
+        }
+        if linked {
             links::compare(self.old, self.new, |_| true, &mut changes)?;
         }
         sort(&mut changes);

@@ -10,7 +10,7 @@ use nix::sys::stat::FileStat;
 use crate::change::{Aspects, Change, ChangeKind};
 use crate::dir::{Dir, EntryType};
 use crate::entry::open_parent;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::walk::{self, vanishing};
 
 /// Returns the unchanged names of inodes that a changed name has too. O(entries of the tree) if there are any.
@@ -71,7 +71,11 @@ pub(crate) fn staying(
 
 /// Looks at a path in a tree, `None` if nothing is there.
 fn stat(tree: &Dir, path: &Path) -> Result<Option<FileStat>> {
-    vanishing(open_parent(tree, path).and_then(|(dir, name)| dir.stat(name)))
+    match open_parent(tree, path).and_then(|(dir, name)| dir.stat(name)) {
+        // What is mounted in a tree is no part of it.
+        Err(error) if error.kind() == ErrorKind::CrossDevice => Ok(None),
+        found => vanishing(found),
+    }
 }
 
 /// Has an inode that is no directory several names? OverlayFS and names outside of a tree may count too.

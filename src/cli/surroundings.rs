@@ -48,7 +48,13 @@ impl Surroundings {
             );
         }
         env.extend(self.env.iter().cloned());
-        Ok(env)
+        match env.iter().find(|variable| variable.is_empty() || variable.starts_with('=')) {
+            Some(nameless) => {
+                let message = format!("variable {nameless:?} has no name");
+                Err(Error::new(ErrorKind::InvalidInput, message).hint("write -e NAME=VALUE"))
+            }
+            None => Ok(env),
+        }
     }
 
     /// Is it run as the person who calls?

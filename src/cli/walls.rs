@@ -381,8 +381,11 @@ fn device(text: &str) -> Result<Device> {
         [access] if all(access) => (source, *access),
         [target] => (*target, "rwm"),
         [target, access] if all(access) => (*target, *access),
-        _ => return Err(invalid(format!("{text:?} is no device"), "write --device /dev/NAME[:/dev/PATH]")),
+        _ => ("", ""),
     };
+    if source.is_empty() || target.is_empty() {
+        return Err(invalid(format!("{text:?} is no device"), "write --device /dev/NAME[:/dev/PATH]"));
+    }
     if !access.contains('r') || !access.contains('w') {
         let hint = "leave it out: who may do what with a device is said by its owner and mode";
         return Err(invalid(format!("{text:?}: access {access:?} to a device cannot be enforced"), hint));

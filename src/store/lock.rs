@@ -94,12 +94,24 @@ pub(crate) fn busy(file: &File, what: &str) -> Error {
         .hint("wait for it to end, or stop it")
 }
 
-/// Says who holds the lock on `file`, from /proc/locks: `process 42 (rootling run deb)`.
+/// Says who holds the lock on `file`: `process 42 (rootling run deb)`.
 fn holder(file: &File) -> String {
-    let unknown = || "a process that cannot be seen from here".to_owned();
-    let (Ok(metadata), Ok(locks)) = (file.metadata(), fs::read_to_string("/proc/locks")) else {
-        return unknown();
+    let Some(pid) = holding_process(file) else {
+        return "a process that cannot be seen from here".to_owned();
     };
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    format!("process {pid} ({})", command.join(" ").trim())
+}
+
+/// Is there a process that holds the lock on `file`, as far as can be seen from here?
+pub(crate) fn is_seen_to_be_held(file: &File) -> bool {
+    holding_process(file).is_some()
+}
+
+/// Returns the number of the process that holds the lock on `file`, from /proc/locks.
+fn holding_process(file: &File) -> Option<String> {
+    let (metadata, locks) = (file.metadata().ok()?, fs::read_to_string("/proc/locks").ok()?);
     // `1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF` (proc(5)): the sixth word ends in the inode number.
     let inode = format!(":{}", metadata.ino());
     let pid = locks.lines().find_map(|line| {
@@ -108,10 +120,7 @@ fn holder(file: &File) -> String {
             words.get(1) == Some(&"FLOCK") && words.get(5).is_some_and(|place| place.ends_with(&inode));
         ours.then(|| words[4].to_owned())
     });
-    let Some(pid) = pid.filter(|pid| !pid.starts_with(['0', '-'])) else { return unknown() };
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-    format!("process {pid} ({})", command.join(" ").trim())
+    pid.filter(|pid| !pid.starts_with(['0', '-']))
 }
 
 #[cfg(test)]

@@ -221,10 +221,7 @@ impl Store {
     /// error of kind `Busy`.
     pub(crate) fn lock_unused(&self, node: &Node) -> Result<File> {
         let slot = self.object_dir(&node.id);
-        let Some(alone) = lock::try_lock_dir(&slot, Mode::Exclusive)? else {
-            let dir = File::open(&slot).context(|| format!("open({slot:?})"))?;
-            return Err(lock::busy(&dir, &node.shown()));
-        };
+        let alone = self.lock_alone(&slot, &node.shown())?;
         if let Some(place) = host::mounted_at(&slot)?.first() {
             let message = format!("{} is mounted at {place:?}", node.shown());
             return Err(
@@ -232,6 +229,23 @@ impl Store {
             );
         }
         Ok(alone)
+    }
+
+    /// A lock that nobody is seen to hold was let go just now, or is about to be: by a process that was forked of its holder and has not
+    /// yet become another program.
+    fn lock_alone(&self, slot: &Path, what: &str) -> Result<File> {
+        for _ in 0..20 {
+            if let Some(alone) = lock::try_lock_dir(slot, Mode::Exclusive)? {
+                return Ok(alone);
+            }
+            let dir = File::open(slot).context(|| format!("open({slot:?})"))?;
+            if lock::is_seen_to_be_held(&dir) {
+                return Err(lock::busy(&dir, what));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let dir = File::open(slot).context(|| format!("open({slot:?})"))?;
+        Err(lock::busy(&dir, what))
     }
 
     fn unlink_name(&self, name: &Name) -> Result<()> {

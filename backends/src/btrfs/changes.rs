@@ -37,6 +37,8 @@ pub(super) fn changes_since(
 ) -> Result<Vec<Change>> {
     let mut comparison = Comparison { old, new, generation, parted, changes: Changes::new(options) };
     comparison.subvolume(Path::new(""))?;
+    // A directory that moved took names with it, and touched none of the inodes.
+    comparison.changes.note_lost_and_gained_links(old, new)?;
     comparison.changes.finish(old, new)
 }
 
