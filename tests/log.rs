@@ -316,7 +316,7 @@ fn what_people_put_on_states_is_told() {
     let drawn = plain(&environment, &environment.ok(["log", "dev"]));
     let expected = "ID        NAME      AGE  SIZE  WHAT
 12345678  dev       0s         note: mine
-12345678  dev@good  0s         works  note: as shipped  locked
+12345678  dev@good  0s         works  note: as …  locked
 ";
     assert!(drawn.starts_with(expected), "{drawn}");
     let rows = environment.json(["log", "dev"]);

@@ -162,7 +162,7 @@ fn a_box_in_use_is_not_restored_and_says_what_to_do() {
     for (arguments, said) in [
         (&["restore", "dev"][..], "rootling restore dev@LABEL"),
         (&["restore", "dev@none"], "there is no dev@none"),
-        (&["restore", "dev@ss"], "did you mean dev@s?"),
+        (&["restore", "dev@ss"], "did you mean dev@s"),
         (&["restore", "dev", "--to", "dev"], "cannot be restored to itself"),
         (&["restore", "base", "--to", "dev@s"], "base is committed already"),
         (&["restore", "dev@s", "../etc"], "cannot be restored by itself"),
