@@ -368,7 +368,9 @@ fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Give
     let umask = store::prepare_process();
     let looks_ahead = !runner::is_root() || command.detaches();
     let found = command.box_name().filter(|_| looks_ahead).map(|name| store::look(root.as_deref(), name));
-    let (mut running, kept) = found.unwrap_or_default();
+    let (running, kept) = found.unwrap_or_default();
+    // Root is root of every namespace already.
+    let mut running = running.filter(|_| !runner::is_root());
     // What is wrong with what it keeps is said when the box starts.
     let kept = kept.filter(|_| running.is_none() && command.runs()).and_then(|kept| given.with(&kept).ok());
     let walls = kept.as_ref().map(|kept| &kept.walls).or_else(|| command.walls());

@@ -156,8 +156,10 @@ impl Environment {
     /// Runs a shell script as root in a mount namespace of its own, with `$R` the program and `$D` the directory.
     pub(crate) fn script(&self, script: &str) -> Ran {
         let mut command = Command::new("unshare");
+        // Tests that use the library clear the umask of all.
+        let script = format!("umask 022; {script}");
         command
-            .args(["--mount", "--propagation", "private", "sh", "-euc", script])
+            .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
             .env("R", BINARY)
             .env("D", self.dir.path())
             .env("ROOTLING_ROOT", self.store())

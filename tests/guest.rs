@@ -122,7 +122,8 @@ impl Guest {
             Ids::All => "exec sh -euc \"$USER_SCRIPT\"".to_owned(),
             _ => format!("exec setpriv --reuid {id} --regid {id} --clear-groups -- sh -euc \"$USER_SCRIPT\""),
         };
-        let script = format!("{accounts}\n{root}\n{become_guest}");
+        // Tests that use the library clear the umask of all.
+        let script = format!("umask 022; {accounts}\n{root}\n{become_guest}");
         command
             .args(["--propagation", "private", "sh", "-euc", &script])
             .env("USER_SCRIPT", user)

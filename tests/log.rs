@@ -181,10 +181,11 @@ fn ls_keeps_snapshots_apart_until_it_is_asked() {
     assert_eq!(environment.ok(["-q", "ls", "-a"]).lines().count(), 14, "the fork stands on dev@11");
     assert_eq!(environment.ok(["-q", "ls", "-a", "--boxes"]), "dev\nother\n");
     assert_eq!(environment.ok(["-q", "ls", "other"]), "");
-    // The box goes, its snapshots stay, and go on where they were when there is such a box again.
+    // They go and come back with the box.
     environment.ok(["-q", "rm", "dev"]);
+    assert!(environment.fails(["ls", "dev"]).contains("there is no dev"));
+    environment.ok(["-q", "undelete", "dev"]);
     assert_eq!(environment.ok(["-q", "ls", "dev"]).lines().count(), 11);
-    environment.ok(["-q", "create", "base", "dev"]);
     change(&environment, "dev", "anew");
     assert_eq!(snapshot(&environment, "dev", None, "anew").label(), "dev@12");
 }
@@ -203,7 +204,7 @@ fn forks_of_a_box_at_rest_leave_nothing_behind() {
         for _ in 0..3 {
             environment.ok(["-q", "fork", "dev", "gone"]);
             assert_eq!(environment.ok(["diff", "dev", "gone"]), "", "{backend}");
-            environment.ok(["-q", "rm", "gone"]);
+            environment.ok(["-q", "rm", "--now", "gone"]);
         }
         assert_eq!(objects(), before, "{backend}");
         change(&environment, "dev", "two");

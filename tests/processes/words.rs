@@ -45,7 +45,7 @@ fn entrypoint_command_env_directory_and_user_are_those_of_the_tree() {
 fn a_command_that_joins_gets_what_the_box_was_started_with() {
     let Some(boxes) = configured(&["ENV A=image B=image", "WORKDIR /srv"]) else { return };
     boxes.ok([
-        "run", "-d", "--name", "web", "-e", "A=asked", "-w", "/tmp", "-u", "me:me", "app", "--", "sleep",
+        "run", "-d", "--name", "web", "-e", "A=asked", "-w", "/tmp", "-u", "1000", "app", "--", "sleep",
         "1000",
     ]);
     let script = "echo $A $B; pwd; id -u; echo $HOME";
