@@ -311,7 +311,7 @@ pub fn main() -> i32 {
         Err(code) => return code,
     };
     let output = Output { format: arguments.format, quiet: arguments.quiet };
-    let (runs, failure) = (arguments.command.runs(), arguments.command.failure_code());
+    let trouble = arguments.command.trouble();
     let prepared = prepare(arguments.root, output, &arguments.command, given);
     let prepared = prepared.map(|context| Context { caller, settings, ..context }).and_then(|context| {
         if arguments.command.detaches() {
@@ -328,13 +328,9 @@ pub fn main() -> i32 {
         Ok(code) => code,
         Err(error) => {
             output.error(&error);
-            // The commands that run commands keep 1 for those (as docker does).
-            if runs {
-                failure
-            } else if error.kind() == ErrorKind::InvalidInput {
-                2
-            } else {
-                1
+            match trouble {
+                1 if error.kind() == ErrorKind::InvalidInput => 2,
+                code => code,
             }
         }
     }
@@ -467,6 +463,17 @@ impl Context {
 }
 
 impl Command {
+    /// Returns what it exits with when it fails. Commands that run commands keep 1 for those (as docker does), and a comparison keeps it
+    /// for what differs (as diff does).
+    fn trouble(&self) -> i32 {
+        match self {
+            Self::Run(arguments) => arguments.failure_code.into(),
+            _ if self.runs() => 125,
+            Self::Diff(arguments) if arguments.tells_by_exit_code() => 2,
+            _ => 1,
+        }
+    }
+
     /// Does it run commands in boxes?
     fn runs(&self) -> bool {
         match self {
@@ -478,14 +485,6 @@ impl Command {
             | Self::Bisect(_) => true,
             Self::Fork(arguments) => arguments.runs(),
             _ => false,
-        }
-    }
-
-    /// What it exits with where not the command failed that it runs.
-    fn failure_code(&self) -> i32 {
-        match self {
-            Self::Run(arguments) => arguments.failure_code.into(),
-            _ => 125,
         }
     }
 

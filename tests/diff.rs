@@ -104,6 +104,7 @@ fn the_exit_code_says_whether_something_differs_if_it_is_asked_to() {
         edit(environment, "dev", |root| fs::write(root.join("etc/motd"), "hello\n").unwrap());
         assert_eq!(code(&["dev"]), 1);
         assert_eq!(code(&["dev", "-q"]), 1);
+        assert_eq!(code(&["missing"]), 2);
         assert_eq!(code(&["dev", "--json"]), 1);
         assert_eq!(code(&["dev", "--", "usr"]), 0);
         assert_eq!(code(&["dev", "--packages"]), 0, "no package differs");
@@ -124,6 +125,19 @@ fn change_all(environment: &Environment) {
         fs::write(root.join("var"), "a file now").unwrap();
         fs::create_dir(root.join("srv")).unwrap();
         fs::write(root.join(std::ffi::OsStr::from_bytes(b"srv/new\nline")), "x\n").unwrap();
+    });
+}
+
+#[test]
+fn a_link_has_the_mode_that_git_gives_it() {
+    on_each(|environment| {
+        edit(environment, "dev", |root| symlink("motd", root.join("etc/link")).unwrap());
+        let patch = environment.ok(["diff", "dev", "--content"]);
+        assert_eq!(
+            patch,
+            "diff --git a/etc/link b/etc/link\nnew file mode 120000\n--- /dev/null\n+++ b/etc/link\n@@ -0,0 +1 @@\n\
+            +motd\n\\ No newline at end of file\n"
+        );
     });
 }
 

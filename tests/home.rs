@@ -240,6 +240,80 @@ fn a_private_home_begins_from_the_trees_and_is_the_boxs_own() {
 }
 
 #[test]
+fn a_home_of_its_own_goes_and_comes_back_with_the_box() {
+    let Some(environment) = environment() else { return };
+    let run = |arguments: &[&str]| environment.ok(arguments);
+    run(&["-q", "create", "--home", "private", "base", "dev"]);
+    run(&["-q", "exec", "dev", "--", "sh", "-c", "echo mine > ~/kept"]);
+    run(&["-q", "snapshot", "--with-volumes", "dev", "one"]);
+    let said = "volumes stay as they are (dev.home): --with-volumes restores them, too\n";
+    assert!(environment.run(["restore", "dev@one"]).stderr.ends_with(said));
+    assert!(!environment.run(["restore", "dev@one", "--with-volumes"]).stderr.contains("stay as they are"));
+    run(&["-q", "fork", "dev", "two"]);
+    let volumes = || environment.ok(["-q", "volume", "ls"]);
+    assert_eq!(volumes(), "dev.home\ndev.home@one\ntwo.home\n");
+
+    let removed = environment.run(["rm", "dev"]);
+    assert_eq!(
+        removed.stderr,
+        "removed dev, its snapshot and its home: within 7d, rootling undelete dev brings it back\n"
+    );
+    assert_eq!(volumes(), "two.home\n");
+    let kinds = environment.json(["undelete"]);
+    let kinds: Vec<&str> =
+        kinds.as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["volume", "volume", "box", "snapshot"]);
+    // A volume that took its name in the meantime is not taken for it.
+    run(&["-q", "volume", "create", "dev.home"]);
+    let refused = environment.fails(["undelete", "dev"]);
+    assert!(refused.contains("there is a volume dev.home already"), "{refused}");
+    run(&["-q", "volume", "rm", "--now", "--force", "dev.home"]);
+    assert_eq!(environment.json(["undelete", "dev", "--as", "old"]), serde_json::json!(["old@one", "old"]));
+    assert_eq!(volumes(), "dev.home\ndev.home@one\ntwo.home\n");
+    assert_eq!(run(&["-q", "exec", "old", "--", "sh", "-c", "cat ~/kept"]), "mine\n");
+    // A renamed box keeps its home, which keeps its name.
+    run(&["-q", "rename", "old", "new"]);
+    assert_eq!(run(&["-q", "exec", "new", "--", "sh", "-c", "cat ~/kept"]), "mine\n");
+
+    // Locked, nothing of it goes; for good, all of it does, and the fork keeps its own.
+    run(&["-q", "lock", "new"]);
+    assert!(environment.fails(["rm", "new"]).contains("new is locked"));
+    assert_eq!(volumes(), "dev.home\ndev.home@one\ntwo.home\n");
+    run(&["-q", "unlock", "new"]);
+    run(&["-q", "rm", "--now", "new"]);
+    assert_eq!(volumes(), "two.home\n");
+    assert_eq!(run(&["-q", "exec", "two", "--", "sh", "-c", "cat ~/kept"]), "mine\n");
+
+    // What another box is started with stays.
+    run(&["-q", "create", "-v", "two.home:/h", "base", "other"]);
+    run(&["-q", "rm", "--now", "two"]);
+    assert_eq!(run(&["-q", "exec", "other", "--", "cat", "/h/kept"]), "mine\n");
+    run(&["-q", "rm", "--now", "other"]);
+    run(&["-q", "volume", "rm", "--now", "two.home"]);
+    environment.assert_tidy(&["base"]);
+}
+
+#[test]
+fn a_removal_cut_short_leaves_a_box_with_its_home_or_neither() {
+    let Some(environment) = environment() else { return };
+    for step in 1..=4 {
+        environment.ok(["-q", "create", "--home", "private", "base", "dev"]);
+        environment.ok(["-q", "exec", "dev", "--", "sh", "-c", "echo mine > ~/kept"]);
+        environment.ok(["-q", "snapshot", "dev", "one"]);
+        let killed = environment.script(&format!("ROOTLING_FAULT=removed.moved:{step} $R rm dev"));
+        let there = environment.ok(["-q", "ls"]).contains("dev");
+        assert_eq!((there, killed.code == 0), (step == 1, step == 4), "{step}: {}", killed.stderr);
+        if !there {
+            environment.ok(["undelete", "dev"]);
+        }
+        assert_eq!(environment.ok(["-q", "exec", "dev", "--", "sh", "-c", "cat ~/kept"]), "mine\n", "{step}");
+        environment.ok(["-q", "rm", "--now", "dev"]);
+        environment.ok(["-q", "prune", "--removed"]);
+    }
+    environment.assert_tidy(&["base"]);
+}
+
+#[test]
 fn an_overlaid_home_shows_the_hosts_and_keeps_what_is_written() {
     let Some(environment) = environment() else { return };
     let printed = ada(
@@ -291,7 +365,7 @@ fn a_home_that_is_a_subvolume_is_snapshotted_and_the_store_in_it_left_out() {
             $R -q fork dev two > /dev/null; $R -q exec two -- sh -c 'cat ~/new'; $R -q rm --now two dev; $R -q volume prune; $R -q fsck > /dev/null"
         ));
         let cost = "    \"snapshots\": 1,\n    \"files_cloned\": 0,\n    \"files_copied\": 0,\n    \"bytes_cloned\": 0,\n    \"bytes_copied\": 0,\n";
-        let expected = format!("hers\n4321\n0\n{cost}in\ndev.home\ntwo.home\n");
+        let expected = format!("hers\n4321\n0\n{cost}in\n");
         assert_eq!((ran.stdout.as_str(), ran.code), (expected.as_str(), 0), "{store}: {}", ran.stderr);
     }
 }

@@ -403,3 +403,60 @@ fn a_state_sheds_what_belonged_to_its_box() {
     environment.ok(["-q", "undo", "dev"]);
     assert_eq!(environment.json(["show", "dev"])["future"], json!(["dev@3", "dev@4"]));
 }
+
+#[test]
+fn what_people_put_on_states_is_told() {
+    if !is_root() {
+        return;
+    }
+    let environment = with_box("overlay");
+    snapshot(&environment, "dev", Some("good"), "works");
+    environment.ok(["-q", "lock", "dev@good"]);
+    environment.ok(["-q", "note", "dev@good", "as\nshipped"]);
+    environment.ok(["-q", "note", "dev", "mine"]);
+    let drawn = plain(&environment, &environment.ok(["log", "dev"]));
+    let expected = "ID        NAME      AGE  SIZE  WHAT
+12345678  dev       0s         note: mine
+12345678  dev@good  0s         works  note: as …  locked
+";
+    assert!(drawn.starts_with(expected), "{drawn}");
+    let rows = environment.json(["log", "dev"]);
+    assert_eq!((&rows[0]["locked"], &rows[0]["note"]), (&json!(false), &json!("mine")));
+    assert_eq!((&rows[1]["locked"], &rows[1]["note"]), (&json!(true), &json!("as\nshipped")));
+}
+
+#[test]
+fn a_merge_that_is_not_settled_is_told() {
+    if !is_root() {
+        return;
+    }
+    let environment = with_box("overlay");
+    change(&environment, "dev", "ours");
+    environment.ok(["-q", "create", "base", "other"]);
+    change(&environment, "other", "theirs");
+    snapshot(&environment, "other", Some("one"), "edited");
+    let merged = environment.run(["apply", "other@one", "--to", "dev"]);
+    assert_eq!(
+        (merged.code, merged.stdout.as_str()),
+        (
+            1,
+            "conflict /etc/mark: added in dev, added in other@one; dev's is there, other@one's is /etc/mark.theirs\n"
+        )
+    );
+    let shown = environment.ok(["show", "dev"]);
+    let told = "merging   apply other@one: edited: end it with rootling apply --continue dev, or --abort dev
+conflict  /etc/mark, see /etc/mark.theirs
+";
+    assert!(shown.contains(told), "{shown}");
+    assert_eq!(environment.json(["show", "dev"])["merging"]["conflicts"][0]["path"], "etc/mark");
+    environment.ok(["apply", "--abort", "dev"]);
+    assert_eq!(environment.json(["show", "dev"])["merging"], json!(null));
+    // What was given up is the box's own, and no fork of it.
+    assert!(!environment.ok(["log", "dev"]).contains("forks: dev"));
+    // A rebase keeps what it goes onto, and calls the box's own the other.
+    let rebased = environment.run(["rebase", "dev", "--onto", "other@one"]);
+    assert_eq!(
+        rebased.stdout,
+        "conflict /etc/mark: added in other@one, added in dev; other@one's is there, dev's is /etc/mark.theirs\n"
+    );
+}

@@ -162,10 +162,16 @@ fn a_box_in_use_is_not_restored_and_says_what_to_do() {
     for (arguments, said) in [
         (&["restore", "dev"][..], "rootling restore dev@LABEL"),
         (&["restore", "dev@none"], "there is no dev@none"),
+        (&["restore", "dev@ss"], "did you mean dev@s"),
         (&["restore", "dev", "--to", "dev"], "cannot be restored to itself"),
         (&["restore", "base", "--to", "dev@s"], "base is committed already"),
         (&["restore", "dev@s", "../etc"], "cannot be restored by itself"),
-        (&["snapshot", "base"], "base is committed already"),
+        (
+            &["snapshot", "base"],
+            "base is committed already\n  hint: make a box of it: rootling create base NAME",
+        ),
+        (&["snapshot", "dev", "x", "--expire", "0s"], "no time at all"),
+        (&["redo", "dev"], "restore dev@LABEL"),
         (&["snapshot", "dev", "s"], "the name dev@s is taken"),
         (&["snapshot", "dev", "--expire", "soon"], "write 90s"),
         (&["undo", "dev", "-n", "0"], "by 0 states is nothing"),

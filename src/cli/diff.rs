@@ -73,7 +73,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Exit with 1 if something differs
+    /// Exit with 1 if something differs, and with 2 if that cannot be told
     #[arg(long)]
     exit_code: bool,
 
@@ -93,6 +93,11 @@ enum View {
 }
 
 impl Arguments {
+    /// Is it the exit code that says whether something differs?
+    pub(super) fn tells_by_exit_code(&self) -> bool {
+        self.exit_code
+    }
+
     fn view(&self) -> View {
         match self {
             Self { stat: true, .. } => View::Stat,

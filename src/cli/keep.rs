@@ -111,6 +111,16 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration> {
     })
 }
 
+/// As [`duration`], but not none at all.
+pub(super) fn span(text: &str) -> Result<SignedDuration> {
+    let span = duration(text)?;
+    if span.is_zero() {
+        let message = format!("{text:?} is no time at all");
+        return Err(Error::new(ErrorKind::InvalidInput, message).hint("write 90s, 10m, 2h, 7d or 2w"));
+    }
+    Ok(span)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +130,9 @@ mod tests {
         assert_eq!(duration("7d").unwrap(), SignedDuration::from_hours(168));
         assert_eq!(duration("0s").unwrap(), SignedDuration::ZERO);
         for bad in ["", "7", "-1d", "1y", "99999999999999999d", "ä"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
+            assert!(duration(bad).is_err() && span(bad).is_err(), "{bad:?}");
         }
+        assert!(span("0s").is_err());
+        assert_eq!(span("90s").unwrap(), SignedDuration::from_secs(90));
     }
 }

@@ -58,6 +58,10 @@ struct Entry {
     /// Why it was committed; null for a box.
     cause: Option<Cause>,
     expires: Option<Timestamp>,
+    /// Does nothing remove it?
+    locked: bool,
+    /// What its owner wrote on it.
+    note: Option<String>,
     /// What was written to make it, where that is what it adds.
     added_bytes: Option<u64>,
     /// Some of what was made from it and is not in the list.
@@ -197,9 +201,13 @@ fn before(node: &Node, index: &HashMap<ObjectId, usize>) -> Option<usize> {
 
 fn entries(store: &Store, nodes: Vec<Node>, naming: &Naming<'_>, with_forks: bool) -> Result<Vec<Entry>> {
     let index = index_of(&nodes);
+    // A box whose states are listed is no fork of them: what hangs there was undone, or given up.
+    let listed: HashSet<String> =
+        nodes.iter().filter_map(|node| naming.first(&node.id)).map(|name| name.to_string()).collect();
     let mut entries = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let forks = if with_forks { forks(store, &node.id, naming, &index)? } else { Vec::new() };
+        let mut forks = if with_forks { forks(store, &node.id, naming, &index)? } else { Vec::new() };
+        forks.retain(|fork| !listed.contains(fork));
         entries.push(entry(&node, naming, &index, forks));
     }
     Ok(entries)
@@ -222,6 +230,8 @@ fn entry(node: &Node, naming: &Naming<'_>, index: &HashMap<ObjectId, usize>, for
         source: record.source.clone().or(outside),
         cause: (record.state == State::Committed).then_some(record.cause),
         expires: record.expires,
+        locked: record.marks().locked,
+        note: record.marks().note.clone(),
         added_bytes: added_bytes(node),
         forks,
     }
@@ -252,6 +262,8 @@ fn what(node: &Node, naming: &Naming<'_>, forks: &[String]) -> String {
         let origin = record.predecessor().filter(|before| !is_own_state(node, before, naming));
         parts.extend(origin.map(|origin| format!("forked from {}", naming.label(origin))));
     }
+    parts.extend(record.marks().note.as_ref().map(|note| format!("note: {}", output::one_line(note))));
+    parts.extend(record.marks().locked.then(|| "locked".to_owned()));
     parts.extend(record.expires.map(|time| format!("expires {}", time.strftime("%Y-%m-%d %H:%M"))));
     if !forks.is_empty() {
         let more = if forks.len() > FORKS { " and more" } else { "" };

@@ -142,7 +142,18 @@ fn take(
     let progress = context.output.progress(message.clone());
     let merged = store.apply(&node, &direction(range), &arguments.paths, &message);
     drop(progress);
-    Ok(report(context, &store, &node, &merged?, verb))
+    let theirs = if verb == "revert" { "the revert" } else { text };
+    let words = Words { verb, ours: node.label(), theirs };
+    Ok(report(context, &store, &node, &merged?, &words))
+}
+
+/// What a merge and its sides are called.
+struct Words<'a> {
+    verb: &'a str,
+    /// What keeps its own where both changed something.
+    ours: &'a str,
+    /// What is taken over.
+    theirs: &'a str,
 }
 
 /// Returns the box whose snapshots a revert speaks of.
@@ -185,15 +196,16 @@ pub(super) fn rebase(context: &Context, arguments: &RebaseArguments) -> Result<i
     };
     let node = store::find(&store, name)?;
     let message = arguments.message.clone().unwrap_or_else(|| format!("rebase onto {onto}"));
-    let onto = store::find(&store, onto)?;
+    let target = store::find(&store, onto)?;
     let progress = context.output.progress(format!("rebasing {}", node.label()));
-    let merged = store.rebase(&node, &onto, &message);
+    let merged = store.rebase(&node, &target, &message);
     drop(progress);
-    Ok(report(context, &store, &node, &merged?, "rebase"))
+    let words = Words { verb: "rebase", ours: onto, theirs: node.label() };
+    Ok(report(context, &store, &node, &merged?, &words))
 }
 
 /// Says what was done; 1 where something is left to be settled.
-fn report(context: &Context, store: &Store, node: &Node, merged: &Merged, verb: &str) -> i32 {
+fn report(context: &Context, store: &Store, node: &Node, merged: &Merged, words: &Words<'_>) -> i32 {
     let name = node.label();
     let Merged { moved, taken, conflicts } = merged;
     match moved {
@@ -216,7 +228,8 @@ fn report(context: &Context, store: &Store, node: &Node, merged: &Merged, verb: 
     if !conflicts.is_empty() {
         context.output.say(format!(
             "merge each with the file beside it, remove that, and say `rootling {verb} --continue {name}`; or give it up: \
-             `rootling {verb} --abort {name}`"
+             `rootling {verb} --abort {name}`",
+            verb = words.verb
         ));
     }
     let label = |node: &Node| node.label().to_owned();
@@ -228,23 +241,27 @@ fn report(context: &Context, store: &Store, node: &Node, merged: &Merged, verb: 
         taken: *taken,
         conflicts: conflicts.iter().map(Item::of).collect(),
     };
-    context.output.data(&report, || conflicts.iter().map(line).collect());
+    context.output.data(&report, || conflicts.iter().map(|sides| line(sides, words)).collect());
     i32::from(!conflicts.is_empty())
 }
 
-fn line(sides: &Sides) -> String {
+fn line(sides: &Sides, words: &Words<'_>) -> String {
     let did = |kind: ChangeKind| match kind {
         ChangeKind::Added => "added",
         ChangeKind::Modified => "changed",
         ChangeKind::Deleted => "deleted",
     };
-    let conflict = &sides.conflict;
-    let theirs = match &sides.theirs_at {
-        Some(path) => format!("theirs is /{}", output::plain(path)),
-        None => "ours stays".to_owned(),
-    };
-    let (ours, their) = (did(conflict.ours), did(conflict.theirs));
-    format!("conflict /{}: {ours} by us, {their} by them; {theirs}\n", output::plain(&conflict.path))
+    let (conflict, Words { ours, theirs, .. }) = (&sides.conflict, words);
+    let kept = (conflict.ours != ChangeKind::Deleted).then(|| format!("{ours}'s is there"));
+    let beside = sides.theirs_at.as_ref().map(|path| format!("{theirs}'s is /{}", output::plain(path)));
+    let lies: Vec<String> = kept.into_iter().chain(beside).collect();
+    format!(
+        "conflict /{}: {} in {ours}, {} in {theirs}; {}\n",
+        output::plain(&conflict.path),
+        did(conflict.ours),
+        did(conflict.theirs),
+        lies.join(", ")
+    )
 }
 
 fn end(context: &Context, store: &Store, ending: &Ending) -> Result<i32> {

@@ -265,8 +265,9 @@ fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
             format!("would {}: frees {}\n", line(&would.row), output::bytes(would.would_free_bytes))
         });
         let lines: String = lines.collect();
-        let (objects, all) = (intended.objects, output::bytes(intended.would_free_bytes));
-        format!("{lines}would remove {objects} objects: frees {all}\n")
+        let (count, all) = (intended.objects, output::bytes(intended.would_free_bytes));
+        let objects = if count == 1 { "object" } else { "objects" };
+        format!("{lines}would remove {count} {objects}: frees {all}\n")
     });
     Ok(())
 }

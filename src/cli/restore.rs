@@ -83,6 +83,11 @@ pub(super) fn restore(context: &Context, arguments: &RestoreArguments) -> Result
         count => format!("{count} paths of {name} are now as in {state}"),
     };
     report(context, &store, &moved, what, &arguments.paths);
+    let left: Vec<&str> = to.record.volumes.iter().map(|kept| kept.volume.as_str()).collect();
+    if !left.is_empty() && !arguments.with_volumes && arguments.paths.is_empty() {
+        let left = left.join(", ");
+        context.output.say(format!("volumes stay as they are ({left}): --with-volumes restores them, too"));
+    }
     Ok(())
 }
 

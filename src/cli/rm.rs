@@ -4,7 +4,7 @@ use rootling_backends::Result;
 
 use super::keep::KeepRemoved;
 use super::{Context, store, undelete};
-use crate::store::Node;
+use crate::store::{Name, Node, Role};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -54,12 +54,19 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Says how many snapshots go with a node.
+/// Says what goes with a node.
 fn along(store: &crate::store::Store, node: &Node) -> Result<String> {
-    let Some(name) = node.name.as_ref().filter(|name| !name.is_snapshot()) else { return Ok(String::new()) };
-    Ok(match store.snapshots(name)?.len() {
+    let along = store.taken_along(node)?;
+    let count = along.iter().filter(|node| node.name.as_ref().is_some_and(Name::is_snapshot)).count();
+    let snapshots = match count {
         0 => String::new(),
-        1 => " and its snapshot".to_owned(),
-        count => format!(" and its {count} snapshots"),
+        1 => "its snapshot".to_owned(),
+        count => format!("its {count} snapshots"),
+    };
+    let home = if along.iter().any(|node| node.record.role == Role::Volume) { "its home" } else { "" };
+    Ok(match (snapshots.as_str(), home) {
+        ("", "") => String::new(),
+        ("", one) | (one, "") => format!(" and {one}"),
+        (one, other) => format!(", {one} and {other}"),
     })
 }

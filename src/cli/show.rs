@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Context, kept, output, policy, store};
 use crate::image::ImageConfig;
-use crate::store::{BoxSettings, Cause, Name, Naming, Node, ObjectId, Policy, State, Store};
+use crate::store::{BoxSettings, Cause, Merging, Name, Naming, Node, ObjectId, Policy, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -60,6 +60,8 @@ struct Shown {
     locked: bool,
     /// What its owner wrote on it.
     note: Option<String>,
+    /// The merge whose conflicts are to be settled.
+    merging: Option<Merging>,
     /// When a box is snapshotted by itself, and which of its snapshots stay.
     policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
@@ -169,6 +171,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         source: node.record.source.clone(),
         locked: node.record.marks().locked,
         note: node.record.marks().note.clone(),
+        merging: node.record.life.unfinished().filter(|_| !is_committed).cloned(),
         policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         settings: Some(node.record.life.settings.clone()).filter(|settings| !settings.is_empty()),
@@ -227,6 +230,7 @@ fn render(shown: &Shown) -> String {
     lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
     let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
+    lines.extend(shown.merging.iter().flat_map(|merging| unfinished(merging, summary.label())));
     lines.extend(shown.policy.iter().flat_map(policy::lines));
     lines.extend(shown.config.iter().flat_map(settings));
     let kept = shown.settings.iter().flat_map(kept::lines);
@@ -237,6 +241,18 @@ fn render(shown: &Shown) -> String {
         lines.push(("copied", format!("{}: {reason}", output::plain(path))));
     }
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+}
+
+/// Says what is to be settled, and how that ends.
+fn unfinished(merging: &Merging, name: &str) -> Vec<(&'static str, String)> {
+    let message = output::one_line(&merging.message);
+    let ends = format!("{message}: end it with rootling apply --continue {name}, or --abort {name}");
+    let conflicts = merging.conflicts.iter().map(|sides| {
+        let path = output::plain(&sides.conflict.path).into_owned();
+        let beside = sides.theirs_at.as_ref().map(|path| format!(", see /{}", output::plain(path)));
+        ("conflict", format!("/{path}{}", beside.unwrap_or_default()))
+    });
+    std::iter::once(("merging", ends)).chain(conflicts).collect()
 }
 
 /// Joins a list that may be long; JSON has all of it.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rootling_backends::{Error, ErrorKind, Kind, Result};
 
 use super::live::{self, Note};
-use super::{Context, said, show, store};
+use super::{Context, keep, said, show, store};
 use crate::runner::Pauser;
 use crate::store::{Description, Label, Node, SnapshotOptions, Store, VolumeName};
 
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     pause: Pause,
 
     /// Let it be removed after a time: 90s, 30m, 12h, 7d, 2w
-    #[arg(long, value_name = "TIME", value_parser = said(span))]
+    #[arg(long, value_name = "TIME", value_parser = said(keep::span))]
     expire: Option<SignedDuration>,
 
     /// Where nothing has changed, name the state that is there already, or leave it at that
@@ -146,25 +146,4 @@ fn volumes(store: &Store, node: &Node, note: Option<&Note>) -> Result<BTreeSet<V
         .into_iter()
         .filter(|(reference, volume)| reference.label.is_none() && is_used(&reference.name, volume));
     Ok(used.map(|(reference, _)| reference.name).collect())
-}
-
-/// Reads how long: `90s`, `30m`, `12h`, `7d`, `2w`.
-fn span(text: &str) -> Result<SignedDuration> {
-    let read = || {
-        let number: i64 =
-            text.get(..text.len().checked_sub(1)?)?.parse().ok().filter(|number| *number > 0)?;
-        let unit = match text.chars().next_back()? {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86400,
-            'w' => 7 * 86400,
-            _ => return None,
-        };
-        Some(SignedDuration::from_secs(number.checked_mul(unit)?))
-    };
-    read().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, format!("{text:?} is not how long"))
-            .hint("write 90s, 30m, 12h, 7d or 2w")
-    })
 }

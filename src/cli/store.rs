@@ -146,7 +146,13 @@ fn find_one(store: &Store, which: &Which) -> Result<Node> {
             }
         }
     }
-    let names = store.names()?;
+    let mut names = store.names()?;
+    let owner = name.of_snapshot().map(|(owner, _)| owner);
+    if let Some(owner) = owner {
+        // Of a box that is there, one of its snapshots was meant; of another, the box is the mistake.
+        let snapshots = store.snapshots(&owner)?.into_iter();
+        names.extend(snapshots.filter_map(|(_, node)| Some((node.name?, node.id))));
+    }
     let near = reference::near(name.as_str(), names.keys().map(|name| name.as_str()));
     let hint = match near.as_slice() {
         [] if names.is_empty() => "the store is empty: begin with `rootling import SOURCE NAME`".to_owned(),

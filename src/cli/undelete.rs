@@ -1,13 +1,16 @@
 //! `undelete`: bring back what was removed, or list it.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::keep::KeepRemoved;
-use super::{Context, live, output, said};
+use super::{Context, live, output, said, show};
 use crate::reference;
-use crate::store::{Name, Removed, Store, VolumeReference};
+use crate::store::{Name, Node, Removed, Store, VolumeReference};
+
+/// How long a removal counts as just done.
+const MOMENT: SignedDuration = SignedDuration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -27,7 +30,7 @@ pub(super) struct Arguments {
 struct Row {
     name: String,
     id: String,
-    /// `tree` or `volume`: which command brings it back.
+    /// `box`, `tree`, `snapshot`; or `volume`, also for a snapshot of one, which another command brings back.
     kind: &'static str,
     removed: Timestamp,
     expires: Timestamp,
@@ -78,6 +81,12 @@ fn find(store: &Store, text: &str, shown: impl Fn(&Name) -> Option<String>) -> R
     Err(Error::new(ErrorKind::NotFound, format!("no {text} was removed that is still there")).hint(hint))
 }
 
+/// Returns what a removed name leads to; of what went meanwhile nothing is known but that it was a tree.
+fn kind(store: &Store, removed: &Removed) -> &'static str {
+    let node = store.node(&removed.id).map(|node| Node { name: Some(removed.name.clone()), ..node });
+    node.map_or("tree", |node| show::kind(&node))
+}
+
 pub(super) fn list(context: &Context, store: &Store, keep: KeepRemoved) -> Result<()> {
     let rows: Vec<Row> = store
         .removed()?
@@ -85,7 +94,7 @@ pub(super) fn list(context: &Context, store: &Store, keep: KeepRemoved) -> Resul
         .map(|removed| {
             let volume = VolumeReference::of(&removed.name);
             Row {
-                kind: if volume.is_some() { "volume" } else { "tree" },
+                kind: if volume.is_some() { "volume" } else { kind(store, &removed) },
                 name: volume.map_or_else(|| removed.name.to_string(), |volume| volume.to_string()),
                 id: removed.id.to_string(),
                 removed: removed.at,
@@ -101,7 +110,8 @@ pub(super) fn list(context: &Context, store: &Store, keep: KeepRemoved) -> Resul
     context.output.data(&rows, || {
         let now = Timestamp::now();
         let cells = |row: &Row| {
-            let left = output::age(now, row.expires);
+            // What was removed a moment ago has all its time.
+            let left = output::age(now, row.expires.saturating_add(MOMENT).unwrap_or(row.expires));
             let left =
                 if row.expires <= now { "with the next prune".to_owned() } else { format!("in {left}") };
             vec![row.name.clone(), row.id.clone(), row.kind.to_owned(), output::age(row.removed, now), left]

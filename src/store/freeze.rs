@@ -114,7 +114,7 @@ impl Store {
             if node.record.state == State::Committed {
                 let message = format!("{} is committed already", node.shown());
                 return Err(Error::new(ErrorKind::FailedPrecondition, message).hint(format!(
-                    "give it another name by forking it: rootling fork {} NAME",
+                    "make a box of it: rootling create {0} NAME; or give it one name more: rootling tag {0} NAME",
                     node.label()
                 )));
             }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::files::Durability;
 use super::lock::{self, Mode};
-use super::{Doomed, Name, Node, ObjectId, Record, State, Store, fault, files, host};
+use super::{Doomed, Name, Node, ObjectId, Record, Role, State, Store, fault, files, host};
 
 /// What [`Store::prune`] removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -48,15 +48,16 @@ impl Store {
         free_bytes(&self.root)
     }
 
-    /// Removes a name so that it can be brought back (see [`undelete`](Self::undelete)), and with a box its snapshots; nothing is destroyed.
+    /// Removes a name so that it can be brought back (see [`undelete`](Self::undelete)), and with a box its snapshots and its home, if that
+    /// is a volume of its own; nothing is destroyed.
     ///
     /// A box that is in use is an error of kind `Busy`, and so is a committed node unless `force` is given; what others were made from
-    /// stays for them. Durable on return. A kill leaves a box with some of its snapshots, or nothing of it.
+    /// stays for them. Durable on return. A kill leaves a box with some of its snapshots, or nothing of it but its home.
     pub fn retire(&self, node: &Node, force: bool) -> Result<()> {
         self.take_away(node, force, Fate::Kept)
     }
 
-    /// Removes a name for good, and with it everything that only the name held: of a box its snapshots, too.
+    /// Removes a name for good, and with it everything that only the name held: of a box its snapshots and its home, too.
     ///
     /// What is in use, also by a fork that is thrown away later, is an error of kind `Busy`; a tree that others were made from is
     /// refused. With `force`, and of snapshots always, the name of a committed node goes all the same, and its tree stays as long as
@@ -93,15 +94,35 @@ impl Store {
             }
             other => Some(other.context(intent)?),
         };
-        let snapshots = self.taken_along(name).context(intent)?;
-        for node in snapshots.iter().chain([&node]) {
-            // Both may have been locked since they were read.
+        let along = self.taken_along(&node).context(intent)?;
+        for node in along.iter().chain([&node]) {
+            // Each may have been locked since it was read.
             let node = Node { record: self.node(&node.id).context(intent)?.record, ..node.clone() };
             node.require_unlocked().context(intent)?;
         }
+        let (home, snapshots): (Vec<Node>, Vec<Node>) =
+            along.into_iter().partition(|node| node.record.role == Role::Volume);
+        let home: Result<Vec<(Node, Option<File>)>> = home
+            .into_iter()
+            .map(|part| match self.lock_unused(&part) {
+                Err(error) if error.kind() == ErrorKind::Busy && part.record.state == State::Committed => {
+                    Ok((part, None))
+                }
+                alone => Ok((part, Some(alone?))),
+            })
+            .collect();
+        let home = home.context(intent)?;
+        let mut changes = Vec::new();
+        for (part, _) in home.iter().filter(|(part, _)| part.record.state == State::Active) {
+            let change = self.object_dir(&part.id).join("change");
+            changes.push(lock::lock_file(&change, Mode::Exclusive, &part.shown()).context(intent)?);
+            self.require_same(part).context(intent)?;
+        }
         if fate == Fate::Kept {
-            let names = snapshots.iter().filter_map(|snapshot| snapshot.name.clone()).chain([name.clone()]);
-            return self.move_to_removed(&names.collect::<Vec<_>>()).map(drop).context(intent);
+            // The box before its home: one that is there has its home.
+            let nodes = snapshots.iter().chain([&node]).chain(home.iter().map(|(part, _)| part));
+            let names: Vec<Name> = nodes.filter_map(|node| node.name.clone()).collect();
+            return self.move_to_removed(&names).map(drop).context(intent);
         }
         if !force && self.has_children(&node.id).context(intent)? {
             return Err(self.refuse_with_children(name, &node.id)?).context(intent);
@@ -114,7 +135,8 @@ impl Store {
             Node { record, ..snapshot.clone() }.require_unlocked().context(intent)?;
             self.destroy(snapshot, self.lock_unused(snapshot).ok()).context(intent)?;
         }
-        self.destroy(&node, alone).context(intent)
+        self.destroy(&node, alone).context(intent)?;
+        home.into_iter().try_for_each(|(part, alone)| self.destroy(&part, alone)).context(intent)
     }
 
     /// Takes the change lock of what a name leads to, if it leads to anything.
@@ -133,12 +155,21 @@ impl Store {
         Ok(None)
     }
 
-    /// Returns the snapshots that go with a name.
-    fn taken_along(&self, name: &Name) -> Result<Vec<Node>> {
-        if name.is_volume() || name.is_snapshot() {
+    /// Returns what is removed with a box or tree: its snapshots, and the volume of its own with the snapshots of that, unless
+    /// something else is started with it. O(names), with such a volume O(objects).
+    pub fn taken_along(&self, node: &Node) -> Result<Vec<Node>> {
+        let Some(name) = node.name.as_ref().filter(|name| !name.is_volume() && !name.is_snapshot()) else {
             return Ok(Vec::new());
+        };
+        let mut along: Vec<Node> = self.all_snapshots(name)?.into_iter().map(|(_, node)| node).collect();
+        let own = node.record.life.settings.own_volume().filter(|_| node.record.state == State::Active);
+        let Some(own) = own else { return Ok(along) };
+        let is_ours = |other: &Node| other.id == node.id || along.iter().any(|node| node.id == other.id);
+        if self.needing(own)?.iter().all(is_ours) {
+            along.extend(self.volume_snapshots(own)?.into_iter().map(|(_, node)| node));
+            along.extend(self.named(&own.node_name())?);
         }
-        Ok(self.all_snapshots(name)?.into_iter().map(|(_, node)| node).collect())
+        Ok(along)
     }
 
     /// Unlinks the name of a node, and moves the node to the trash where nothing else keeps it and nobody uses it.

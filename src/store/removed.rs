@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::{Name, ObjectId, State, Store, fault, files};
+use super::{Name, ObjectId, State, Store, VolumeReference, fault, files};
 
 /// One name that was removed and can be brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,9 +64,9 @@ impl Store {
         Ok(self.removed()?.iter().any(|removed| removed.id == *id))
     }
 
-    /// Moves names to a removal of their own, in this order: the last is the commit point of the whole. Durable on return.
+    /// Moves names to a removal of their own, in this order. Durable on return.
     ///
-    /// The caller holds the store's lock, and the change lock of what the last leads to.
+    /// The caller holds the store's lock, and the change lock of what all of them belong to: the move of its name is the commit point.
     pub(super) fn move_to_removed(&self, names: &[Name]) -> Result<Timestamp> {
         let removed = self.root.join("removed");
         files::make_dir(&removed)?;
@@ -97,7 +97,8 @@ impl Store {
         Ok(at)
     }
 
-    /// Brings back what was removed, a box with the snapshots that were removed with it; returns the names it has now.
+    /// Brings back what was removed, a box with the snapshots and the home that were removed with it; returns the names that it and its
+    /// snapshots have now.
     ///
     /// With `as_name` under another name. One that is taken is an error of kind `AlreadyExists`, and nothing is done. Durable on
     /// return; after a kill a second call brings back the rest.
@@ -115,6 +116,7 @@ impl Store {
                 format!("{target} is a volume's name and {} a tree's, or the other way round", removed.name);
             return Err(Error::new(ErrorKind::InvalidInput, message)).context(intent);
         }
+        let own = node.record.life.settings.own_volume().filter(|_| node.record.state == State::Active);
         let mut moves = Vec::new();
         for other in self.removed().context(intent)?.into_iter().filter(|other| other.at == removed.at) {
             match other.name.of_snapshot() {
@@ -125,6 +127,10 @@ impl Store {
                         other.id,
                     ));
                 }
+                // The settings of the box know it by its name, so it keeps that.
+                _ if own.is_some() && VolumeReference::of(&other.name).map(|of| of.name).as_ref() == own => {
+                    moves.push((self.removed_link(&other), other.name, other.id));
+                }
                 _ => {}
             }
         }
@@ -133,6 +139,9 @@ impl Store {
         for (_, name, _) in &moves {
             self.require_free(name)
                 .map_err(|_| {
+                    if let Some(volume) = VolumeReference::of(name).filter(|_| own.is_some()) {
+                        return self.volume_taken(&volume.name);
+                    }
                     Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken")).hint(format!(
                         "bring it back under another: rootling undelete {} --as NAME",
                         removed.name
@@ -151,7 +160,8 @@ impl Store {
         files::sync_dir(&self.root.join("n")).context(intent)?;
         files::sync_dir(&self.removed_dir(removed.at)).context(intent)?;
         fault::point("undelete.synced");
-        Ok(moves.into_iter().map(|(_, name, _)| name).collect())
+        let names = moves.into_iter().map(|(_, name, _)| name);
+        Ok(names.filter(|name| name.is_volume() == target.is_volume()).collect())
     }
 
     /// Can it still be brought back?

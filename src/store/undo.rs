@@ -143,6 +143,6 @@ fn too_far(node: &Node, verb: &str, steps: usize, possible: usize) -> Error {
         ),
     };
     error.hint(format!(
-        "`rootling log {name}` lists its states; any of them: rootling restore {name} --to STATE"
+        "`rootling show {name}` lists its snapshots; to any of them: rootling restore {name}@LABEL"
     ))
 }

@@ -206,7 +206,7 @@ impl Store {
         })
     }
 
-    fn volume_taken(&self, name: &VolumeName) -> Error {
+    pub(super) fn volume_taken(&self, name: &VolumeName) -> Error {
         Error::new(ErrorKind::AlreadyExists, format!("there is a volume {name} already"))
             .hint(format!("choose another name, or remove it: rootling volume rm {name}"))
     }

@@ -45,10 +45,10 @@ fn one(
     let (before, now) = (content(&sides.old, old)?, content(&sides.new, new)?);
     let (a, b) = (quoted("a/", path), quoted("b/", path));
     let mode = match (old, new) {
-        (None, Some(new)) => format!("new file mode {:06o}\n", new.bits),
-        (Some(old), None) => format!("deleted file mode {:06o}\n", old.bits),
-        (Some(old), Some(new)) if old.bits != new.bits => {
-            format!("old mode {:06o}\nnew mode {:06o}\n", old.bits, new.bits)
+        (None, Some(new)) => format!("new file mode {:06o}\n", mode_of(new)),
+        (Some(old), None) => format!("deleted file mode {:06o}\n", mode_of(old)),
+        (Some(old), Some(new)) if mode_of(old) != mode_of(new) => {
+            format!("old mode {:06o}\nnew mode {:06o}\n", mode_of(old), mode_of(new))
         }
         _ => String::new(),
     };
@@ -68,6 +68,11 @@ fn one(
         text.extend(body);
     }
     Ok(text)
+}
+
+/// Returns the mode as git writes it: a link has no bits of its own.
+fn mode_of(inode: &Inode) -> u32 {
+    if inode.entry_type == EntryType::Symlink { 0o120_000 } else { inode.bits }
 }
 
 impl Sides {
