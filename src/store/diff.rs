@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use rootling_backends::candidates::Candidates;
 use rootling_backends::{
-    Aspects, Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
+    Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
 };
 
 use super::draft::Ephemeral;
@@ -54,13 +54,11 @@ impl Store {
         self.without_what_stays_out(&fork.record, changes)
     }
 
-    /// In a fork of the host, what was blanked is no change of it; nor is that a hard link came or went elsewhere on the machine, which goes
-    /// on meanwhile and shows through.
+    /// In a fork of the host, what was blanked is no change of it.
     fn without_what_stays_out(&self, record: &Record, mut changes: Vec<Change>) -> Result<Vec<Change>> {
         if record.outside.is_some() {
             let root = self.real_root()?;
-            let only_links = Aspects { links: true, ..Aspects::default() };
-            changes.retain(|change| !host::stays_out(&change.path, &root) && change.aspects != only_links);
+            changes.retain(|change| !host::stays_out(&change.path, &root));
         }
         Ok(changes)
     }
