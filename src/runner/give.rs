@@ -55,7 +55,7 @@ pub(super) fn give(file: &OwnedFd, stat: &FileStat, uid: u32, gid: u32) -> Resul
     Ok(())
 }
 
-/// As [`give`], for a directory of our own that is given as a whole: where it is theirs already nothing is done. O(1) then.
+/// As `give`, for a directory of our own that is given as a whole: where it is theirs already nothing is done. O(1) then.
 pub fn give_once(dir: &Dir, uid: u32, gid: u32) -> Result<()> {
     let stat = dir.stat_self()?;
     if (stat.st_uid, stat.st_gid) == (uid, gid) {

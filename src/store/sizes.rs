@@ -1,6 +1,6 @@
 //! What nodes occupy: alone, together, and with what else is on the file system.
 //!
-//! Every node holds a set of bytes on disk (backends: [`Extents`](rootling_backends::Extents)): what its own directory refers to and, for a delta, what its parent
+//! Every node holds a set of bytes on disk (backends: [`Extents`]): what its own directory refers to and, for a delta, what its parent
 //! holds. A byte comes free when the last node that holds it goes, provided that nobody outside the store does.
 //!
 //! | file | what it is for |
