@@ -110,15 +110,15 @@ fn both_sides_of_a_conflict_are_kept_until_they_are_settled() {
             fails $R apply --continue work; fails $R apply --abort work
 "
         ),
-        "conflict /etc/t/a: changed by us, changed by them; theirs is /etc/t/a.theirs\n\
-         conflict /etc/t/b: deleted by us, changed by them; theirs is /etc/t/b.theirs\n\
-         conflict /etc/t/c: changed by us, deleted by them; ours stays\n\
-         conflict /etc/t/d: changed by us, deleted by them; ours stays\n\
-         conflict /etc/t/g/f: deleted by us, changed by them; theirs is /etc/t/g/f.theirs\n\
-         conflict /etc/t/k: changed by us, deleted by them; ours stays\n\
-         conflict /etc/t/made: added by us, added by them; theirs is /etc/t/made.theirs\n\
-         conflict /etc/t/n: added by us, added by them; theirs is /etc/t/n.theirs\n\
-         conflict /etc/t/s: changed by us, changed by them; theirs is /etc/t/s.theirs\n\
+        "conflict /etc/t/a: changed in work, changed in dev@1; work's is there, dev@1's is /etc/t/a.theirs\n\
+         conflict /etc/t/b: deleted in work, changed in dev@1; dev@1's is /etc/t/b.theirs\n\
+         conflict /etc/t/c: changed in work, deleted in dev@1; work's is there\n\
+         conflict /etc/t/d: changed in work, deleted in dev@1; work's is there\n\
+         conflict /etc/t/g/f: deleted in work, changed in dev@1; dev@1's is /etc/t/g/f.theirs\n\
+         conflict /etc/t/k: changed in work, deleted in dev@1; work's is there\n\
+         conflict /etc/t/made: added in work, added in dev@1; work's is there, dev@1's is /etc/t/made.theirs\n\
+         conflict /etc/t/n: added in work, added in dev@1; work's is there, dev@1's is /etc/t/n.theirs\n\
+         conflict /etc/t/s: changed in work, changed in dev@1; work's is there, dev@1's is /etc/t/s.theirs\n\
          1\n\
          ./a=ours ./a.theirs=theirs ./b.theirs=theirs ./c=ours ./d ./d/f=ours ./d/g=0 ./g ./g/f.theirs=theirs ./k=0 \
          ./made=ours ./made.theirs=theirs ./n=ours ./n.theirs ./n.theirs/f=theirs ./new=new ./own=own ./s ./s.theirs=theirs \
@@ -167,9 +167,9 @@ fn a_merge_is_given_up_by_abort_undo_and_restore() {
          1\n\
          1\n\x20 because: work has no conflicts to settle\n\x20 hint: `rootling log work` shows its states\n\
          ./a=theirs ./b=theirs ./g ./g/f=theirs ./made=theirs ./n ./n/f=theirs ./new=new ./s=theirs ./same=same \n\
-         conflict /etc/t/a: changed by us, changed by them; theirs is /etc/t/a.theirs\n1\n\
+         conflict /etc/t/a: changed in dev@1, changed in work; dev@1's is there, work's is /etc/t/a.theirs\n1\n\
          ours\nnone\n\
-         conflict /etc/t/a: changed by us, changed by them; theirs is /etc/t/a.theirs\n1\n\
+         conflict /etc/t/a: changed in dev@1, changed in work; dev@1's is there, work's is /etc/t/a.theirs\n1\n\
          ./a=ours ./b=theirs ./g ./g/f=theirs ./made=theirs ./n ./n/f=theirs ./new=new ./s=theirs ./same=same \n",
     );
 }

@@ -273,9 +273,7 @@ fn a_running_box_stands_still_for_a_snapshot_and_goes_on() {
         environment.ok(["undo", "dev"]);
         assert_eq!(last_lines(&environment, "dev").0, last_lines(&environment, "dev@c").0);
         environment.ok(["fsck"]);
-        for name in ["dev", "dev@d", "dev@c", "dev@b", "dev@a"] {
-            environment.ok(["rm", "--force", name]);
-        }
+        environment.ok(["rm", "--now", "dev"]);
         environment.ok(["prune"]);
     }
     let left = crate::lab::sh("find /sys/fs/cgroup -name 'pause-*' -type d | wc -l");
@@ -350,12 +348,7 @@ fn one_undoes_and_another_snapshots_at_the_same_time() {
             });
             assert!(kept, "{backend}: {round} is lost");
         }
-        for name in fs::read_dir(environment.store().join("n")).unwrap() {
-            let name = name.unwrap().file_name().into_string().unwrap();
-            if name.starts_with("dev") {
-                environment.ok(["rm", "--force", &name]);
-            }
-        }
+        environment.ok(["rm", "--now", "dev"]);
     }
 }
 
