@@ -8,9 +8,8 @@
 //! Each step is `rootling run`, a process of its own: what runs a box acts on its whole process (signals, namespaces, cgroups).
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use jiff::Timestamp;
 use nix::sys::signal::{SigSet, Signal};
@@ -352,8 +351,7 @@ fn fork(context: &Context, label: &str, command: &[OsString]) -> Result<i32> {
     }
     if context.output.format == Format::Json {
         // Standard output is for the document.
-        let talk = std::io::stderr().as_fd().try_clone_to_owned();
-        program.stdout(Stdio::from(talk.context(|| "dup(stderr)")?));
+        program.stdout(context.output.talk()?);
     }
     runner::ends_with_caller(&mut program);
     let status = program.status().map_err(|error| Error::io("execute \"/proc/self/exe\"", error))?;

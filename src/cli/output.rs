@@ -145,6 +145,12 @@ impl Output {
         lines
     }
 
+    /// Returns standard error, for a program whose words are no data here.
+    pub(crate) fn talk(self) -> Result<std::process::Stdio> {
+        let talk = io::stderr().as_fd().try_clone_to_owned();
+        Ok(talk.context(|| "dup(stderr)")?.into())
+    }
+
     /// Says something to the person, unless asked to be quiet.
     pub(crate) fn say(self, text: impl AsRef<str>) {
         if !self.quiet {
