@@ -27,7 +27,8 @@ const PRELUDE: &str = r#"
     used() { # NAME: notes bytes in use, once all is written and deleted subvolumes are cleaned up
         sync -f $D/fs
         case $(stat -f -c %T $D/fs) in
-            btrfs) btrfs subvolume sync $D/fs > /dev/null;;
+            # The first wakes the kernel's cleaner, the second waits for it.
+            btrfs) btrfs filesystem sync $D/fs; btrfs subvolume sync $D/fs > /dev/null;;
             # What a file got in advance is given back when nobody has it open: at the latest now.
             xfs) umount $D/fs; mount -o loop $D/image $D/fs;;
         esac
