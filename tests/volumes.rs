@@ -16,6 +16,8 @@ fn environment() -> Option<Environment> {
     }
     let source = environment.path("src");
     fs::create_dir(&source).unwrap();
+    // Tests that use the library clear the umask of all.
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(source.join("file"), "of the host\n").unwrap();
     fs::write(source.join("mine"), "of user 1000\n").unwrap();
     chown(source.join("mine"), Some(1000), Some(1000)).unwrap();
