@@ -1,22 +1,18 @@
 //! What makes nodes: import, create, fork, and the forks that are thrown away.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use rootling_backends::entry::CloneMode;
 use rootling_backends::{
-    Access, Baseline, Context, Cost, Dir, Error, ErrorKind, FS, ForkOptions, Form, Kind, Mount, Result, Tree,
-    flatten,
+    Access, Context, Cost, Dir, Error, ErrorKind, FS, ForkOptions, Form, Kind, Mount, Result, Tree, flatten,
 };
 
 use super::draft::{Draft, Ephemeral};
 use super::files::{self, Durability};
 use super::freeze::{Call, Freezing, what_is};
 use super::lock::{self, Mode};
-use super::record::SCHEMA;
 use super::{
-    Base, BoxSettings, Cause, Identity, KeptVolume, Life, Marks, Name, Node, Record, RemoveVolume, Role,
-    State, Store, VolumeReference, fault, host,
+    Base, BoxSettings, Cause, Identity, KeptVolume, Life, Name, Node, Record, RemoveVolume, State, Store,
+    VolumeReference, fault, host,
 };
 use crate::image::ImageConfig;
 
@@ -88,7 +84,7 @@ impl Store {
             source: Some(source.to_owned()),
             config: options.config,
             cost,
-            ..self.record(&draft, kind, State::Committed)
+            ..Record::new(draft.id.clone(), kind, State::Committed)
         };
         self.seal_and_publish(draft, record, Some(name), true).context(intent)
     }
@@ -284,37 +280,6 @@ impl Store {
 
     // ------------------------------------------------------------ the steps
 
-    pub(crate) fn record(&self, draft: &Draft, backend: Kind, state: State) -> Record {
-        Record {
-            schema: SCHEMA,
-            id: draft.id.clone(),
-            state,
-            role: Role::Root,
-            backend,
-            form: Form::Full,
-            parent: None,
-            outside: None,
-            baseline: Baseline::None,
-            created: Timestamp::now(),
-            source: None,
-            steps: None,
-            follows: None,
-            cause: Cause::Asked,
-            expires: None,
-            let_go: false,
-            marks: Marks::default(),
-            life: Life::default(),
-            becoming: None,
-            volumes: Vec::new(),
-            continued_by: None,
-            promotion: None,
-            message: None,
-            config: ImageConfig::default(),
-            cost: Cost::default(),
-            other: BTreeMap::new(),
-        }
-    }
-
     /// Returns the committed node that a fork of `base` stands on, as it is now: of a box, its present state.
     pub(crate) fn committed(&self, base: Base<'_>) -> Result<Option<Node>> {
         let Base::Node(node) = base else { return Ok(None) };
@@ -364,7 +329,7 @@ impl Store {
             baseline: forked.baseline,
             config: node.record.config.clone(),
             cost: forked.cost,
-            ..self.record(draft, kind, State::Active)
+            ..Record::new(draft.id.clone(), kind, State::Active)
         };
         Ok((record, parent))
     }
@@ -389,7 +354,7 @@ impl Store {
             chosen.unwrap_or_else(|| if overlay_works { Kind::Overlay } else { self.default_backend() });
         let backend = self.backend(kind)?;
         let parent = self.host_parent(draft)?;
-        let record = self.record(draft, kind, State::Active);
+        let record = Record::new(draft.id.clone(), kind, State::Active);
         if backend.capabilities().fork_form == Form::Delta {
             let forked = backend.fork(&parent, &draft.slot, options)?;
             host::blank(&draft.slot.join(FS), &self.real_root()?, self.userxattr())?;
@@ -412,7 +377,7 @@ impl Store {
             outside: Some(host::root().to_owned()),
             baseline: forked.baseline,
             cost: forked.cost,
-            ..self.record(draft, Kind::Btrfs, State::Active)
+            ..Record::new(draft.id.clone(), Kind::Btrfs, State::Active)
         };
         Ok((record, parent))
     }

@@ -382,7 +382,7 @@ impl Store {
             volumes: how.description.volumes.clone(),
             cost: copy.cost.clone(),
             baseline: baseline_of_copy(copy.form, &copy.baseline, own),
-            ..self.record(draft, own.backend, State::Committed)
+            ..Record::new(draft.id.clone(), own.backend, State::Committed)
         }
     }
 

@@ -36,7 +36,8 @@ impl Store {
         };
         self.backend(kind)?.barrier(&draft.slot).context(intent)?;
         fault::point("volume.copied");
-        let record = Record { role: Role::Volume, cost, ..self.record(&draft, kind, State::Active) };
+        let record =
+            Record { role: Role::Volume, cost, ..Record::new(draft.id.clone(), kind, State::Active) };
         self.publish(draft, &record, Some(&name.node_name()), Durability::Synced).context(intent)
     }
 

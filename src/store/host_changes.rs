@@ -264,7 +264,7 @@ impl Store {
             message: Some(message.to_owned()),
             cause: Cause::Safety,
             cost,
-            ..self.record(&draft, kind, State::Committed)
+            ..Record::new(draft.id.clone(), kind, State::Committed)
         };
         self.seal_and_publish(draft, record, None, false)
     }

@@ -183,6 +183,38 @@ pub enum Part {
 }
 
 impl Record {
+    /// Returns the record of a tree of its own that was made now, with nothing more to say of it.
+    pub(crate) fn new(id: ObjectId, backend: Kind, state: State) -> Self {
+        Self {
+            schema: SCHEMA,
+            id,
+            state,
+            role: Role::Root,
+            backend,
+            form: Form::Full,
+            parent: None,
+            outside: None,
+            baseline: Baseline::None,
+            created: Timestamp::now(),
+            source: None,
+            steps: None,
+            follows: None,
+            cause: Cause::Asked,
+            expires: None,
+            let_go: false,
+            marks: Marks::default(),
+            life: Life::default(),
+            becoming: None,
+            volumes: Vec::new(),
+            continued_by: None,
+            promotion: None,
+            message: None,
+            config: ImageConfig::default(),
+            cost: Cost::default(),
+            other: BTreeMap::new(),
+        }
+    }
+
     /// Returns all other objects that this one cannot do without.
     pub(super) fn needs(&self) -> impl Iterator<Item = &ObjectId> {
         let becoming = self.becoming.iter().flat_map(|becoming| {
@@ -278,32 +310,11 @@ mod tests {
 
     fn record() -> Record {
         Record {
-            schema: SCHEMA,
-            id: ObjectId::parse("0abcdefg").unwrap(),
-            state: State::Active,
-            role: Role::Root,
-            backend: Kind::Overlay,
             form: Form::Delta,
             parent: Some(ObjectId::parse("0123abcd").unwrap()),
-            outside: None,
             baseline: Baseline::Upper,
             created: Timestamp::UNIX_EPOCH,
-            source: None,
-            steps: None,
-            follows: None,
-            cause: Cause::Asked,
-            expires: None,
-            let_go: false,
-            marks: Marks::default(),
-            life: Life::default(),
-            becoming: None,
-            volumes: Vec::new(),
-            continued_by: None,
-            promotion: None,
-            message: None,
-            config: ImageConfig::default(),
-            cost: Cost::default(),
-            other: BTreeMap::new(),
+            ..Record::new(ObjectId::parse("0abcdefg").unwrap(), Kind::Overlay, State::Active)
         }
     }
 

@@ -217,7 +217,7 @@ impl Store {
         let draft = self.draft()?;
         let backend = self.backend(kind)?;
         backend.create(&draft.slot)?;
-        let mut record = Record { role: Role::Volume, ..self.record(&draft, kind, State::Active) };
+        let mut record = Record { role: Role::Volume, ..Record::new(draft.id.clone(), kind, State::Active) };
         if let Some(content) = content {
             let clone = if kind == Kind::Copy { CloneMode::Never } else { CloneMode::Auto };
             record.cost = replicate(content, &Dir::open(draft.slot.join(FS))?, &Options::from(clone))?;
