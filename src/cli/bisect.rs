@@ -312,8 +312,7 @@ impl<'a> Line<'a> {
             steps,
             changed: changes.iter().map(diff::Brief::of).collect(),
         };
-        context.output.data(&report, || match found {
-            _ if context.output.quiet => report.candidates.iter().map(|label| format!("{label}\n")).collect(),
+        context.output.list_of(&report, report.candidates.iter(), || match found {
             Some(found) => self.found(found, &report.good, &changes),
             None => self.undecided(&candidates),
         });

@@ -45,12 +45,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     if only_named {
         count_snapshots(&store, &mut rows)?;
     }
-    if context.output.quiet {
-        let names: String = rows.iter().map(|row| format!("{}\n", row.label())).collect();
-        context.output.raw(names.as_bytes());
-        return Ok(());
-    }
-    context.output.data(&rows, || table(&rows, only_named));
+    context.output.list_of(&rows, rows.iter().map(Summary::label), || table(&rows, only_named));
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -61,6 +62,19 @@ impl Output {
             // Drawings are refused where there is no graph.
             Format::Table | Format::Dot | Format::Svg => write_out(table().as_bytes()),
         }
+    }
+
+    /// Prints a list: as JSON, as what `table` makes of it, or, where only little is to be said, as the names, a line each.
+    pub(crate) fn list_of<N: Display>(
+        self,
+        value: &impl Serialize,
+        names: impl Iterator<Item = N>,
+        table: impl FnOnce() -> String,
+    ) {
+        self.data(value, || match self.quiet {
+            true => names.map(|name| format!("{name}\n")).collect(),
+            false => table(),
+        });
     }
 
     /// Prints text that is data in itself (a completion script, an id).

@@ -130,14 +130,15 @@ fn carry_out(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
     let let_go = let_go.into_iter().map(|doomed| row(doomed, &kept)).collect();
     show(context, &Everything { store: pruned, cgroups: Cgroup::sweep(), let_go });
     match plan.free.filter(|_| lacks) {
-        Some(wanted) => {
-            let free = output::bytes(store.free_bytes()?);
-            let message = format!("about {free} are free, not {}", output::bytes(wanted));
-            Err(Error::new(ErrorKind::NoSpace, message)
-                .hint("what is left was asked for, labelled or locked: remove some of it (`rootling du`)"))
-        }
+        Some(wanted) => Err(missed("are", store.free_bytes()?, wanted)),
         None => Ok(()),
     }
+}
+
+fn missed(verb: &str, free: u64, wanted: u64) -> Error {
+    let message = format!("about {} {verb} free, not {}", output::bytes(free), output::bytes(wanted));
+    Error::new(ErrorKind::NoSpace, message)
+        .hint("what is left was asked for, labelled or locked: remove some of it (`rootling du`)")
 }
 
 /// What a plan comes to.
@@ -182,12 +183,8 @@ fn intend(store: &Store, plan: &Plan) -> Result<Intent> {
 }
 
 fn show(context: &Context, pruned: &Everything) {
-    if context.output.quiet && context.output.format == output::Format::Table {
-        let names: String =
-            pruned.let_go.iter().map(|row| format!("{}\n", shown(&row.doomed.name))).collect();
-        return context.output.raw(names.as_bytes());
-    }
-    context.output.data(pruned, || {
+    let names = pruned.let_go.iter().map(|row| shown(&row.doomed.name));
+    context.output.list_of(pruned, names, || {
         let Everything { store: pruned, cgroups, let_go } = pruned;
         let cgroups = match cgroups {
             0 => String::new(),
@@ -252,14 +249,15 @@ struct Would {
 
 /// Says what would go, one after the other, and what each would free.
 fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
-    let Intent { let_go, outcome, frees, .. } = intend(store, plan)?;
+    let Intent { let_go, outcome, frees, lacks } = intend(store, plan)?;
     let would = |(doomed, would_free_bytes)| Would { row: row(doomed, &outcome), would_free_bytes };
     let intended = Intended {
         let_go: let_go.into_iter().map(would).collect(),
         objects: outcome.goes.len(),
         would_free_bytes: frees,
     };
-    context.output.data(&intended, || {
+    let names = intended.let_go.iter().map(|would| shown(&would.row.doomed.name));
+    context.output.list_of(&intended, names, || {
         let lines = intended.let_go.iter();
         let lines = lines.map(|would| {
             format!("would {}: frees {}\n", line(&would.row), output::bytes(would.would_free_bytes))
@@ -269,5 +267,8 @@ fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
         let objects = if count == 1 { "object" } else { "objects" };
         format!("{lines}would remove {count} {objects}: frees {all}\n")
     });
-    Ok(())
+    match plan.free.filter(|_| lacks) {
+        Some(wanted) => Err(missed("would be", store.free_bytes()?.saturating_add(frees), wanted)),
+        None => Ok(()),
+    }
 }

@@ -50,10 +50,7 @@ pub(super) fn ps(context: &Context, arguments: &PsArguments) -> Result<()> {
         .filter(|row| arguments.all || row.status == "running")
         .collect();
     let now = Timestamp::now();
-    context.output.data(&rows, || {
-        if context.output.quiet {
-            return rows.iter().map(|row| format!("{}\n", row.name)).collect();
-        }
+    context.output.list_of(&rows, rows.iter().map(|row| &row.name), || {
         let cells: Vec<Vec<String>> = rows.iter().map(|row| row.cells(now)).collect();
         output::table(&["NAME", "ID", "PID", "USER", "STATUS", "COMMAND"], &cells)
     });
@@ -124,10 +121,7 @@ pub(super) fn top(context: &Context, arguments: &TopArguments) -> Result<()> {
     let found = live::find(&store, &arguments.name)?;
     let running = &found.alive()?.running;
     let rows: Vec<Process> = running.processes()?.into_iter().map(|seen| process(running, seen)).collect();
-    context.output.data(&rows, || {
-        if context.output.quiet {
-            return rows.iter().map(|row| format!("{}\n", row.pid)).collect();
-        }
+    context.output.list_of(&rows, rows.iter().map(|row| &row.pid), || {
         let cells: Vec<Vec<String>> = rows.iter().map(Process::cells).collect();
         output::table(&["PID", "INSIDE", "USER", "STATE", "MEMORY", "CPU", "COMMAND"], &cells)
     });

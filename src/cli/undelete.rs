@@ -102,12 +102,7 @@ pub(super) fn list(context: &Context, store: &Store, keep: KeepRemoved) -> Resul
             }
         })
         .collect();
-    if context.output.quiet {
-        let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
-        context.output.raw(names.as_bytes());
-        return Ok(());
-    }
-    context.output.data(&rows, || {
+    context.output.list_of(&rows, rows.iter().map(|row| &row.name), || {
         let now = Timestamp::now();
         let cells = |row: &Row| {
             // What was removed a moment ago has all its time.

@@ -181,12 +181,7 @@ fn ls(context: &Context, store: &Store) -> Result<()> {
     let rows: Result<Vec<Summary>> =
         store.volumes()?.iter().map(|(reference, node)| summary(store, reference, node)).collect();
     let rows = rows?;
-    if context.output.quiet {
-        let names: String = rows.iter().map(|row| format!("{}\n", row.name)).collect();
-        context.output.raw(names.as_bytes());
-        return Ok(());
-    }
-    context.output.data(&rows, || {
+    context.output.list_of(&rows, rows.iter().map(|row| &row.name), || {
         let now = Timestamp::now();
         let cells = |row: &Summary| {
             let used = if row.in_use { "yes" } else { "" };

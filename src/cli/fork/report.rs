@@ -53,7 +53,8 @@ pub(super) fn finish(
         store::remember(store, node);
     }
     say_what_is_kept(context, &rows, ran.signal);
-    context.output.data(&rows, || table(context, &rows));
+    let kept = rows.iter().filter(|row| row.kept).map(|row| row.name);
+    context.output.list_of(&rows, kept, || table(&rows));
     Ok(match ran.signal {
         Some(signal) => 128 + signal,
         None => i32::from(rows.iter().any(|row| row.exit_code != Some(0))),
@@ -100,10 +101,7 @@ fn say_what_is_kept(context: &Context, rows: &[Row<'_>], signal: Option<i32>) {
     }
 }
 
-fn table(context: &Context, rows: &[Row<'_>]) -> String {
-    if context.output.quiet {
-        return rows.iter().filter(|row| row.kept).map(|row| format!("{}\n", row.name)).collect();
-    }
+fn table(rows: &[Row<'_>]) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let cells: Vec<Vec<String>> = rows
         .iter()
