@@ -153,11 +153,11 @@ impl Environment {
         self.ok(["fsck"]);
     }
 
-    /// Runs a shell script as root in a mount namespace of its own, with `$R` the program and `$D` the directory.
+    /// Runs a shell script as root in a mount namespace of its own, with `$R` the program, `$D` the directory and [`DISK`].
     pub(crate) fn script(&self, script: &str) -> Ran {
         let mut command = Command::new("unshare");
         // Tests that use the library clear the umask of all.
-        let script = format!("umask 022; {script}");
+        let script = format!("umask 022; {DISK}\n{script}");
         command
             .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
             .env("R", BINARY)
@@ -180,6 +180,31 @@ pub(crate) fn ran(output: Output) -> Ran {
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A shell function: a new file system at `$D/fs`, which the store is to be on.
+const DISK: &str = "disk() { # FILE-SYSTEM [SIZE] [MOUNT-OPTION]
+    rm -f $D/image; truncate -s ${2:-512M} $D/image; mkfs.$1 -q $D/image > /dev/null 2>&1
+    mkdir -p $D/fs; mount -o loop${3:+,$3} $D/image $D/fs
+    export ROOTLING_ROOT=$D/fs/store
+}";
+
+/// Is there a program of this name, for root at least?
+pub(crate) fn found(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/sbin".into(), "/usr/sbin".into()])
+        .any(|dir| dir.join(tool).is_file())
+}
+
+/// Can a file system of this sort be made? If not, that is a skipped test.
+pub(crate) fn can_make(file_system: &str) -> bool {
+    let tool = format!("mkfs.{file_system}");
+    let there = found(&tool);
+    if !there {
+        skip(&format!("{tool} is not installed"));
+    }
+    there
 }
 
 /// A tar archive made by the system's tar of the directory `root`.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::environment::{BINARY, Ran, is_root, ran, skip};
+use crate::environment::{BINARY, Ran, found, is_root, ran, skip};
 
 /// Each guest has an id of its own: tests run side by side and look for processes by it.
 static NEXT_ID: AtomicU32 = AtomicU32::new(64321);
@@ -58,10 +58,6 @@ pub(crate) fn guest(ids: Ids) -> Option<Guest> {
         return None;
     }
     Some(guest)
-}
-
-pub(crate) fn found(tool: &str) -> bool {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(tool).is_file())
 }
 
 impl Guest {

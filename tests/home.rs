@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::environment::{Environment, Ran, skip};
-use crate::guest::{Guest, Ids, found, guest};
+use crate::environment::{Environment, Ran, can_make};
+use crate::guest::{Guest, Ids, guest};
 use crate::volumes::killed_at_each_point;
 
 fn environment() -> Option<Environment> {
@@ -349,8 +349,8 @@ fn a_snapshot_of_the_home_is_what_it_was_then() {
 
 #[test]
 fn a_home_that_is_a_subvolume_is_snapshotted_and_the_store_in_it_left_out() {
-    if !found("mkfs.btrfs") {
-        return skip("mkfs.btrfs is not installed");
+    if !can_make("btrfs") {
+        return;
     }
     for store in ["m/store", "m/ada/store"] {
         let Some(environment) = environment() else { return };

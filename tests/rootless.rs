@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
 
-use crate::environment::{BINARY, ran, skip, tar_of};
-use crate::guest::{Guest, Ids, found, guest};
+use crate::environment::{BINARY, found, ran, skip, tar_of};
+use crate::guest::{Guest, Ids, guest};
 
 /// Import, create, exec, diff, commit, fork, run, fsck, rm: what each prints, whatever the backend.
 const LIFE: &str = "

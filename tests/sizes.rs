@@ -6,24 +6,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::environment::{Environment, is_root, skip};
+use crate::environment::{Environment, can_make, is_root};
 
 /// What a file system may need for itself beside 1 %.
 const ROOM: u64 = 640 << 10;
 
-/// Shell functions: a file system to work on, what is in use on it, and writing into a box.
+/// Shell functions: what is in use on the file system, and writing into a box.
 const PRELUDE: &str = r#"
-    make() { # SORT [MOUNT OPTION]: the file system and an empty store on it
-        truncate -s 1500M $D/image
-        case $1 in
-            ext4) mkfs.ext4 -q -F $D/image;;
-            xfs) mkfs.xfs -q $D/image;;
-            btrfs) mkfs.btrfs -q $D/image > /dev/null 2>&1;;
-        esac
-        mkdir $D/fs $D/in; mount -o loop${2:+,$2} $D/image $D/fs
-        export ROOTLING_ROOT=$D/fs/store
-        $R -q init > /dev/null
-    }
     used() { # NAME: notes bytes in use, once all is written and deleted subvolumes are cleaned up
         sync -f $D/fs
         case $(stat -f -c %T $D/fs) in
@@ -86,31 +75,22 @@ fn assert_close(said: u64, is: u64, what: &str) {
     assert!(said.abs_diff(is) <= is / 100 + ROOM, "{what}: du says {said}, the file system {is}");
 }
 
-fn can_make(file_system: &str) -> bool {
-    let tool = format!("mkfs.{file_system}");
-    let there =
-        ["/sbin", "/usr/sbin", "/usr/bin"].iter().any(|dir| std::path::Path::new(dir).join(&tool).exists());
-    if !there {
-        skip(&format!("{tool} is not installed"));
-    }
-    there
-}
-
 /// Runs a script in a store of its own on a new file system; `None` where that cannot be made.
 fn on(file_system: &str, option: &str, script: &str) -> Option<Environment> {
     if !is_root() || !can_make(file_system) {
         return None;
     }
     let environment = Environment::new();
-    environment.script_ok(&format!("{PRELUDE}\nmake {file_system} {option}\n{script}"));
+    environment.script_ok(&format!(
+        "{PRELUDE}\ndisk {file_system} 1500M {option}; mkdir $D/in; $R -q init > /dev/null\n{script}"
+    ));
     Some(environment)
 }
 
 fn sums_are_the_file_systems_and_removals_free_what_was_said(file_system: &str, option: &str) {
     let removals = "
-        now=$($R rm --help | grep -o -m 1 -e --now || true)
         for name in d e o a one b c base; do
-            du $name --all; used before-$name; $R -q rm $now $name > /dev/null; used after-$name
+            du $name --all; used before-$name; $R -q rm --now $name > /dev/null; used after-$name
         done";
     let script = format!(
         "used empty\n{CONTENT}\nused made; du made --all\n{STORY}\nused all; du all --all\n{removals}"

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::environment::{BINARY, Environment, Ran, skip};
+use crate::environment::{BINARY, Environment, Ran, can_make};
 
 /// Runs a script with a store on a fresh file system, `base` in it and the box `dev` on that; `x` runs a command line in `dev`.
 pub(crate) fn on(file_system: &str, script: &str) -> Option<Ran> {
@@ -13,8 +13,7 @@ pub(crate) fn on(file_system: &str, script: &str) -> Option<Ran> {
     if !environment.import_busybox() {
         return None;
     }
-    if !found(&format!("mkfs.{file_system}")) {
-        skip(&format!("mkfs.{file_system} is not installed"));
+    if !can_make(file_system) {
         return None;
     }
     Some(environment.script(&format!("{}\n{script}", begin(file_system))))
@@ -23,26 +22,12 @@ pub(crate) fn on(file_system: &str, script: &str) -> Option<Ran> {
 fn begin(file_system: &str) -> String {
     format!(
         "
-        truncate -s 512M $D/image
-        case {file_system} in
-            ext4) mkfs.ext4 -q -F $D/image;;
-            xfs) mkfs.xfs -q $D/image;;
-            btrfs) mkfs.btrfs -q $D/image > /dev/null 2>&1;;
-        esac
-        mkdir $D/fs; mount -o loop $D/image $D/fs
-        export ROOTLING_ROOT=$D/fs/store
+        disk {file_system}
         $R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null; $R -q create base dev > /dev/null
         x() {{ $R -q exec dev -- sh -c \"$1\"; }}
         ids() {{ ls $ROOTLING_ROOT/o | wc -l; }}
         id_of() {{ $R --format json show $1 | grep '\"id\"' | cut -d'\"' -f4; }}"
     )
-}
-
-fn found(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/sbin".into(), "/usr/sbin".into()])
-        .any(|dir| dir.join(tool).is_file())
 }
 
 /// Asserts what a script prints on each of the three file systems: overlay, reflink and btrfs boxes.
@@ -360,9 +345,7 @@ fn a_box_that_stands_still_for_nobody_is_let_go_by_the_next_command() {
     }
     environment.ok(["create", "--backend", "overlay", "base", "dev"]);
     let _writer = Writer::start(&environment, &[]);
-    let mut stopper = environment.command();
-    stopper.args(["snapshot", "dev", "--pause"]).env("ROOTLING_FAULT_STOP", "freeze.still");
-    let mut child = stopper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = stopped_snapshot(&environment);
     let store = environment.store();
     let paused = || {
         let objects = fs::read_dir(store.join("o")).unwrap();
@@ -370,7 +353,7 @@ fn a_box_that_stands_still_for_nobody_is_let_go_by_the_next_command() {
             .map(|entry| entry.unwrap().path().join("paused"))
             .any(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0))
     };
-    eventually("the snapshot stands in the middle", || is_stopped(child.id()) && paused());
+    eventually("the box is noted as paused", paused);
     // Both at once, as the kernel does when memory runs out.
     let helper = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
     for pid in helper.split_whitespace().map(|pid| pid.parse().unwrap()).chain([child.id().cast_signed()]) {
@@ -385,8 +368,16 @@ fn a_box_that_stands_still_for_nobody_is_let_go_by_the_next_command() {
     eventually("it counts on", || count(&environment) > before);
 }
 
-fn is_stopped(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+/// A snapshot of `dev` that was stopped while the box stands still.
+fn stopped_snapshot(environment: &Environment) -> Child {
+    let mut command = environment.command();
+    command.args(["snapshot", "dev", "--pause"]).env("ROOTLING_FAULT_STOP", "freeze.still");
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let stat = format!("/proc/{}/stat", child.id());
+    eventually("the snapshot stands in the middle", || {
+        fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+    });
+    child
 }
 
 #[test]
@@ -397,10 +388,7 @@ fn an_interrupt_lets_the_box_go_on() {
     }
     environment.ok(["create", "--backend", "overlay", "base", "dev"]);
     let _writer = Writer::start(&environment, &[]);
-    let mut stopper = environment.command();
-    stopper.args(["snapshot", "dev", "--pause"]).env("ROOTLING_FAULT_STOP", "freeze.still");
-    let mut child = stopper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("the snapshot stands in the middle", || is_stopped(child.id()));
+    let mut child = stopped_snapshot(&environment);
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGCONT] {
         nix::sys::signal::kill(pid, signal).unwrap();

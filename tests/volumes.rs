@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::environment::{Environment, ran, skip};
+use crate::environment::{Environment, can_make, ran};
 
 /// A store with a tree of busybox, and `src/` on the host: a file of root's, one of user 1000's, a program.
 fn environment() -> Option<Environment> {
@@ -424,20 +424,12 @@ fn a_volume_is_made_filled_used_kept_forked_restored_and_removed() {
 fn volumes_live_on_every_file_system() {
     for (file_system, backend) in [("btrfs", "btrfs"), ("xfs", "reflink"), ("ext4", "copy")] {
         let Some(environment) = environment() else { return };
-        if file_system != "ext4" && !found(&format!("mkfs.{file_system}")) {
-            skip(&format!("mkfs.{file_system} is not installed"));
+        if !can_make(file_system) {
             continue;
         }
         let script = format!(
             "
-            truncate -s 512M $D/image
-            case {file_system} in
-                ext4) mkfs.ext4 -q -F $D/image;;
-                xfs) mkfs.xfs -q $D/image;;
-                btrfs) mkfs.btrfs -q $D/image > /dev/null 2>&1;;
-            esac
-            mkdir $D/fs; mount -o loop $D/image $D/fs
-            export ROOTLING_ROOT=$D/fs/store
+            disk {file_system}
             $R -q init > /dev/null; $R -q import dir:$D/root base > /dev/null
             inside() {{ $R -q run -v data:/etc base -- sh -c \"$1\"; }}
             inside 'cat /etc/group > /etc/seen; touch /etc/new; chown me /etc/new'
@@ -458,13 +450,6 @@ fn volumes_live_on_every_file_system() {
         );
         assert_eq!((ran.code, ran.stdout.as_str()), (0, expected.as_str()), "{file_system}: {}", ran.stderr);
     }
-}
-
-fn found(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/sbin".into(), "/usr/sbin".into()])
-        .any(|dir| dir.join(tool).is_file())
 }
 
 fn life(environment: &Environment) {
