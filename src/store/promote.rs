@@ -57,24 +57,26 @@ impl Store {
             return Err(self.taken(name));
         }
         let (taken, loser) = self.take_both(&winner, old.as_ref())?;
-        let (winner, record) = (&taken.node, taken.node.record.clone());
+        let (winner, record) = (&taken.node, &taken.node.record);
+        let intend = |life: Life| -> Result<Record> {
+            let promotion = Promotion { from: from.clone(), to: name.clone(), life };
+            let intended = Record { promotion: Some(promotion), ..record.clone() };
+            intended.write(&self.object_dir(&winner.id), Durability::Synced)?;
+            fault::point("promote.intended");
+            Ok(intended)
+        };
         let Some(loser) = loser else {
-            // Nothing to lose: the box has both names for a moment, or still has since this was cut short.
-            if self.resolve_name(name)?.is_none() {
-                self.link_name(name, &winner.id)?;
-                fault::point("promote.named");
-                files::sync_dir(&self.root.join("n"))?;
-            }
-            self.finish_promotion(winner, &from, record)?;
+            // Nothing to lose, but the box has both names for a moment: who removed one of them must know of the other.
+            let intended = intend(record.life.clone())?;
+            self.link_name(name, &winner.id)?;
+            fault::point("promote.named");
+            files::sync_dir(&self.root.join("n"))?;
+            self.finish_promotion(winner, &from, intended)?;
             return Ok(Promoted { node: self.promoted(name)?, before: None });
         };
         let Present { before, seals, .. } = self.keep_present(&loser, None, &[])?;
         fault::point("promote.kept");
-        let life = life_after(&self.node(&loser.node.id)?, Some(&before.id));
-        let promotion = Promotion { from: from.clone(), to: name.clone(), life };
-        let intended = Record { promotion: Some(promotion), ..record };
-        intended.write(&self.object_dir(&winner.id), Durability::Synced)?;
-        fault::point("promote.intended");
+        let intended = intend(life_after(&self.node(&loser.node.id)?, Some(&before.id)))?;
         let before = if seals { self.seal_for_safety(&loser.node, &before)? } else { before };
         self.switch(name, &winner.id)?;
         fault::point("promote.switched");

@@ -34,7 +34,11 @@ pub(crate) const VERBS: &[Verb] = &[
         runs: false,
         cut_off: |store, when| {
             let names = store.names();
-            let name = if names.contains("work") { "work" } else { "new" };
+            if names.contains("work") && names.contains("new") {
+                // The old name is about to go: who removes it does not take the box away from under the new one.
+                store.try_run(&["rm", "--now", "work"]);
+            }
+            let name = if names.contains("new") { "new" } else { "work" };
             store.assert_tree(name, &work(), when);
         },
         done: |store, when| {
