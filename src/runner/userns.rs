@@ -60,7 +60,9 @@ pub fn enter_userns() -> Result<Entered> {
     }
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let name = user_name(uid);
-    let ranges = subordinate("/etc/subuid", &name, uid).zip(subordinate("/etc/subgid", &name, uid));
+    let [subuid, subgid] =
+        ["/etc/subuid", "/etc/subgid"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let ranges = find_range(&subuid, &name, uid).zip(find_range(&subgid, &name, uid));
     let (reason, fix) = match ranges {
         Some((users, groups)) => match enter_with_ranges((uid, users), (gid, groups)) {
             Ok(()) => return Ok(Entered::Range { users: users.1, groups: groups.1, uid, gid }),
@@ -70,7 +72,7 @@ pub fn enter_userns() -> Result<Entered> {
         None => {
             unshare_both()?;
             let user = if name.is_empty() { uid.to_string() } else { name };
-            ("/etc/subuid and /etc/subgid have no range for you".to_owned(), grant(&user))
+            ("/etc/subuid and /etc/subgid have no range for you".to_owned(), grant(&user, [&subuid, &subgid]))
         }
     };
     map_single(uid, gid)?;
@@ -78,14 +80,11 @@ pub fn enter_userns() -> Result<Entered> {
     Ok(Entered::Single { reason, fix })
 }
 
-/// Returns the command that gives a user a range which nobody has.
-fn grant(user: &str) -> String {
+/// Returns the command that gives a user a range which nobody has; `granted` are the files of ranges.
+fn grant(user: &str, granted: [&str; 2]) -> String {
     const USUAL: (u32, u32) = (100_000, 65536);
-    let ends = |path: &str| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.lines().filter_map(parse_range).map(|(_, (first, count))| first.saturating_add(count)).max()
-    };
-    let first = ends("/etc/subuid").max(ends("/etc/subgid")).unwrap_or(0).max(USUAL.0);
+    let ranges = granted.into_iter().flat_map(str::lines).filter_map(parse_range);
+    let first = ranges.map(|(_, (first, count))| first.saturating_add(count)).fold(USUAL.0, u32::max);
     let range = format!("{first}-{}", first.saturating_add(USUAL.1 - 1));
     format!("as root: usermod --add-subuids {range} --add-subgids {range} {user}")
 }
@@ -202,10 +201,6 @@ fn user_name(uid: u32) -> String {
 }
 
 /// The first range of a user in a file of `name:first:count` (subuid(5)); the name may be the number.
-fn subordinate(path: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
-    find_range(&fs::read_to_string(path).ok()?, name, uid)
-}
-
 fn find_range(text: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
     text.lines().filter_map(parse_range).find_map(|(who, range)| {
         let mine = (!name.is_empty() && who == name) || who.parse() == Ok(uid);
