@@ -415,6 +415,11 @@ impl Store {
         }
     }
 
+    /// Returns the node's tree as far as it is its own, for whoever looks at nothing beneath it.
+    pub(crate) fn own_tree(&self, node: &Node) -> Tree {
+        Tree { slot: self.object_dir(&node.id), form: node.record.form, lowers: Vec::new() }
+    }
+
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).
     pub fn tree(&self, node: &Node) -> Result<Tree> {
         let slot = self.object_dir(&node.id);

@@ -578,7 +578,7 @@ pub(crate) fn killed_at_each_point(
     let Some(undisturbed) = environment() else { return };
     prepare(&undisturbed);
     let points = points(&undisturbed, arguments);
-    let telling = ["volume.filled", "volume.switched", "create.forked", "settings.written"];
+    let telling = ["volume.filled", "volume.switched", "create.forked", "mark.written"];
     assert!(points.iter().any(|point| telling.contains(&point.as_str())), "{points:?}");
     for (index, point) in points.iter().enumerate() {
         let Some(environment) = environment() else { return };

@@ -70,6 +70,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         node = store.change_record(&node, |record| {
             let policy = record.life.policy.take();
             record.life.policy = (!arguments.clear).then(|| changed(policy.unwrap_or_default(), arguments));
+            Ok(())
         })?;
     }
     let policy = node.record.life.policy.as_ref();

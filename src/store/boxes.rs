@@ -118,16 +118,20 @@ impl Store {
         self.require_free(name).context(intent)?;
         let Some(settings) = options.settings.clone() else {
             let settings = self.inherited_settings(base, name, true).context(intent)?;
-            let own = settings.own_volume().cloned();
-            let made = self.fork_named(base, name, options, settings).context(intent);
-            if let (Err(_), Some(volume)) = (&made, own) {
-                // Best effort: it was made for nothing, and nothing needs it.
-                let how = RemoveVolume { for_good: true, force: true };
-                drop(self.remove_volume(&VolumeReference { name: volume, label: None }, how));
-            }
-            return made;
+            let made = self.fork_named(base, name, options, settings.clone()).context(intent);
+            return made.inspect_err(|_| self.discard_home(&settings));
         };
         self.fork_named(base, name, options, settings).context(intent)
+    }
+
+    /// Removes the volume of its own of a box that was not made after all.
+    pub(super) fn discard_home(&self, settings: &BoxSettings) {
+        let Some(volume) = settings.own_volume().cloned() else { return };
+        let how = RemoveVolume { for_good: true, force: true };
+        // Best effort: it was made for nothing, nothing needs it, and the first error is the one to tell.
+        if let Err(error) = self.remove_volume(&VolumeReference { name: volume, label: None }, how) {
+            log::warn!("{error}");
+        }
     }
 
     /// Forks under a name, with these settings. The caller holds the store's lock.

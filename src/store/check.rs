@@ -1,6 +1,6 @@
 //! fsck: is everything on disk what the format says it is?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -216,10 +216,7 @@ impl Store {
                 checked.add(Severity::Problem, &removed.name, problem, repaired);
             }
         }
-        let listed = |place: PathBuf| {
-            let known = removed.iter().any(|removed| self.removed_link(removed) == place);
-            (place, known)
-        };
+        let known: HashSet<PathBuf> = removed.iter().map(|removed| self.removed_link(removed)).collect();
         let directory = self.root.join("removed");
         let removals = files::list(&directory)?.into_iter().map(|when| directory.join(when));
         for removal in removals {
@@ -227,8 +224,8 @@ impl Store {
                 checked.add(Severity::Problem, removal.display(), "is no removal", false);
                 continue;
             }
-            let links = files::list(&removal)?.into_iter().map(|name| listed(removal.join(name)));
-            for (place, _) in links.filter(|(_, known)| !known) {
+            let links = files::list(&removal)?.into_iter().map(|name| removal.join(name));
+            for place in links.filter(|place| !known.contains(place)) {
                 checked.add(Severity::Problem, place.display(), "is nothing that was removed", false);
             }
         }

@@ -21,7 +21,7 @@ use rootling_backends::{
 };
 
 use super::draft::Ephemeral;
-use super::{Name, Node, ObjectId, Record, State, Store, host};
+use super::{Node, ObjectId, Record, State, Store, host};
 
 /// What leads from a node to its parent, or past several.
 #[derive(Debug)]
@@ -179,7 +179,8 @@ impl Store {
         self.predecessor_of(&self.settle(node)?)
     }
 
-    fn predecessor_of(&self, node: &Node) -> Result<Option<Node>> {
+    /// As [`predecessor`](Self::predecessor), of a node that is settled. The caller holds the store's lock.
+    pub(super) fn predecessor_of(&self, node: &Node) -> Result<Option<Node>> {
         let follows = node.record.follows.as_ref().map_or(Ok(None), |id| self.node_if_exists(id))?;
         follows.map_or_else(|| self.parent(node), |node| Ok(Some(node)))
     }
@@ -196,9 +197,7 @@ impl Store {
         };
         let mut own: Vec<ObjectId> = life.past.into_iter().chain(life.future).collect();
         if let Some(of) = &of {
-            let names = self.all_names()?.into_iter();
-            let of_box = |name: &Name| name.of_snapshot().is_some_and(|(owner, _)| owner == *of);
-            own.extend(names.filter(|(name, _)| of_box(name)).map(|(_, id)| id));
+            own.extend(self.snapshot_names(of)?.into_values());
         }
         let mut at = node;
         while let Some(before) = self.predecessor_of(&at)? {

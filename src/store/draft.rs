@@ -68,8 +68,8 @@ impl Store {
         files::make_dir(&draft.slot.join("names"))?;
         record.write(&draft.slot, durability)?;
         fault::point("publish.recorded");
-        if let Some(parent) = &record.parent {
-            self.link_child(parent, &draft.id, durability)?;
+        for needed in record.needs() {
+            self.link_child(needed, &draft.id, durability)?;
             fault::point("publish.linked");
         }
         files::rename_new(&draft.slot, &place)?;

@@ -22,24 +22,40 @@ impl Store {
         };
         let _lock = self.share_to_write().context(intent)?;
         names.iter().try_for_each(|name| self.require_free(name)).context(intent)?;
-        let settings = names.iter().map(|name| match &options.settings {
-            Some(settings) => Ok(settings.clone()),
-            None => self.inherited_settings(base, name, true),
-        });
-        let settings: Vec<BoxSettings> = settings.collect::<Result<_>>().context(intent)?;
-        let committed = self.committed(base).context(intent)?;
-        let _held = committed.as_ref().map(|node| self.hold(node)).transpose().context(intent)?;
+        if let Some(settings) = &options.settings {
+            let settings = vec![settings.clone(); names.len()];
+            return self.fork_all(base, names, options, settings).context(intent);
+        }
+        let mut inherited = Vec::with_capacity(names.len());
+        let made = names
+            .iter()
+            .try_for_each(|name| self.inherited_settings(base, name, true).map(|own| inherited.push(own)))
+            .and_then(|()| self.fork_all(base, names, options, inherited.clone()));
+        made.inspect_err(|_| inherited.iter().for_each(|settings| self.discard_home(settings)))
+            .context(intent)
+    }
+
+    /// Forks under these names, with these settings.
+    fn fork_all(
+        &self,
+        base: Base<'_>,
+        names: &[Name],
+        options: &CreateOptions,
+        settings: Vec<BoxSettings>,
+    ) -> Result<Vec<Node>> {
+        let committed = self.committed(base)?;
+        let _held = committed.as_ref().map(|node| self.hold(node)).transpose()?;
         let base = committed.as_ref().map_or(base, Base::Node);
         let drafts: Result<Vec<(Draft, Record)>> =
             names.iter().map(|name| self.draft_of_box(base, name, options)).collect();
-        let mut drafts = drafts.context(intent)?;
+        let mut drafts = drafts?;
         for ((_, record), settings) in drafts.iter_mut().zip(settings) {
             record.life.settings = settings;
         }
         fault::point("forks.forked");
         let mut made = Vec::with_capacity(names.len());
         let published = self.publish_all(drafts, names, &mut made);
-        published.inspect_err(|_| self.withdraw(&made)).context(intent)?;
+        published.inspect_err(|_| self.withdraw(&made))?;
         Ok(made)
     }
 

@@ -244,7 +244,7 @@ impl Store {
 
     /// Seals the box's own upper directory. The caller moves the box's name on, or [`settle`](Self::settle) does.
     pub(crate) fn seal_in_place(&self, node: &Node, how: &Freezing<'_>) -> Result<Node> {
-        let (tree, backend) = (self.tree(node)?, self.backend(node.record.backend)?);
+        let (tree, backend) = (self.own_tree(node), self.backend(node.record.backend)?);
         let record = Record {
             state: State::Committed,
             continued_by: node.name.clone(),
@@ -290,9 +290,6 @@ impl Store {
         let draft = self.draft()?;
         let (record, _) = self.fork_into(&draft, state, node.record.backend, ForkOptions::default())?;
         let record = Record { life, becoming, other: node.record.other.clone(), ..record };
-        for needed in record.needs() {
-            self.link_child(needed, &draft.id, Durability::Synced)?;
-        }
         Ok(self.publish(draft, &record, None, Durability::Synced)?.id)
     }
 
@@ -388,9 +385,6 @@ impl Store {
 
     /// Publishes a state of a box, and gives it the name that was asked for.
     fn publish_state(&self, node: &Node, draft: Draft, record: Record, call: Call<'_>) -> Result<Node> {
-        for kept in &record.volumes {
-            self.link_child(&kept.snapshot, &draft.id, Durability::Synced)?;
-        }
         let name = if let Call::As(name) = call { Some(name) } else { None };
         let mut committed = self.seal_and_publish(draft, record, name, false)?;
         if let Call::Next = call {

@@ -4,7 +4,7 @@
 //! called `host@N`, and a journal beside that says what will be done. A kill in the middle leaves some paths changed and a journal
 //! that says so: [`undo_host`](Store::undo_host) brings all of them back. What it takes away it keeps in the same manner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -339,6 +339,9 @@ fn changed_since(root: &Dir, journal: &Journal) -> Result<Vec<PathBuf>> {
     if journal.progress == Progress::Begun {
         return Ok(Vec::new());
     }
+    let known: HashSet<&Path> = journal.paths.iter().map(Touched::path).collect();
+    let new: HashSet<&Path> =
+        journal.paths.iter().filter(|touched| touched.was.is_none()).map(Touched::path).collect();
     let mut changed = Vec::new();
     for touched in &journal.paths {
         let now = look(root, touched.path())?;
@@ -350,11 +353,11 @@ fn changed_since(root: &Dir, journal: &Journal) -> Result<Vec<PathBuf>> {
         if !same {
             changed.push(touched.path().to_owned());
         }
-        if touched.was.is_none() && is_directory {
+        let is_in_new = touched.path().parent().is_some_and(|above| new.contains(above));
+        if touched.was.is_none() && is_directory && !is_in_new {
             // What others have put into a directory that goes.
-            let known = |path: &Path| journal.paths.iter().any(|touched| touched.path() == path);
             let below = added_recursively(root, touched.path())?.into_iter().map(|entry| entry.path);
-            changed.extend(below.filter(|path| !known(path)));
+            changed.extend(below.filter(|path| !known.contains(path.as_path())));
         }
     }
     changed.sort();

@@ -58,7 +58,7 @@ impl Store {
     /// Changes a node's record and nothing else, one change at a time. Durable on return.
     ///
     /// Of a box, whatever object its name leads to now.
-    pub fn change_record(&self, node: &Node, change: impl FnOnce(&mut Record)) -> Result<Node> {
+    pub fn change_record(&self, node: &Node, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Node> {
         let intent = || format!("change what is written on {}", node.shown());
         let _lock = self.share_to_write().context(intent)?;
         let node = self.settle(node).context(intent)?;
@@ -67,7 +67,12 @@ impl Store {
             lock::lock_file(&slot.join("change"), Mode::Exclusive, &node.shown()).context(intent)?;
         self.require_same(&node).context(intent)?;
         let mut record = self.node(&node.id).context(intent)?.record;
-        change(&mut record);
+        if node.name.is_some() && record.continued_by == node.name {
+            // A commit was cut short while we waited: the box is about to stand on this node.
+            let message = format!("{} has changed meanwhile", node.shown());
+            return Err(Error::new(ErrorKind::Busy, message).hint("try again")).context(intent);
+        }
+        change(&mut record)?;
         fault::point("mark.read");
         record.write(&slot, Durability::Synced).context(intent)?;
         fault::point("mark.written");
@@ -76,7 +81,10 @@ impl Store {
 
     /// Puts marks on a node, or takes them off. Durable on return.
     pub fn mark(&self, node: &Node, change: impl FnOnce(&mut Marks)) -> Result<Node> {
-        self.change_record(node, |record| change(record.marks_mut()))
+        self.change_record(node, |record| {
+            change(record.marks_mut());
+            Ok(())
+        })
     }
 
     /// Locks a node: nothing removes it until it is unlocked. One that has no name is an error of kind `FailedPrecondition`: it is

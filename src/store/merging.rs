@@ -122,7 +122,7 @@ impl Store {
         let mut line = BTreeSet::new();
         let mut at = Some(one.clone());
         while let Some(node) = at {
-            at = self.predecessor(&node)?;
+            at = self.predecessor_of(&node)?;
             line.insert(node.id);
         }
         let mut at = Some(other.clone());
@@ -130,7 +130,7 @@ impl Store {
             if line.contains(&node.id) {
                 return Ok(node);
             }
-            at = self.predecessor(&node)?;
+            at = self.predecessor_of(&node)?;
         }
         let message = format!("{} and {} have no state in common", one.shown(), other.shown());
         Err(Error::new(ErrorKind::FailedPrecondition, message)

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use rayon::prelude::*;
 use rootling_backends::{Context, ErrorKind, Result};
 
-use super::{Label, Name, Node, ObjectId, Store, files};
+use super::{Label, Name, Node, ObjectId, Store, VolumeName, files};
 
 /// What nodes are called: looked up node by node, or all names of a store at one moment.
 #[derive(Debug)]
@@ -106,6 +106,12 @@ impl Store {
     /// Returns the names of a box's snapshots.
     pub(super) fn snapshot_names(&self, of: &Name) -> Result<BTreeMap<Name, ObjectId>> {
         let beginning = beginning_of_snapshots(of);
+        self.names_where(|name| name.starts_with(&beginning))
+    }
+
+    /// Returns the names of a volume's snapshots.
+    pub(super) fn volume_snapshot_names(&self, of: &VolumeName) -> Result<BTreeMap<Name, ObjectId>> {
+        let beginning = format!("{}%2F", of.node_name().encoded());
         self.names_where(|name| name.starts_with(&beginning))
     }
 

@@ -133,10 +133,11 @@ impl Store {
             // Somebody may have locked it since we looked at all of them.
             let record = self.node(&snapshot.id).context(intent)?.record;
             Node { record, ..snapshot.clone() }.require_unlocked().context(intent)?;
-            self.destroy(snapshot, self.lock_unused(snapshot).ok()).context(intent)?;
+            // What follows it goes as well.
+            self.destroy(snapshot, self.lock_unused(snapshot).ok(), || Ok(())).context(intent)?;
         }
-        self.destroy(&node, alone).context(intent)?;
-        home.into_iter().try_for_each(|(part, alone)| self.destroy(&part, alone)).context(intent)
+        self.destroy(&node, alone, || self.lead_followers_past(&node)).context(intent)?;
+        home.into_iter().try_for_each(|(part, alone)| self.destroy(&part, alone, || Ok(()))).context(intent)
     }
 
     /// Takes the change lock of what a name leads to, if it leads to anything.
@@ -172,8 +173,9 @@ impl Store {
         Ok(along)
     }
 
-    /// Unlinks the name of a node, and moves the node to the trash where nothing else keeps it and nobody uses it.
-    fn destroy(&self, node: &Node, alone: Option<File>) -> Result<()> {
+    /// Unlinks the name of a node, and moves the node to the trash where nothing else keeps it and nobody uses it; `before` that
+    /// happens.
+    fn destroy(&self, node: &Node, alone: Option<File>, before: impl FnOnce() -> Result<()>) -> Result<()> {
         let name = node.name.as_ref().expect("the caller has seen a name");
         if name.is_snapshot() {
             self.note_let_go(&node.id)?;
@@ -188,7 +190,7 @@ impl Store {
             State::Committed => self.is_needed(&node.id)?,
         };
         if alone.is_some() && !is_needed {
-            self.lead_followers_past(node)?;
+            before()?;
             self.discard(&node.id, node.record.parent.as_ref(), alone)?;
         }
         Ok(())

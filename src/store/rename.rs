@@ -96,10 +96,8 @@ impl Store {
         if renaming.from.is_snapshot() {
             return Ok(moves);
         }
-        for name in self.all_names()?.into_keys() {
-            if let Some((owner, label)) = name.of_snapshot()
-                && owner == renaming.from
-            {
+        for name in self.snapshot_names(&renaming.from)?.into_keys() {
+            if let Some((_, label)) = name.of_snapshot() {
                 moves.push((name, renaming.to.snapshot(&label)?));
             }
         }

@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rayon::prelude::*;
+use rootling_backends::{Context, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::files::Durability;
-use super::lock::{self, Mode};
-use super::{Base, CreateOptions, Name, Node, ObjectId, State, Store, VolumeName, VolumeReference, fault};
+use super::{Base, CreateOptions, Name, Node, ObjectId, State, Store, VolumeName, VolumeReference};
 
 /// The settings of a box. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -111,22 +110,13 @@ impl Store {
         node: &Node,
         change: impl FnOnce(BoxSettings) -> Result<BoxSettings>,
     ) -> Result<Node> {
-        let intent = || format!("change the settings of {}", node.shown());
-        let _lock = self.share_to_write().context(intent)?;
-        let node = self.settle(node).context(intent)?;
-        let file = self.object_dir(&node.id).join("change");
-        let _change = lock::lock_file(&file, Mode::Exclusive, &node.shown()).context(intent)?;
-        // A commit may have moved the box to a node further up while we waited.
-        let mut node = Node { name: node.name.clone(), ..self.node(&node.id)? };
-        if node.record.continued_by.is_some() {
-            let message = format!("{} has changed meanwhile", node.shown());
-            return Err(Error::new(ErrorKind::Busy, message).hint("try again")).context(intent);
-        }
-        node.require_box()?;
-        node.record.life.settings = change(std::mem::take(&mut node.record.life.settings))?;
-        node.record.write(&self.object_dir(&node.id), Durability::Synced).context(intent)?;
-        fault::point("settings.written");
-        Ok(node)
+        self.change_record(node, |record| {
+            let of_box = Node { record: record.clone(), ..node.clone() };
+            of_box.require_box()?;
+            record.life.settings = change(std::mem::take(&mut record.life.settings))?;
+            Ok(())
+        })
+        .context(|| format!("change the settings of {}", node.shown()))
     }
 
     /// Returns the settings that a fork of `base`, called `name`, starts with: those of a box or of a snapshot of one, with a fork of
@@ -205,23 +195,26 @@ impl Store {
         Ok(boxes.filter(|node| node.record.life.settings.need(volume)).collect())
     }
 
-    /// Returns the boxes, and the snapshots of boxes, that have settings.
+    /// Returns the boxes, and the snapshots of boxes, that have settings. O(objects), read in parallel.
     pub(crate) fn boxes_with_settings(&self) -> Result<Vec<Node>> {
-        let names: BTreeMap<ObjectId, Name> =
-            self.all_names()?.into_iter().map(|(name, id)| (id, name)).collect();
-        let mut found = Vec::new();
-        for id in self.ids()? {
+        let mut names: BTreeMap<ObjectId, Name> = BTreeMap::new();
+        for (name, id) in self.all_names()? {
+            // A snapshot is one whatever else it is called.
+            if name.is_snapshot() || !names.contains_key(&id) {
+                names.insert(id, name);
+            }
+        }
+        let read = self.ids()?.into_par_iter().filter_map(|id| {
             let node = match self.node(&id) {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                node => node?,
+                Err(error) if error.kind() == ErrorKind::NotFound => return None,
+                Err(error) => return Some(Err(error)),
+                Ok(node) => node,
             };
             let name = names.get(&id).cloned();
             let counts = node.record.state == State::Active || name.as_ref().is_some_and(Name::is_snapshot);
-            if counts && !node.record.life.settings.is_empty() {
-                found.push(Node { name, ..node });
-            }
-        }
-        Ok(found)
+            (counts && !node.record.life.settings.is_empty()).then_some(Ok(Node { name, ..node }))
+        });
+        read.collect()
     }
 }
 

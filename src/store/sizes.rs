@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
 use rootling_backends::footprint::{self, Surroundings};
-use rootling_backends::{Context, Dir, ErrorKind, Extents, Footprint, Result, Tree};
+use rootling_backends::{Context, Dir, ErrorKind, Extents, Footprint, Result};
 use serde::Serialize;
 
 use self::holders::{Bytes, Holders};
@@ -108,11 +108,6 @@ impl Store {
         let stamp = self.backend(node.record.backend)?.stamp(&self.own_tree(node))?;
         load::remember(&extents::write(&self.object_dir(&node.id), stamp, None, &found), node);
         Ok(Some(found.elsewhere))
-    }
-
-    /// Returns the tree as far as it is its own: measuring looks at nothing beneath.
-    fn own_tree(&self, node: &Node) -> Tree {
-        Tree { slot: self.object_dir(&node.id), form: node.record.form, lowers: Vec::new() }
     }
 }
 

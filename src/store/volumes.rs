@@ -131,6 +131,11 @@ impl fmt::Display for VolumeReference {
     }
 }
 
+/// The label of a volume's snapshot, by its node's name.
+fn label(name: &Name) -> Option<String> {
+    VolumeReference::of(name)?.label
+}
+
 /// How a volume is removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RemoveVolume {
@@ -164,8 +169,9 @@ impl Store {
 
     /// Returns the snapshots of a volume that have a name, by label. The volume itself need not exist any more.
     pub fn volume_snapshots(&self, volume: &VolumeName) -> Result<Vec<(String, Node)>> {
-        let all = self.volumes()?.into_iter().filter(|(reference, _)| reference.name == *volume);
-        Ok(all.filter_map(|(reference, node)| Some((reference.label?, node))).collect())
+        let _lock = self.share()?;
+        let nodes = self.named_nodes(self.volume_snapshot_names(volume)?)?.into_iter();
+        Ok(nodes.filter_map(|node| Some((label(node.name.as_ref()?)?, node))).collect())
     }
 
     /// Returns the backend of volumes: the store's own, or where that is OverlayFS the one that keeps plain directories.
@@ -312,8 +318,8 @@ impl Store {
     }
 
     pub(crate) fn last_number_of_volume(&self, name: &VolumeName) -> Result<u32> {
-        let snapshots = self.volume_snapshots(name)?.into_iter();
-        Ok(snapshots.filter_map(|(label, _)| label.parse().ok()).max().unwrap_or(0))
+        let names = self.volume_snapshot_names(name)?.into_keys();
+        Ok(names.filter_map(|name| label(&name)?.parse().ok()).max().unwrap_or(0))
     }
 
     /// Makes a volume with the content of a snapshot, or of a volume as it stands. Durable on return.
