@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rootling::store::{Base, CreateOptions, Name, Store};
 use serde_json::{Value, json};
 
-use crate::environment::{BINARY, Environment, ran};
+use crate::environment::{self, BINARY, Environment, names, ran};
 use crate::grounds::on_file_systems;
 use crate::guest::{Ids, guest};
 use crate::host::FileSystem;
+use crate::lab::eventually;
 
 const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef\n";
 
@@ -26,11 +26,7 @@ fn with_dev(environment: &Environment) -> bool {
     fs::write(etc.join("hostname"), "dev\n").unwrap();
     fs::write(etc.join("ssh/ssh_host_ed25519_key"), "secret\n").unwrap();
     fs::write(etc.join("ssh/ssh_config"), "kept\n").unwrap();
-    environment.import_busybox() && environment.ok(["-q", "create", "base", "dev"]).len() == 9
-}
-
-fn names(environment: &Environment) -> String {
-    environment.ok(["-q", "ls", "--boxes"])
+    environment::with_dev(environment)
 }
 
 fn in_box(environment: &Environment, name: &str, line: &str) -> String {
@@ -277,14 +273,6 @@ fn start_three(environment: &Environment) -> (Child, BufReader<std::process::Chi
         up += usize::from(text.ends_with("| up\n"));
     }
     (child, said)
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn pid_of(child: &Child) -> Pid {

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::environment::{BINARY, Environment, Ran, can_make};
+use crate::lab::eventually;
 
 /// Runs a script with a store on a fresh file system, `base` in it and the box `dev` on that; `x` runs a command line in `dev`.
 pub(crate) fn on(file_system: &str, script: &str) -> Option<Ran> {
@@ -263,15 +264,6 @@ fn a_running_box_stands_still_for_a_snapshot_and_goes_on() {
     }
     let left = crate::lab::sh("find /sys/fs/cgroup -name 'pause-*' -type d | wc -l");
     assert_eq!(left, "0\n");
-}
-
-/// Waits until something holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

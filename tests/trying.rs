@@ -9,21 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rootling::store::{Name, Store};
 
-use crate::environment::{Environment, Ran, ran};
+use crate::environment::{Environment, Ran, names, ran, with_dev};
 use crate::grounds::on_file_systems;
 use crate::guest::{Ids, guest};
 
 /// What is tried: a file more, one changed, one gone.
 const CHANGE: &str = "echo new > /etc/new; echo me >> /etc/passwd; rm /etc/group";
 const DIFF: &str = "D /etc/group\nA /etc/new\nC /etc/passwd\n";
-
-fn with_dev(environment: &Environment) -> bool {
-    environment.import_busybox() && environment.ok(["-q", "create", "base", "dev"]).len() == 9
-}
-
-fn names(environment: &Environment) -> String {
-    environment.ok(["-q", "ls", "--boxes"])
-}
 
 #[test]
 fn what_was_tried_is_kept_applied_or_discarded_as_told() {
