@@ -360,3 +360,21 @@ fn a_table_moves_on_a_terminal() {
     }
     assert!(!ran.stdout.contains("w-1 | "), "{:?}", ran.stdout);
 }
+
+#[test]
+fn names_that_runs_have_are_left_out_too() {
+    let environment = Environment::new();
+    if !with_dev(&environment) {
+        return;
+    }
+    environment.ok(["run", "-d", "--name", "dev-2", "dev", "--", "sleep", "1000"]);
+    environment.ok(["fork", "dev"]);
+    assert_eq!(environment.ok(["fork", "dev", "-n", "2"]), "dev-1\ndev-4\n");
+    environment.ok(["-q", "try", "--on-exit", "keep", "dev", "--", "touch", "/x"]);
+    assert_eq!(names(&environment), "dev\ndev-1\ndev-3\ndev-4\ndev-5\n");
+    assert!(environment.fails(["fork", "dev", "dev-2"]).contains("the name dev-2 is taken"));
+    assert!(
+        environment.fails(["fork", "dev", "dev-2", "--each", "true"]).contains("the name dev-2 is taken")
+    );
+    environment.ok(["stop", "-t", "0", "dev-2"]);
+}
