@@ -378,3 +378,35 @@ fn names_that_runs_have_are_left_out_too() {
     );
     environment.ok(["stop", "-t", "0", "dev-2"]);
 }
+
+#[test]
+fn what_cannot_be_removed_is_told_and_the_report_comes_all_the_same() {
+    let environment = Environment::new();
+    if !with_dev(&environment) {
+        return;
+    }
+    let meet = environment.path("meet");
+    fs::create_dir(&meet).unwrap();
+    let volume = format!("{}:/meet", meet.display());
+    let line =
+        "touch /meet/$ROOTLING_INDEX; until test -e /meet/go; do sleep 0.01; done; exit $ROOTLING_INDEX";
+    let mut command = environment.command();
+    command
+        .args(["--format", "json", "fork", "dev", "w", "-n", "2", "-j", "2", "-v", &volume, "--each", line]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !(meet.join("1").exists() && meet.join("2").exists()) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    environment.ok(["lock", "w-1"]);
+    fs::write(meet.join("go"), "").unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    for said in ["w-1 is locked", "removed what did not end with 0: w-2 ("] {
+        assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+    }
+    let rows: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let rows: Vec<(&Value, &Value)> =
+        rows.as_array().unwrap().iter().map(|row| (&row["exit_code"], &row["kept"])).collect();
+    assert_eq!(rows, [(&json!(1), &json!(true)), (&json!(2), &json!(false))]);
+    assert_eq!(names(&environment), "dev\nw-1\n");
+}
