@@ -229,3 +229,23 @@ fn an_ordinary_user_tries_as_well() {
         assert_eq!(stdout, "A /new\ndev\ndev-2\n", "{ids:?}");
     }
 }
+
+#[test]
+fn what_has_a_name_to_be_kept_by_is_kept_and_flags_without_use_are_refused() {
+    let environment = Environment::new();
+    if !with_dev(&environment) {
+        return;
+    }
+    environment.ok(["try", "--keep-as", "tried", "dev", "--", "touch", "/kept"]);
+    assert_eq!(names(&environment), "dev\ntried\n");
+    assert_eq!(environment.ok(["diff", "tried"]), "A /kept\n");
+    for (flags, words) in [
+        (&["--keep-as", "x", "--on-exit", "discard"][..], "--on-exit discard keeps nothing"),
+        (&["--yes", "--on-exit", "apply"], "--yes is of host:/, and dev is not"),
+        (&["--force"], "--force is of host:/, and dev is not"),
+    ] {
+        let said = environment.fails([&["try"], flags, &["dev", "--", "touch", "/x"]].concat());
+        assert!(said.contains(words), "{flags:?}: {said}");
+    }
+    assert_eq!(names(&environment), "dev\ntried\n");
+}
