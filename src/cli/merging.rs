@@ -35,7 +35,7 @@ pub(super) struct TakeArguments {
     to: Option<String>,
 
     /// What the new snapshot is, in your words
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "abort")]
     message: Option<String>,
 
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub(super) struct RebaseArguments {
     onto: Option<String>,
 
     /// What the new snapshot is, in your words
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "abort")]
     message: Option<String>,
 
     #[command(flatten)]
@@ -125,7 +125,9 @@ fn take(
     direction: impl FnOnce(Range) -> Range,
 ) -> Result<i32> {
     let store = context.store()?;
-    let Some(text) = &arguments.range else { return end(context, &store, &arguments.ending) };
+    let Some(text) = &arguments.range else {
+        return end(context, &store, &arguments.ending, arguments.message.as_deref());
+    };
     let range = range(&store, text)?;
     let node = match (&arguments.to, owner(text, verb)) {
         (Some(name), _) => store::find(&store, name)?,
@@ -192,7 +194,7 @@ fn range(store: &Store, text: &str) -> Result<Range> {
 pub(super) fn rebase(context: &Context, arguments: &RebaseArguments) -> Result<i32> {
     let store = context.store()?;
     let (Some(name), Some(onto)) = (&arguments.reference, &arguments.onto) else {
-        return end(context, &store, &arguments.ending);
+        return end(context, &store, &arguments.ending, arguments.message.as_deref());
     };
     let node = store::find(&store, name)?;
     let message = arguments.message.clone().unwrap_or_else(|| format!("rebase onto {onto}"));
@@ -264,10 +266,10 @@ fn line(sides: &Sides, words: &Words<'_>) -> String {
     )
 }
 
-fn end(context: &Context, store: &Store, ending: &Ending) -> Result<i32> {
+fn end(context: &Context, store: &Store, ending: &Ending, message: Option<&str>) -> Result<i32> {
     if let Some(name) = &ending.settled {
         let node = store::find(store, name)?;
-        let made = store.continue_merge(&node)?;
+        let made = store.continue_merge(&node, message)?;
         context.output.say(format!("{} is now as {}", node.label(), made.label()));
         context.output.data(&super::show::summary(store, &made)?, || format!("{}\n", made.id));
     }
