@@ -97,6 +97,26 @@ fn any_two_states_are_compared() {
 }
 
 #[test]
+fn what_a_view_cannot_do_is_refused() {
+    on_each(|environment| {
+        edit(environment, "dev", |root| fs::write(root.join("etc/motd"), "hello\n").unwrap());
+        for words in [&["--packages", "dev", "etc"][..], &["--packages", "dev", "--", "/etc"]] {
+            let refused = environment.fails([&["diff"], words].concat());
+            assert!(refused.contains("--packages compares all packages"), "{refused}");
+        }
+        for flags in [["--packages", "--times"], ["-U1", "--packages"], ["-U1", "--stat"]] {
+            let refused = environment.fails([&["diff", "dev"], &flags[..]].concat());
+            assert!(refused.contains("cannot be used with"), "{refused}");
+        }
+        assert_eq!(
+            environment.ok(["diff", "-U1", "dev"]),
+            environment.ok(["diff", "-p", "-U1", "dev"]),
+            "lines around changes are those of a patch"
+        );
+    });
+}
+
+#[test]
 fn the_exit_code_says_whether_something_differs_if_it_is_asked_to() {
     on_each(|environment| {
         let code = |words: &[&str]| environment.run([&["diff", "--exit-code"], words].concat()).code;
