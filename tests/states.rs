@@ -159,7 +159,10 @@ fn a_box_in_use_is_not_restored_and_says_what_to_do() {
         (&["redo", "dev"], "restore dev@LABEL"),
         (&["snapshot", "dev", "s"], "the name dev@s is taken"),
         (&["snapshot", "dev", "--expire", "soon"], "write 90s"),
-        (&["undo", "dev", "-n", "0"], "by 0 states is nothing"),
+        (&["undo", "dev", "-n", "0"], "invalid value '0' for '--steps"),
+        (&["redo", "dev", "-n", "0"], "invalid value '0' for '--steps"),
+        (&["undo", "host:/", "-n", "0"], "invalid value '0' for '--steps"),
+        (&["undo", "--force", "dev"], "--force is for host:/"),
         (&["undo", "dev", "-n", "9"], "not 9"),
     ] {
         let error = environment.fails(arguments);
