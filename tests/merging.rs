@@ -258,6 +258,7 @@ fn what_was_merged_is_a_document_whatever_the_names() {
         },
     ]);
     assert_eq!(merged["conflicts"], expected);
+    assert_eq!(environment.json(["show", "work"])["merging"]["conflicts"], expected);
     assert!(environment.fails(["apply", "--continue", "work"]).contains("is still there"));
     run("work", "rm /etc/$(printf 'x\\377').theirs");
     let ended = environment.json(["apply", "--continue", "work"]);

@@ -82,7 +82,7 @@ struct Report<'a> {
 
 /// A conflict; bytes of paths that are no UTF-8 are replaced.
 #[derive(Debug, Serialize)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     path: Cow<'a, str>,
     /// The path as it is, where it is no UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    fn of(sides: &'a Sides) -> Self {
+    pub(super) fn of(sides: &'a Sides) -> Self {
         let bytes = |path: &'a Path| path.to_str().is_none().then(|| path.as_os_str().as_bytes());
         let Sides { conflict: Conflict { path, ours, theirs }, theirs_at } = sides;
         Self {
