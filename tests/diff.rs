@@ -6,48 +6,17 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use crate::environment::Environment;
+use crate::grounds::on_file_systems;
+use crate::host::command;
 
-use crate::environment::{Environment, is_root, ran};
-
-/// Runs a story on a file system of each sort, in a mount namespace of its own.
+/// Runs a story on a file system of each sort, with the box `dev` of a small tree.
 fn on_each(story: fn(&Environment)) {
-    if !is_root() {
-        return;
-    }
-    for (name, options) in [("btrfs", "-q"), ("xfs", "-qf"), ("ext4", "-qF")] {
-        // A thread of its own: namespaces are a thread's, and libtest may use the thread again.
-        let run = move || {
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-                .unwrap();
-            let temp = tempfile::tempdir().unwrap();
-            let (image, place) = (temp.path().join("image"), temp.path().join("place"));
-            fs::create_dir(&place).unwrap();
-            fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
-            done(Command::new(format!("mkfs.{name}")).arg(options).arg(&image));
-            done(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&place));
-            let environment = Environment { dir: tempfile::tempdir_in(&place).unwrap() };
-            environment.ok(["init"]);
-            environment.import_base();
-            environment.ok(["create", "base", "dev"]);
-            story(&environment);
-            drop(environment);
-            umount2(&place, MntFlags::MNT_DETACH).unwrap();
-        };
-        std::thread::scope(|scope| {
-            let story = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run).unwrap();
-            if let Err(panic) = story.join() {
-                std::panic::resume_unwind(panic);
-            }
-        });
-    }
-}
-
-fn done(command: &mut Command) {
-    let ran = ran(command.output().unwrap());
-    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    on_file_systems(|environment, _| {
+        environment.import_base();
+        environment.ok(["create", "base", "dev"]);
+        story(environment);
+    });
 }
 
 /// Changes a box as whoever mounts it would.
@@ -93,6 +62,26 @@ fn any_two_states_are_compared() {
         assert!(environment.fails(["diff", "base..dev", "/etc/../.."]).contains("does not stay in the tree"));
         assert!(environment.fails(["diff", "..base"]).contains("made from nothing"));
         assert!(environment.fails(["diff", "--stat", "--packages", "dev"]).contains("cannot be used with"));
+    });
+}
+
+#[test]
+fn what_a_view_cannot_do_is_refused() {
+    on_each(|environment| {
+        edit(environment, "dev", |root| fs::write(root.join("etc/motd"), "hello\n").unwrap());
+        for words in [&["--packages", "dev", "etc"][..], &["--packages", "dev", "--", "/etc"]] {
+            let refused = environment.fails([&["diff"], words].concat());
+            assert!(refused.contains("--packages compares all packages"), "{refused}");
+        }
+        for flags in [["--packages", "--times"], ["-U1", "--packages"], ["-U1", "--stat"]] {
+            let refused = environment.fails([&["diff", "dev"], &flags[..]].concat());
+            assert!(refused.contains("cannot be used with"), "{refused}");
+        }
+        assert_eq!(
+            environment.ok(["diff", "-U1", "dev"]),
+            environment.ok(["diff", "-p", "-U1", "dev"]),
+            "lines around changes are those of a patch"
+        );
     });
 }
 
@@ -202,7 +191,7 @@ deleted file mode 100644
         fs::write(work.join("etc/motd"), "welcome\n").unwrap();
         fs::write(work.join("usr/bin/tool"), "#!/bin/sh\necho tool\n").unwrap();
         fs::write(environment.path("patch"), patch).unwrap();
-        done(Command::new("git").current_dir(&work).args(["apply", "../patch"]));
+        command(Command::new("git").current_dir(&work).args(["apply", "../patch"])).unwrap();
         assert_eq!(fs::read_to_string(work.join("etc/motd")).unwrap(), "welcome\nback\n");
         assert_eq!(fs::read_to_string(work.join("srv/new\nline")).unwrap(), "x\n");
         assert_eq!(fs::metadata(work.join("usr/bin/tool")).unwrap().permissions().mode() & 0o777, 0o755);

@@ -175,6 +175,16 @@ impl Environment {
     }
 }
 
+/// A store with the box `dev` of busybox; false where that cannot be run here.
+pub(crate) fn with_dev(environment: &Environment) -> bool {
+    environment.import_busybox() && !environment.ok(["-q", "create", "base", "dev"]).is_empty()
+}
+
+/// The boxes, a line each.
+pub(crate) fn names(environment: &Environment) -> String {
+    environment.ok(["-q", "ls", "--boxes"])
+}
+
 pub(crate) fn ran(output: Output) -> Ran {
     use std::os::unix::process::ExitStatusExt;
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rootling::store::{Base, CreateOptions, Name, Store};
 use serde_json::{Value, json};
 
-use crate::environment::{BINARY, Environment, ran};
+use crate::environment::{self, BINARY, Environment, names, ran};
 use crate::grounds::on_file_systems;
 use crate::guest::{Ids, guest};
 use crate::host::FileSystem;
+use crate::lab::eventually;
 
 const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef\n";
 
@@ -26,11 +26,7 @@ fn with_dev(environment: &Environment) -> bool {
     fs::write(etc.join("hostname"), "dev\n").unwrap();
     fs::write(etc.join("ssh/ssh_host_ed25519_key"), "secret\n").unwrap();
     fs::write(etc.join("ssh/ssh_config"), "kept\n").unwrap();
-    environment.import_busybox() && environment.ok(["-q", "create", "base", "dev"]).len() == 9
-}
-
-fn names(environment: &Environment) -> String {
-    environment.ok(["-q", "ls", "--boxes"])
+    environment::with_dev(environment)
 }
 
 fn in_box(environment: &Environment, name: &str, line: &str) -> String {
@@ -279,14 +275,6 @@ fn start_three(environment: &Environment) -> (Child, BufReader<std::process::Chi
     (child, said)
 }
 
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
@@ -359,4 +347,54 @@ fn a_table_moves_on_a_terminal() {
         assert!(ran.stdout.contains(seen), "{seen}: {:?}", ran.stdout);
     }
     assert!(!ran.stdout.contains("w-1 | "), "{:?}", ran.stdout);
+}
+
+#[test]
+fn names_that_runs_have_are_left_out_too() {
+    let environment = Environment::new();
+    if !with_dev(&environment) {
+        return;
+    }
+    environment.ok(["run", "-d", "--name", "dev-2", "dev", "--", "sleep", "1000"]);
+    environment.ok(["fork", "dev"]);
+    assert_eq!(environment.ok(["fork", "dev", "-n", "2"]), "dev-1\ndev-4\n");
+    environment.ok(["-q", "try", "--on-exit", "keep", "dev", "--", "touch", "/x"]);
+    assert_eq!(names(&environment), "dev\ndev-1\ndev-3\ndev-4\ndev-5\n");
+    assert!(environment.fails(["fork", "dev", "dev-2"]).contains("the name dev-2 is taken"));
+    assert!(
+        environment.fails(["fork", "dev", "dev-2", "--each", "true"]).contains("the name dev-2 is taken")
+    );
+    environment.ok(["stop", "-t", "0", "dev-2"]);
+}
+
+#[test]
+fn what_cannot_be_removed_is_told_and_the_report_comes_all_the_same() {
+    let environment = Environment::new();
+    if !with_dev(&environment) {
+        return;
+    }
+    let meet = environment.path("meet");
+    fs::create_dir(&meet).unwrap();
+    let volume = format!("{}:/meet", meet.display());
+    let line =
+        "touch /meet/$ROOTLING_INDEX; until test -e /meet/go; do sleep 0.01; done; exit $ROOTLING_INDEX";
+    let mut command = environment.command();
+    command
+        .args(["--format", "json", "fork", "dev", "w", "-n", "2", "-j", "2", "-v", &volume, "--each", line]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !(meet.join("1").exists() && meet.join("2").exists()) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    environment.ok(["lock", "w-1"]);
+    fs::write(meet.join("go"), "").unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    for said in ["w-1 is locked", "removed what did not end with 0: w-2 ("] {
+        assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+    }
+    let rows: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let rows: Vec<(&Value, &Value)> =
+        rows.as_array().unwrap().iter().map(|row| (&row["exit_code"], &row["kept"])).collect();
+    assert_eq!(rows, [(&json!(1), &json!(true)), (&json!(2), &json!(false))]);
+    assert_eq!(names(&environment), "dev\nw-1\n");
 }

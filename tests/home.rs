@@ -480,3 +480,50 @@ fn a_user_without_a_range_is_root_inside_by_their_own_name() {
     );
     assert!(ran.stderr.contains("guest is root inside, where no other id is yours"), "{}", ran.stderr);
 }
+
+// ---------------------------------------------------------------- changing it
+
+#[test]
+fn a_home_that_is_unset_leaves_its_volume_and_says_so() {
+    let Some(environment) = environment() else { return };
+    environment.ok(["-q", "create", "--home", "private", "base", "dev"]);
+    environment.ok(["-q", "exec", "dev", "--", "true"]);
+    let home = |environment: &Environment| environment.json(["show", "dev"])["settings"]["home"].clone();
+    let refused = environment.fails(["set", "dev", "--unset", "home=share"]);
+    assert!(refused.contains("the box has no setting \"home=share\""), "{refused}");
+    assert_eq!(home(&environment)["mode"], "private");
+    let said = "kept volume dev.home, which held the home of dev: rootling volume rm dev.home\n";
+    assert_eq!(environment.run(["set", "dev", "--unset", "home=private"]).stderr, said);
+    assert_eq!(home(&environment), serde_json::Value::Null);
+    for unset in ["home", "home=private"] {
+        assert!(environment.fails(["set", "dev", "--unset", unset]).contains("has no setting \"home"));
+    }
+    // What fails says nothing of what would have stayed.
+    let ran = as_ada(
+        &environment,
+        "$R -q create --home private base two > /dev/null; $R -q exec two -- true
+        rm -r $D/home; $R set two --home snapshot || $R -q volume ls",
+    );
+    assert_eq!((ran.stdout.as_str(), ran.code), ("dev.home\ntwo.home\n", 0), "{}", ran.stderr);
+    let said = ran.stderr.as_str();
+    assert!(said.contains("there is no home directory") && !said.contains("kept volume"), "{said}");
+    // The new one takes the place of the old one.
+    environment.ok(["set", "dev", "--home", "private"]);
+    environment.ok(["set", "dev", "--unset", "home", "--home", "share"]);
+    assert_eq!(home(&environment)["mode"], "share");
+}
+
+#[test]
+fn others_do_not_wait_for_a_copy_of_a_home_and_one_that_is_not_used_goes() {
+    let Some(environment) = environment() else { return };
+    let ran = as_ada(
+        &environment,
+        "$R -q create base dev > /dev/null
+        ROOTLING_FAULT_STOP=volume.copied $R set dev --home snapshot & copies=$!
+        until grep -q '^State:.T' /proc/$copies/status; do sleep 0.01; done
+        $R -q set dev -e A=1 > /dev/null; kill -CONT $copies; wait $copies || echo failed; $R -q volume ls
+        $R -q exec dev -- sh -c 'echo $A'; $R -q set dev --home snapshot > /dev/null; $R -q volume ls",
+    );
+    assert_eq!((ran.stdout.as_str(), ran.code), ("failed\n1\ndev.home\n", 0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the settings of dev have changed meanwhile"), "{}", ran.stderr);
+}

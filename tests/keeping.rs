@@ -212,7 +212,6 @@ fn what_fsck_finds_in_the_removed() {
     environment.ok(["fsck"]);
     let removal = environment.store().join("removed").join(&names(&environment, "removed")[0]);
     let link = removal.join("dev");
-    let target = fs::read_link(&link).unwrap();
     fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink("../o/00000000", &link).unwrap();
     fs::write(removal.join("-x"), "").unwrap();
@@ -223,7 +222,7 @@ fn what_fsck_finds_in_the_removed() {
     fs::remove_file(removal.join("-x")).unwrap();
     environment.ok(["fsck", "--repair"]);
     environment.ok(["fsck"]);
-    assert!(target.ends_with(target.file_name().unwrap()));
+    assert!(!link.is_symlink(), "what leads to nothing is gone");
 }
 
 // ---------------------------------------------------------------- other names, locks, notes

@@ -258,9 +258,30 @@ fn what_was_merged_is_a_document_whatever_the_names() {
         },
     ]);
     assert_eq!(merged["conflicts"], expected);
+    assert_eq!(environment.json(["show", "work"])["merging"]["conflicts"], expected);
     assert!(environment.fails(["apply", "--continue", "work"]).contains("is still there"));
     run("work", "rm /etc/$(printf 'x\\377').theirs");
     let ended = environment.json(["apply", "--continue", "work"]);
     assert_eq!((&ended["name"], &ended["kind"]), (&"work@3".into(), &"snapshot".into()));
     environment.ok(["fsck", "--verify"]);
+}
+
+#[test]
+fn what_ends_a_merge_can_have_words_of_its_own() {
+    let environment = Environment::new();
+    if !environment.import_busybox() {
+        return;
+    }
+    environment.ok(["create", "base", "dev"]);
+    environment.ok(["create", "base", "work"]);
+    for name in ["dev", "work"] {
+        environment.ok(["exec", name, "--", "sh", "-c", &format!("echo {name} > /etc/x")]);
+    }
+    environment.ok(["snapshot", "dev"]);
+    assert_eq!(environment.run(["apply", "dev@1", "--to", "work"]).code, 1);
+    let refused = environment.fails(["apply", "--abort", "work", "-m", "given up"]);
+    assert!(refused.contains("cannot be used with"), "{refused}");
+    environment.ok(["exec", "work", "--", "rm", "/etc/x.theirs"]);
+    let ended = environment.json(["apply", "--continue", "work", "-m", "took ours"]);
+    assert_eq!(ended["message"], "took ours");
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::environment::{BINARY, Environment, Ran, can_make};
+use crate::lab::eventually;
 
 /// Runs a script with a store on a fresh file system, `base` in it and the box `dev` on that; `x` runs a command line in `dev`.
 pub(crate) fn on(file_system: &str, script: &str) -> Option<Ran> {
@@ -30,11 +31,11 @@ fn begin(file_system: &str) -> String {
     )
 }
 
-/// Asserts what a script prints on each of the three file systems: overlay, reflink and btrfs boxes.
+/// Asserts what a script prints on each of the three file systems that can be had: overlay, reflink and btrfs boxes.
 #[track_caller]
 pub(crate) fn prints_everywhere(script: &str, expected: &str) {
     for file_system in ["ext4", "xfs", "btrfs"] {
-        let Some(ran) = on(file_system, &format!("{script}\n$R fsck --verify > /dev/null")) else { return };
+        let Some(ran) = on(file_system, &format!("{script}\n$R fsck --verify > /dev/null")) else { continue };
         assert_eq!((ran.code, ran.stdout.as_str()), (0, expected), "{file_system}: {}", ran.stderr);
     }
 }
@@ -117,7 +118,7 @@ fn a_state_of_another_backend_is_restored_on_the_own_one() {
             $R -q restore other --to dev > /dev/null; $R -q exec other -- cat /etc/a
             $R fsck --verify > /dev/null"
         );
-        let Some(ran) = on(file_system, &script) else { return };
+        let Some(ran) = on(file_system, &script) else { continue };
         let expected = "other\ngone\nmore\ndev@1\nmine\nmine\n";
         assert_eq!(
             (ran.code, ran.stdout.as_str()),
@@ -159,7 +160,10 @@ fn a_box_in_use_is_not_restored_and_says_what_to_do() {
         (&["redo", "dev"], "restore dev@LABEL"),
         (&["snapshot", "dev", "s"], "the name dev@s is taken"),
         (&["snapshot", "dev", "--expire", "soon"], "write 90s"),
-        (&["undo", "dev", "-n", "0"], "by 0 states is nothing"),
+        (&["undo", "dev", "-n", "0"], "invalid value '0' for '--steps"),
+        (&["redo", "dev", "-n", "0"], "invalid value '0' for '--steps"),
+        (&["undo", "host:/", "-n", "0"], "invalid value '0' for '--steps"),
+        (&["undo", "--force", "dev"], "--force is for host:/"),
         (&["undo", "dev", "-n", "9"], "not 9"),
     ] {
         let error = environment.fails(arguments);
@@ -263,15 +267,6 @@ fn a_running_box_stands_still_for_a_snapshot_and_goes_on() {
     }
     let left = crate::lab::sh("find /sys/fs/cgroup -name 'pause-*' -type d | wc -l");
     assert_eq!(left, "0\n");
-}
-
-/// Waits until something holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -4,10 +4,9 @@
 //! |---|---|
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
-//! | `attack` | what was tried to get out of boxes, each beside the same without the wall |
+//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
-//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `budget` | what a start costs: system calls and memory |
 //! | `forks` | many boxes at once, commands in each, and the one that wins |
 //! | `trying` `trying_host` | what becomes of what a command changed in a fork |
@@ -15,7 +14,6 @@
 //! | `limits` | cgroups: here, and in a virtual machine (`machine`) with other kernels' layouts |
 //! | `namespaces` | whose namespaces a box has, and what follows |
 //! | `net` | private networks, in network namespaces of their own (`lab`) |
-//! | `attack` | attacks on the walls of a box, first without the wall, then with it |
 //! | `keeping` | what is removed and brought back, renamed, locked, snapshotted by itself and pruned |
 //! | `cli` | every command as a person would use it |
 //! | `log` | what is told of states: log, show, ls, completion |
@@ -25,8 +23,7 @@
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
-//! | `volumes` | what is mounted in boxes, and volumes of the store
-//! | `attack` | attacks on the walls of a box
+//! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
@@ -78,6 +75,7 @@ mod log;
 mod machine;
 #[cfg(test)]
 mod merging;
+#[cfg(test)]
 mod namespaces;
 #[cfg(test)]
 mod net;

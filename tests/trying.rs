@@ -9,21 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rootling::store::{Name, Store};
 
-use crate::environment::{Environment, Ran, ran};
+use crate::environment::{Environment, Ran, names, ran, with_dev};
 use crate::grounds::on_file_systems;
 use crate::guest::{Ids, guest};
 
 /// What is tried: a file more, one changed, one gone.
 const CHANGE: &str = "echo new > /etc/new; echo me >> /etc/passwd; rm /etc/group";
 const DIFF: &str = "D /etc/group\nA /etc/new\nC /etc/passwd\n";
-
-fn with_dev(environment: &Environment) -> bool {
-    environment.import_busybox() && environment.ok(["-q", "create", "base", "dev"]).len() == 9
-}
-
-fn names(environment: &Environment) -> String {
-    environment.ok(["-q", "ls", "--boxes"])
-}
 
 #[test]
 fn what_was_tried_is_kept_applied_or_discarded_as_told() {
@@ -228,4 +220,24 @@ fn an_ordinary_user_tries_as_well() {
         );
         assert_eq!(stdout, "A /new\ndev\ndev-2\n", "{ids:?}");
     }
+}
+
+#[test]
+fn what_has_a_name_to_be_kept_by_is_kept_and_flags_without_use_are_refused() {
+    let environment = Environment::new();
+    if !with_dev(&environment) {
+        return;
+    }
+    environment.ok(["try", "--keep-as", "tried", "dev", "--", "touch", "/kept"]);
+    assert_eq!(names(&environment), "dev\ntried\n");
+    assert_eq!(environment.ok(["diff", "tried"]), "A /kept\n");
+    for (flags, words) in [
+        (&["--keep-as", "x", "--on-exit", "discard"][..], "--on-exit discard keeps nothing"),
+        (&["--yes", "--on-exit", "apply"], "--yes is of host:/, and dev is not"),
+        (&["--force"], "--force is of host:/, and dev is not"),
+    ] {
+        let said = environment.fails([&["try"], flags, &["dev", "--", "touch", "/x"]].concat());
+        assert!(said.contains(words), "{flags:?}: {said}");
+    }
+    assert_eq!(names(&environment), "dev\ntried\n");
 }

@@ -51,6 +51,22 @@ fn what_was_tried_on_the_machine_is_applied_and_brought_back() {
 }
 
 #[test]
+fn what_was_brought_back_is_said_although_a_step_further_there_is_nothing() {
+    let script = r#"inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE"
+        chroot $D/h "$R" undo -n 3 host:/ 2>&1 > $D/stdout | grep -v '^ ' | sed 's/[0-9]* paths/N paths/'; cat $D/stdout etc/conf"#;
+    on_machines(script, |sort, stdout| {
+        let lines: Vec<&str> = stdout.lines().collect();
+        let [done, failed, content] = lines[..] else { panic!("{sort}: {stdout}") };
+        assert!(
+            done.starts_with("host:/ is at N paths as in host@1; what was there is "),
+            "{sort}: {stdout}"
+        );
+        assert!(failed.starts_with("rootling: undo the last changes of host:/"), "{sort}: {stdout}");
+        assert_eq!(content, "old", "{sort}");
+    });
+}
+
+#[test]
 fn what_others_wrote_on_the_machine_meanwhile_is_not_replaced_unasked() {
     let script = r#"wait_then() { until test -e $D/h/mnt/up; do sleep 0.02; done; rm $D/h/mnt/up; eval "$1"; touch $D/h/mnt/go; }
         attempt() { rm -f mnt/go; inside try -v /mnt:/meet --on-exit apply --yes "$@" host:/ -- \
@@ -82,7 +98,8 @@ fn a_kill_in_the_middle_is_brought_back() {
     let script = r#"state > $D/before; inside try --on-exit discard host:/ true
         for point in host.copied commit.sealed publish.moved host.kept host.named host.patched host.synced host.applied; do
             # What was written just before a fork cannot be told from what was written after it.
-            sleep 0.2; ROOTLING_FAULT=$point:1 inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE" > /dev/null 2>&1 && echo "not killed at $point" || true
+            sleep 0.2; code=0; ROOTLING_FAULT=$point:1 inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE" > /dev/null 2>&1 || code=$?
+            test $code = 137 || echo "not killed at $point: $code"
             inside fsck > /dev/null
             inside undo host:/ > /dev/null 2>&1 || echo "nothing at $point"
             state | diff - $D/before && echo "back from $point"; inside prune > /dev/null
@@ -90,7 +107,8 @@ fn a_kill_in_the_middle_is_brought_back() {
         # And while it is brought back.
         for point in host.kept host.named host.patched host.applied host.undone; do
             sleep 0.2; inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE"
-            ROOTLING_FAULT=$point:1 inside undo host:/ > /dev/null 2>&1 && echo "not killed at $point" || true
+            code=0; ROOTLING_FAULT=$point:1 inside undo host:/ > /dev/null 2>&1 || code=$?
+            test $code = 137 || echo "undo not killed at $point: $code"
             inside undo --force host:/ > /dev/null 2>&1 || true
             state | diff - $D/before && echo "back from undo at $point"
         done"#;

@@ -4,10 +4,10 @@ use rootling_backends::Result;
 
 use super::home::HomeFlag;
 use super::start::Settings;
-use super::{Context, Materialize, live, said, show, store};
+use super::{Context, Materialize, home, live, said, show, store};
 use crate::process;
 use crate::reference::Reference;
-use crate::store::{Base, CreateOptions, Identity, Name, Node, RemoveVolume, Store, VolumeReference};
+use crate::store::{Base, CreateOptions, Identity, Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CreateArguments {
@@ -84,15 +84,11 @@ pub(super) fn make(
         home.settle(context, store, name, context.given.kept(context, inherited)?)
     });
     let settings = settings.transpose()?;
-    let own = settings.as_ref().and_then(|settings| settings.own_volume().cloned());
     let progress = context.output.progress(format!("forking {reference}"));
-    let options = CreateOptions { settings, ..options };
-    let made = store.create(base, name, options);
+    let made = store.create(base, name, CreateOptions { settings: settings.clone(), ..options });
     drop(progress);
-    if let (Err(_), Some(volume)) = (&made, own) {
-        // Best effort: it was made for nothing, and `volume prune` finds it.
-        let how = RemoveVolume { for_good: true, force: true };
-        store.remove_volume(&VolumeReference { name: volume, label: None }, how).unwrap_or_default();
+    if let (Err(_), Some(settings)) = (&made, &settings) {
+        home::let_go(store, settings);
     }
     let node: Node = made?;
     store::remember(store, &node);

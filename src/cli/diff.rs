@@ -11,7 +11,7 @@
 
 use std::path::PathBuf;
 
-use rootling_backends::{Change, ChangeKind, DiffOptions, EntryType, Result, compare};
+use rootling_backends::{Change, ChangeKind, DiffOptions, EntryType, Error, ErrorKind, Result, compare};
 
 use super::Context;
 use super::output::{self, Format, Output, Shows};
@@ -65,9 +65,9 @@ pub(super) struct Arguments {
     #[arg(long, group = "view")]
     packages: bool,
 
-    /// Equal lines around each change of a patch
-    #[arg(short = 'U', long, value_name = "LINES", default_value = "3")]
-    unified: u32,
+    /// Show a patch with so many equal lines around each change [default: 3]
+    #[arg(short = 'U', long, value_name = "LINES", conflicts_with_all = ["stat", "name_status", "packages"])]
+    unified: Option<u32>,
 
     /// The same as --format json
     #[arg(long)]
@@ -78,7 +78,7 @@ pub(super) struct Arguments {
     exit_code: bool,
 
     /// Count changed modification times as changes
-    #[arg(long)]
+    #[arg(long, conflicts_with = "packages")]
     times: bool,
 }
 
@@ -98,11 +98,16 @@ impl Arguments {
         self.exit_code
     }
 
+    /// Returns how many equal lines a patch has around each change.
+    fn unified(&self) -> u32 {
+        self.unified.unwrap_or(3)
+    }
+
     fn view(&self) -> View {
         match self {
             Self { stat: true, .. } => View::Stat,
             Self { name_status: true, .. } => View::NameStatus,
-            Self { content: true, .. } => View::Content,
+            Self { content: true, .. } | Self { unified: Some(_), .. } => View::Content,
             Self { packages: true, .. } => View::Packages,
             _ => View::Letters,
         }
@@ -116,6 +121,13 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     let (ends, words) = ends::read(&store, &arguments.reference, &arguments.words)?;
     let paths = Paths::read(words, &arguments.paths, || ends.open(&store))?;
     let view = arguments.view();
+    if view == View::Packages && !paths.is_all() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "--packages compares all packages, and paths are given",
+        )
+        .hint("leave one of them out"));
+    }
     let differs = if view == View::Packages {
         package_list::print(output, &ends.open(&store)?)?
     } else {
@@ -161,10 +173,10 @@ fn print(
     };
     match (is_json, view) {
         (true, _) => {
-            output.list(expanded.iter().map(|change| json::item(&sides, change, view, arguments.unified)))
+            output.list(expanded.iter().map(|change| json::item(&sides, change, view, arguments.unified())))
         }
         (false, View::Content) => output.pieces(expanded.iter().map(|change| {
-            let part = patch::part(&sides, change, arguments.unified)?;
+            let part = patch::part(&sides, change, arguments.unified())?;
             Ok(output.tamed_lines(Shows::Data, part))
         })),
         _ => {

@@ -157,10 +157,9 @@ fn fork_all(context: &Context, store: &Store, arguments: &ForkArguments) -> Resu
     loop {
         let names = match (arguments.count, &arguments.name) {
             (Some(count), _) => free_names(store, &stem, count as usize)?,
-            (None, Some(name)) => vec![name.clone()],
+            (None, Some(name)) => live::require_free(store, name).map(|()| vec![name.clone()])?,
             (None, None) => vec![free_name(store, &arguments.reference)?],
         };
-        names.iter().try_for_each(|name| live::require_free(store, name))?;
         match store.create_all(base, &names, &arguments.options()) {
             // Somebody else took a number that was free.
             Err(error)
@@ -187,7 +186,7 @@ fn stem(store: &Store, arguments: &ForkArguments) -> Result<String> {
 pub(super) fn free_name(store: &Store, reference: &str) -> Result<Name> {
     let stem = usual_stem(store, reference)?;
     let name = |number: u64| Name::parse(&format!("{stem}-{number}"));
-    let is_free = |number: u64| store.resolve_name(&name(number)?).map(|taken| taken.is_none());
+    let is_free = |number: u64| live::is_taken(store, &name(number)?).map(|taken| !taken);
     let (mut taken, mut free) = (1, 2);
     while !is_free(free)? {
         (taken, free) = (free, free * 2);
@@ -208,12 +207,10 @@ fn usual_stem(store: &Store, reference: &str) -> Result<String> {
 
 /// Returns names that nothing has: the stem with the first numbers that are free.
 fn free_names(store: &Store, stem: &str, count: usize) -> Result<Vec<Name>> {
-    let names = store.names()?;
+    let (names, running) = (store.names()?, live::names_of_forks(store)?);
+    let is_free = |name: &Name| !names.contains_key(name) && !running.contains(name);
     let candidates = (1_u32..).map(|number| Name::parse(&format!("{stem}-{number}")));
-    candidates
-        .filter(|name| name.as_ref().map_or(true, |name| !names.contains_key(name)))
-        .take(count)
-        .collect()
+    candidates.filter(|name| name.as_ref().map_or(true, is_free)).take(count).collect()
 }
 
 /// Says what all of them cost together.

@@ -10,7 +10,7 @@ use super::mounts::Mounts;
 use super::{Context, me, output};
 use crate::process::Person;
 use crate::runner::{self, Bind, Restrictions, Tmpfs, Userns};
-use crate::store::{BoxSettings, Home, HomeMode, Name, Store, VolumeReference};
+use crate::store::{BoxSettings, Home, HomeMode, Name, RemoveVolume, Store, VolumeReference};
 
 /// The homes, as they are written on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -43,7 +43,7 @@ impl HomeFlag {
 
     /// Returns the settings with the home that was asked for, making a copy of the person's where that is it.
     ///
-    /// The volume of a home that the box had before stays, and is named; it may hold what nothing else holds.
+    /// Whoever cannot use them lets go of the copy: see [`let_go`].
     pub(super) fn settle(
         self,
         context: &Context,
@@ -59,13 +59,6 @@ impl HomeFlag {
             HomeChoice::Snapshot => Some(HomeMode::Snapshot),
             HomeChoice::None => None,
         };
-        let before = settings.own_volume().cloned();
-        let before = before.map(|name| VolumeReference { name, label: None });
-        if let Some(before) = before.filter(|before| store.volume(before).is_ok()) {
-            context.output.say(format!(
-                "kept volume {before}, which held the home of {name}: rootling volume rm {before}"
-            ));
-        }
         let Some(mode) = mode else { return Ok(BoxSettings { home: None, ..settings }) };
         let me = settings.me.map_or_else(|| me::uid(context), Ok)?;
         let path = me::home(me)?;
@@ -84,6 +77,25 @@ impl HomeFlag {
         settings.flags.entry("user".to_owned()).or_insert_with(|| vec!["me".to_owned()]);
         settings.grammar = BoxSettings::GRAMMAR;
         Ok(settings)
+    }
+}
+
+/// Lets go of the volume that settings name which nothing keeps: it was made for nothing.
+pub(super) fn let_go(store: &Store, settings: &BoxSettings) {
+    let Some(volume) = settings.own_volume() else { return };
+    // Not forced: a home that was only named may be that of another box by now, which needs it.
+    let how = RemoveVolume { for_good: true, force: false };
+    // Best effort: `volume prune` finds it.
+    store.remove_volume(&VolumeReference { name: volume.clone(), label: None }, how).unwrap_or_default();
+}
+
+/// Names the volume of the home that a box had by these settings: it stays, and may hold what nothing else holds.
+pub(super) fn say_what_stays(context: &Context, store: &Store, name: &Name, settings: &BoxSettings) {
+    let Some(volume) = settings.own_volume() else { return };
+    if store.volume(&VolumeReference { name: volume.clone(), label: None }).is_ok() {
+        context
+            .output
+            .say(format!("kept volume {volume}, which held the home of {name}: rootling volume rm {volume}"));
     }
 }
 

@@ -241,16 +241,16 @@ pub(super) fn lines(settings: &BoxSettings) -> Vec<String> {
     settings.flags.iter().flat_map(|(long, values)| line(long, values)).chain(home).collect()
 }
 
+/// Splits what is to be taken away: a flag, and one value of it where only that is meant.
+pub(super) fn flag_and_value(text: &str) -> (&str, Option<&str>) {
+    let (long, value) = text.split_once('=').map_or((text, None), |(long, value)| (long, Some(value)));
+    (long.trim_start_matches('-'), value)
+}
+
 /// Takes flags away: all that was given of one (`env`), or one value (`env=A=1`; of a variable also `env=A`).
 pub(super) fn without(mut settings: BoxSettings, unset: &[String]) -> Result<BoxSettings> {
     for text in unset {
-        let (long, value) =
-            text.split_once('=').map_or((text.as_str(), None), |(long, value)| (long, Some(value)));
-        let long = long.trim_start_matches('-');
-        if long == "home" {
-            settings.home = None;
-            continue;
-        }
+        let (long, value) = flag_and_value(text);
         let missing = || {
             Error::new(ErrorKind::NotFound, format!("the box has no setting {text:?}"))
                 .hint("`rootling show` lists what it has")

@@ -3,6 +3,7 @@
 //! The process that runs something keeps its note locked. The note outlives the run in a box, with how it ended in it; beside a
 //! fork that is thrown away it goes with the fork, but whoever waits has it open.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -263,13 +264,22 @@ pub(super) fn claim_fork(store: &Store, fork: &Ephemeral, name: Option<&Name>) -
 
 /// Refuses a name that a box or a fork has.
 pub(super) fn require_free(store: &Store, name: &Name) -> Result<()> {
-    let taken = store.resolve_name(name)?.is_some()
-        || store.drafts_in_use()?.iter().any(|(_, slot)| name_in(slot).as_ref() == Some(name));
-    if taken {
-        return Err(Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
-            .hint("choose another name"));
-    }
-    Ok(())
+    if is_taken(store, name)? { Err(taken(name)) } else { Ok(()) }
+}
+
+fn taken(name: &Name) -> Error {
+    let error = Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"));
+    error.hint("choose another name")
+}
+
+/// Has a box or a fork this name?
+pub(super) fn is_taken(store: &Store, name: &Name) -> Result<bool> {
+    Ok(store.resolve_name(name)?.is_some() || names_of_forks(store)?.contains(name))
+}
+
+/// Returns the names that forks have which are thrown away.
+pub(super) fn names_of_forks(store: &Store) -> Result<HashSet<Name>> {
+    Ok(store.drafts_in_use()?.iter().filter_map(|(_, slot)| name_in(slot)).collect())
 }
 
 /// The name of a fork, also of one that is just starting.

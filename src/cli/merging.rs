@@ -35,7 +35,7 @@ pub(super) struct TakeArguments {
     to: Option<String>,
 
     /// What the new snapshot is, in your words
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "abort")]
     message: Option<String>,
 
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub(super) struct RebaseArguments {
     onto: Option<String>,
 
     /// What the new snapshot is, in your words
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "abort")]
     message: Option<String>,
 
     #[command(flatten)]
@@ -82,7 +82,7 @@ struct Report<'a> {
 
 /// A conflict; bytes of paths that are no UTF-8 are replaced.
 #[derive(Debug, Serialize)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     path: Cow<'a, str>,
     /// The path as it is, where it is no UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    fn of(sides: &'a Sides) -> Self {
+    pub(super) fn of(sides: &'a Sides) -> Self {
         let bytes = |path: &'a Path| path.to_str().is_none().then(|| path.as_os_str().as_bytes());
         let Sides { conflict: Conflict { path, ours, theirs }, theirs_at } = sides;
         Self {
@@ -125,7 +125,9 @@ fn take(
     direction: impl FnOnce(Range) -> Range,
 ) -> Result<i32> {
     let store = context.store()?;
-    let Some(text) = &arguments.range else { return end(context, &store, &arguments.ending) };
+    let Some(text) = &arguments.range else {
+        return end(context, &store, &arguments.ending, arguments.message.as_deref());
+    };
     let range = range(&store, text)?;
     let node = match (&arguments.to, owner(text, verb)) {
         (Some(name), _) => store::find(&store, name)?,
@@ -192,7 +194,7 @@ fn range(store: &Store, text: &str) -> Result<Range> {
 pub(super) fn rebase(context: &Context, arguments: &RebaseArguments) -> Result<i32> {
     let store = context.store()?;
     let (Some(name), Some(onto)) = (&arguments.reference, &arguments.onto) else {
-        return end(context, &store, &arguments.ending);
+        return end(context, &store, &arguments.ending, arguments.message.as_deref());
     };
     let node = store::find(&store, name)?;
     let message = arguments.message.clone().unwrap_or_else(|| format!("rebase onto {onto}"));
@@ -264,10 +266,10 @@ fn line(sides: &Sides, words: &Words<'_>) -> String {
     )
 }
 
-fn end(context: &Context, store: &Store, ending: &Ending) -> Result<i32> {
+fn end(context: &Context, store: &Store, ending: &Ending, message: Option<&str>) -> Result<i32> {
     if let Some(name) = &ending.settled {
         let node = store::find(store, name)?;
-        let made = store.continue_merge(&node)?;
+        let made = store.continue_merge(&node, message)?;
         context.output.say(format!("{} is now as {}", node.label(), made.label()));
         context.output.data(&super::show::summary(store, &made)?, || format!("{}\n", made.id));
     }

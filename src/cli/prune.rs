@@ -1,5 +1,7 @@
 //! `prune`: let go what was removed a while ago, what has expired, what no policy keeps, and remove what nothing needs any more.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rootling_backends::{Error, ErrorKind, Result};
@@ -158,27 +160,23 @@ fn intend(store: &Store, plan: &Plan) -> Result<Intent> {
     let mut doomed = store.doomed(&plan.what)?;
     let certain = doomed.len();
     if plan.free.is_some() {
-        let same =
-            |one: &Doomed, other: &Doomed| one.name == other.name && one.removed_at == other.removed_at;
-        let more = store.expendable()?.into_iter().filter(|more| !doomed.iter().any(|one| same(one, more)));
-        let more: Vec<Doomed> = more.collect();
-        doomed.extend(more);
+        let named = |doomed: &Doomed| (doomed.name.clone(), doomed.removed_at);
+        let known: HashSet<_> = doomed.iter().map(named).collect();
+        doomed.extend(store.expendable()?.into_iter().filter(|more| !known.contains(&named(more))));
     }
     let free = store.free_bytes()?;
     let lacks = |frees: u64| plan.free.is_some_and(|wanted| free + frees < wanted);
     let sizes = store.sizes(false)?;
-    let would_free = |doomed: &[Doomed]| Ok::<_, Error>(sizes.would_free(&store.outcome(doomed)?.goes));
-    let mut frees = would_free(&[])?;
-    let mut let_go = Vec::new();
-    for count in 1..=doomed.len() {
-        if count > certain && !lacks(frees) {
-            break;
-        }
-        let after = would_free(&doomed[..count])?;
-        let_go.push((doomed[count - 1].clone(), after.saturating_sub(frees)));
-        frees = after;
-    }
-    let outcome = store.outcome(&doomed[..let_go.len()])?;
+    // What comes free by the first so many names.
+    let mut frees = Vec::new();
+    let outcome = store.outcome_while(&doomed, |gone, goes| {
+        let all = sizes.would_free(goes);
+        frees.push(all);
+        gone < certain || lacks(all)
+    })?;
+    let each = frees.windows(2).map(|two| two[1].saturating_sub(two[0]));
+    let let_go = doomed.into_iter().zip(each).collect();
+    let frees = frees.last().copied().unwrap_or_default();
     Ok(Intent { let_go, outcome, frees, lacks: lacks(frees) })
 }
 

@@ -1,5 +1,6 @@
 //! `restore`, `undo`, `redo`: a box becomes what another state of it is.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -35,8 +36,8 @@ pub(super) struct StepArguments {
     reference: String,
 
     /// By how many states
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1)]
-    steps: usize,
+    #[arg(short = 'n', long, value_name = "N", default_value = "1")]
+    steps: NonZeroUsize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +96,11 @@ pub(super) fn undo(context: &Context, arguments: &UndoArguments) -> Result<()> {
     if Reference::parse(&arguments.step.reference)? == Reference::Host {
         return undo_host::undo(context, arguments.force, arguments.step.steps);
     }
+    if arguments.force {
+        let message = format!("--force is for host:/, and {} is a box", arguments.step.reference);
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("leave it out: nobody else changes a box, and what it is now is kept"));
+    }
     step(context, &arguments.step, "redo goes back", Store::undo)
 }
 
@@ -111,7 +117,7 @@ fn step(
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
     let progress = context.output.progress(format!("restoring {}", node.label()));
-    let moved = go(&store, &node, arguments.steps);
+    let moved = go(&store, &node, arguments.steps.get());
     drop(progress);
     let moved = moved?;
     let what = format!("{} is now as {}; {back}", node.label(), described(moved.state.label(), &moved.state));

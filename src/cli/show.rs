@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use rootling_backends::{Cost, ErrorKind, Form, Result, Tree};
 use serde::Serialize;
 
-use super::{Context, kept, output, policy, store};
+use super::{Context, kept, merging, output, policy, store};
 use crate::image::ImageConfig;
-use crate::store::{BoxSettings, Cause, Merging, Name, Naming, Node, ObjectId, Policy, State, Store};
+use crate::store::{BoxSettings, Cause, Merging, Name, Naming, Node, ObjectId, Policy, Sides, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,7 +38,7 @@ pub(super) struct Summary {
 
 /// The document of `show`.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct Shown<'a> {
     #[serde(flatten)]
     summary: Summary,
     names: Vec<String>,
@@ -61,7 +61,7 @@ struct Shown {
     /// What its owner wrote on it.
     note: Option<String>,
     /// The merge whose conflicts are to be settled.
-    merging: Option<Merging>,
+    merging: Option<Unfinished<'a>>,
     /// When a box is snapshotted by itself, and which of its snapshots stay.
     policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
@@ -71,6 +71,25 @@ struct Shown {
     cost: Cost,
     /// Entries in the index, if there is one.
     indexed: Option<usize>,
+}
+
+/// A merge that left conflicts.
+#[derive(Debug, Serialize)]
+struct Unfinished<'a> {
+    message: &'a str,
+    before: &'a ObjectId,
+    state: &'a ObjectId,
+    conflicts: Vec<merging::Item<'a>>,
+    /// For people, who read paths in another form.
+    #[serde(skip)]
+    sides: &'a [Sides],
+}
+
+impl<'a> Unfinished<'a> {
+    fn of(merging: &'a Merging) -> Self {
+        let Merging { message, before, state, conflicts: sides } = merging;
+        Self { message, before, state, conflicts: sides.iter().map(merging::Item::of).collect(), sides }
+    }
 }
 
 impl Summary {
@@ -171,7 +190,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         source: node.record.source.clone(),
         locked: node.record.marks().locked,
         note: node.record.marks().note.clone(),
-        merging: node.record.life.unfinished().filter(|_| !is_committed).cloned(),
+        merging: node.record.life.unfinished().filter(|_| !is_committed).map(Unfinished::of),
         policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         settings: Some(node.record.life.settings.clone()).filter(|settings| !settings.is_empty()),
@@ -202,7 +221,7 @@ fn snapshots(store: &Store, node: &Node) -> Result<Vec<String>> {
     Ok(snapshots.iter().map(|(_, node)| node.label().to_owned()).collect())
 }
 
-fn render(shown: &Shown) -> String {
+fn render(shown: &Shown<'_>) -> String {
     let summary = &shown.summary;
     let mut lines = vec![
         ("name", if shown.names.is_empty() { "-".to_owned() } else { shown.names.join(", ") }),
@@ -244,10 +263,10 @@ fn render(shown: &Shown) -> String {
 }
 
 /// Says what is to be settled, and how that ends.
-fn unfinished(merging: &Merging, name: &str) -> Vec<(&'static str, String)> {
-    let message = output::one_line(&merging.message);
+fn unfinished(merging: &Unfinished<'_>, name: &str) -> Vec<(&'static str, String)> {
+    let message = output::one_line(merging.message);
     let ends = format!("{message}: end it with rootling apply --continue {name}, or --abort {name}");
-    let conflicts = merging.conflicts.iter().map(|sides| {
+    let conflicts = merging.sides.iter().map(|sides| {
         let path = output::plain(&sides.conflict.path).into_owned();
         let beside = sides.theirs_at.as_ref().map(|path| format!(", see /{}", output::plain(path)));
         ("conflict", format!("/{path}{}", beside.unwrap_or_default()))

@@ -18,7 +18,7 @@ pub(super) struct TryArguments {
     /// What it is tried on: a box or tree as it stands, host:/
     reference: String,
 
-    /// What becomes of the change [default: ask at a terminal, else discard]
+    /// What becomes of the change [default: ask at a terminal, else keep with --keep-as, discard without]
     #[arg(long, value_enum, value_name = "WHAT")]
     on_exit: Option<OnExit>,
 
@@ -74,7 +74,12 @@ struct Tried<'a> {
 pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32> {
     let store = context.store()?;
     let can_ask = context.output.can_ask();
-    let on_exit = arguments.on_exit.unwrap_or(if can_ask { OnExit::Ask } else { OnExit::Discard });
+    let on_exit = arguments.on_exit.unwrap_or(match &arguments.keep_as {
+        _ if can_ask => OnExit::Ask,
+        Some(_) => OnExit::Keep,
+        None => OnExit::Discard,
+    });
+    refuse_flags_without_use(&arguments)?;
     if on_exit == OnExit::Ask && !can_ask {
         return Err(Error::new(ErrorKind::InvalidInput, "nobody can be asked: this is no terminal")
             .hint("say what becomes of the change: --on-exit keep, apply or discard"));
@@ -125,6 +130,22 @@ pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32>
         OnExit::Ask => tried.ask()?,
     }
     Ok(code)
+}
+
+/// What is said of an end that does not come is refused.
+fn refuse_flags_without_use(arguments: &TryArguments) -> Result<()> {
+    if arguments.keep_as.is_some() && arguments.on_exit == Some(OnExit::Discard) {
+        let message = "--keep-as names what is kept, and --on-exit discard keeps nothing";
+        return Err(Error::new(ErrorKind::InvalidInput, message).hint("leave one of them out"));
+    }
+    let of_host = [("--yes", arguments.yes), ("--force", arguments.force)];
+    match of_host.iter().find(|(_, is_given)| *is_given) {
+        Some((flag, _)) if Reference::parse(&arguments.reference)? != Reference::Host => {
+            let message = format!("{flag} is of host:/, and {} is not", arguments.reference);
+            Err(Error::new(ErrorKind::InvalidInput, message).hint("leave it out: undo brings a box back"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What something is applied to must be a box, because a committed tree never changes; or the host, where somebody agrees.

@@ -290,10 +290,10 @@ impl Store {
 
     // ------------------------------------------------------------ ending it
 
-    /// Ends a merge whose conflicts are settled: the present state becomes a snapshot.
+    /// Ends a merge whose conflicts are settled: the present state becomes a snapshot, with this message or that of the merge.
     ///
     /// Where another side still lies beside its path, or nothing is to be ended, it is an error of kind `FailedPrecondition`.
-    pub fn continue_merge(&self, node: &Node) -> Result<Node> {
+    pub fn continue_merge(&self, node: &Node, message: Option<&str>) -> Result<Node> {
         let intent = || format!("end the merge in {}", node.shown());
         let node = self.settle(node).context(intent)?;
         let merging = self.merging(&node).context(intent)?;
@@ -313,7 +313,10 @@ impl Store {
             )))
             .context(intent);
         }
-        let description = Description { message: Some(merging.message.clone()), ..Description::default() };
+        let description = Description {
+            message: Some(message.unwrap_or(&merging.message).to_owned()),
+            ..Description::default()
+        };
         let made = self.snapshot(&node, &SnapshotOptions { description, ..SnapshotOptions::default() })?;
         self.forget_merge(&node).context(intent)?;
         Ok(made)

@@ -1,13 +1,14 @@
 //! Which names `prune` lets go, and what that would free: a plan that can be shown before it is carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rootling_backends::{Context, Result};
+use rootling_backends::{Context, ErrorKind, Form, Result};
 use serde::Serialize;
 
-use super::{Cause, Keep, Name, Node, ObjectId, Removed, State, Store, files};
+use super::{Cause, Keep, Name, Node, ObjectId, Record, Removed, State, Store, files};
 
 /// What is to be let go.
 #[derive(Debug, Clone)]
@@ -119,33 +120,31 @@ impl Store {
     /// Returns the objects that would go with these names, with those that nothing needs already, and for each name whose object would stay, what keeps it.
     pub fn outcome(&self, doomed: &[Doomed]) -> Result<Outcome> {
         let _lock = self.share()?;
-        let (names, removed) = (self.all_names()?, self.removed()?);
-        let goes = |name: &Name, at: Option<Timestamp>| {
-            doomed.iter().any(|doomed| doomed.name == *name && doomed.removed_at == at)
-        };
-        let mut roots: BTreeMap<ObjectId, String> = BTreeMap::new();
-        for id in self.draft_parents()? {
-            roots.insert(id, "a fork that runs".to_owned());
+        let mut prospect = Prospect::new(self)?;
+        doomed.iter().for_each(|doomed| prospect.let_go(doomed));
+        prospect.outcome(self)
+    }
+
+    /// Lets the names go one after the other, in thought, as long as `go_on` says so: it is told how many went, from none on, and which
+    /// objects would go with them. Returns the [`outcome`](Self::outcome) of those that went. Reads the store once.
+    pub fn outcome_while(
+        &self,
+        doomed: &[Doomed],
+        mut go_on: impl FnMut(usize, &[ObjectId]) -> bool,
+    ) -> Result<Outcome> {
+        let _lock = self.share()?;
+        let mut prospect = Prospect::new(self)?;
+        let mut left = doomed.iter();
+        while go_on(doomed.len() - left.len(), &prospect.goes(self)?)
+            && let Some(next) = left.next()
+        {
+            prospect.let_go(next);
         }
-        for removed in removed.iter().filter(|removed| !goes(&removed.name, Some(removed.at))) {
-            roots.insert(removed.id.clone(), format!("{} (removed)", removed.name));
-        }
-        for (name, id) in names.iter().filter(|(name, _)| !goes(name, None)) {
-            roots.insert(id.clone(), name.to_string());
-        }
-        let ids: BTreeSet<ObjectId> = doomed.iter().map(|doomed| doomed.id.clone()).collect();
-        let reached = self.reachable_from(roots.keys().cloned(), &ids)?;
-        let mut stays = BTreeMap::new();
-        for id in ids.into_iter().filter(|id| reached.contains(id)) {
-            let name = self.who_stands_on(&id, &roots)?;
-            stays.insert(id, name);
-        }
-        let goes = self.ids()?.into_iter().filter(|id| !reached.contains(id)).collect();
-        Ok(Outcome { goes, stays })
+        prospect.outcome(self)
     }
 
     /// Returns the nearest name that keeps an object: its own, or that of what was made from it.
-    fn who_stands_on(&self, id: &ObjectId, roots: &BTreeMap<ObjectId, String>) -> Result<String> {
+    fn who_stands_on(&self, id: &ObjectId, roots: &HashMap<&ObjectId, String>) -> Result<String> {
         let (mut level, mut seen) = (vec![id.clone()], BTreeSet::new());
         while !level.is_empty() {
             if let Some(name) = level.iter().find_map(|id| roots.get(id)) {
@@ -193,6 +192,115 @@ pub struct Outcome {
     pub goes: Vec<ObjectId>,
     /// Objects that stay, with the name that keeps each.
     pub stays: BTreeMap<ObjectId, String>,
+}
+
+/// What would be left of a store if names were let go: all that was read of it, and what is thought to have gone.
+#[derive(Debug)]
+struct Prospect {
+    /// Every object there is.
+    ids: Vec<ObjectId>,
+    /// The names that are left. Those with a time were removed then.
+    names: BTreeMap<(Name, Option<Timestamp>), ObjectId>,
+    /// What forks that run stand on.
+    in_use: BTreeSet<ObjectId>,
+    /// Objects that a name led to which went.
+    let_go: BTreeSet<ObjectId>,
+    /// What was read of objects; `None` for what is not there.
+    read: HashMap<ObjectId, Option<Rc<Record>>>,
+}
+
+impl Prospect {
+    /// Reads what there is. The caller keeps others from pruning.
+    fn new(store: &Store) -> Result<Self> {
+        let removed = store.removed()?.into_iter();
+        let removed = removed.map(|removed| ((removed.name, Some(removed.at)), removed.id));
+        let names = store.all_names()?.into_iter().map(|(name, id)| ((name, None), id));
+        Ok(Self {
+            ids: store.ids()?,
+            names: names.chain(removed).collect(),
+            in_use: store.draft_parents()?,
+            let_go: BTreeSet::new(),
+            read: HashMap::new(),
+        })
+    }
+
+    fn let_go(&mut self, doomed: &Doomed) {
+        self.names.remove(&(doomed.name.clone(), doomed.removed_at));
+        self.let_go.insert(doomed.id.clone());
+    }
+
+    /// Returns the objects that nothing needs.
+    fn goes(&mut self, store: &Store) -> Result<Vec<ObjectId>> {
+        let needed = self.needed(store)?;
+        Ok(self.ids.iter().filter(|id| !needed.contains(id)).cloned().collect())
+    }
+
+    fn outcome(mut self, store: &Store) -> Result<Outcome> {
+        let needed = self.needed(store)?;
+        let (roots, mut stays) = (self.roots(), BTreeMap::new());
+        for id in self.let_go.iter().filter(|id| needed.contains(id)) {
+            stays.insert(id.clone(), store.who_stands_on(id, &roots)?);
+        }
+        let goes = self.ids.iter().filter(|id| !needed.contains(id)).cloned().collect();
+        Ok(Outcome { goes, stays })
+    }
+
+    /// What keeps objects, as it is told to a person: where there are several, a name rather than what was removed.
+    fn roots(&self) -> HashMap<&ObjectId, String> {
+        let in_use = self.in_use.iter().map(|id| (id, "a fork that runs".to_owned()));
+        let removed = self.names.iter().filter(|((_, removed), _)| removed.is_some());
+        let removed = removed.map(|((name, _), id)| (id, format!("{name} (removed)")));
+        let names = self.names.iter().filter(|((_, removed), _)| removed.is_none());
+        in_use.chain(removed).chain(names.map(|((name, _), id)| (id, name.to_string()))).collect()
+    }
+
+    /// Returns what the names that are left lead to, and all that it stands on: as [`Store::reachable_from`] does for a store as it is.
+    fn needed(&mut self, store: &Store) -> Result<HashSet<ObjectId>> {
+        let mut needed = HashSet::new();
+        let mut todo: Vec<ObjectId> = self.names.values().chain(&self.in_use).cloned().collect();
+        while let Some(id) = todo.pop() {
+            if needed.contains(&id) {
+                continue;
+            }
+            // Damaged: fsck's business.
+            let Some(record) = self.record(store, &id)? else { continue };
+            todo.extend(self.stands_on(store, &record)?);
+            let parent = record.parent.as_ref();
+            todo.extend(record.needs().filter(|id| Some(*id) != parent).cloned());
+            needed.insert(id);
+        }
+        Ok(needed)
+    }
+
+    /// Returns what an object needs of its history: whole trees none whose name was let go, but what came before that.
+    fn stands_on(&mut self, store: &Store, record: &Record) -> Result<Option<ObjectId>> {
+        let mut above = record.parent.clone();
+        if record.state == State::Active || record.form == Form::Delta {
+            return Ok(above);
+        }
+        while let Some(id) = &above {
+            let is_let_go = self.let_go.contains(id);
+            let Some(record) = self.record(store, id)? else { break };
+            if record.parent.is_none() || !(record.let_go || is_let_go) {
+                break;
+            }
+            above.clone_from(&record.parent);
+        }
+        Ok(above)
+    }
+
+    fn record(&mut self, store: &Store, id: &ObjectId) -> Result<Option<Rc<Record>>> {
+        if let Some(known) = self.read.get(id) {
+            return Ok(known.clone());
+        }
+        let record = match store.node(id) {
+            Ok(node) => Some(Rc::new(node.record)),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error.context("find out what is still needed")),
+        };
+        self.read.insert(id.clone(), record.clone());
+        Ok(record)
+    }
 }
 
 /// The snapshots of a box that a policy does not keep. One that says when it expires stays until then.

@@ -25,7 +25,7 @@ pub(crate) const DIFF: [Case; 2] = [
         "diff-10",
         "Diff: 10 changed files found",
         "ms",
-        "Every changed file must be named. rootling compares with the last state, type, bytes, owner, mode and attributes; podman and docker \
+        "Every changed file must be named by its path; written to are files whose names no tool escapes. rootling compares with the last state, type, bytes, owner, mode and attributes; podman and docker \
          compare with the image that the container was made from, so that they find what earlier rounds wrote, too (the same files); btrfs send takes a \
          snapshot first and tells extents; snapper does the same within, and compares with the last snapshot.",
     ),

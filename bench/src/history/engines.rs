@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
-use super::keeper::{self, Keeper, Stage};
+use super::keeper::{self, Keeper, Named, Stage};
 use crate::command::{command, output, timed};
 use crate::contender::Contender;
 use crate::podman::Podman;
@@ -17,8 +17,9 @@ const BOX: &str = "bench-work";
 const FORK: &str = "bench-work-fork";
 
 /// What `diff` of both prints: a letter and a path.
-fn changed_files(text: &str) -> usize {
-    text.lines().filter(|line| line.starts_with("C /") || line.starts_with("A /")).count()
+fn named(text: &str) -> Named {
+    let path = |line: &str| line.strip_prefix("C /").or_else(|| line.strip_prefix("A /")).map(PathBuf::from);
+    text.lines().filter_map(path).collect()
 }
 
 /// One storage driver of podman's.
@@ -47,10 +48,10 @@ impl Keeper for PodmanKeeper {
         timed(&mut self.podman.command(["umount", BOX])).map(drop)
     }
 
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>> {
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>> {
         let start = Instant::now();
         let text = output(&mut self.podman.command(["diff", BOX]))?;
-        Ok(Some((start.elapsed(), changed_files(&text))))
+        Ok(Some((start.elapsed(), named(&text))))
     }
 
     fn snapshot(&mut self) -> Result<Option<Duration>> {
@@ -152,10 +153,10 @@ impl Keeper for Docker {
         timed(self.command(&["cp", "-", &format!("{BOX}:/")]).stdin(input)).map(drop)
     }
 
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>> {
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>> {
         let start = Instant::now();
         let text = output(&mut self.command(&["diff", BOX]))?;
-        Ok(Some((start.elapsed(), changed_files(&text))))
+        Ok(Some((start.elapsed(), named(&text))))
     }
 
     fn snapshot(&mut self) -> Result<Option<Duration>> {

@@ -1,5 +1,6 @@
 //! Who keeps states of one tree that people write to: the contract.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -20,7 +21,7 @@ pub(super) struct Stage<'a> {
     pub(super) directory: PathBuf,
     /// The tree, unpacked; nobody writes to it.
     pub(super) tree: PathBuf,
-    /// Its files that have one name.
+    /// Its files that have one name, which every tool prints as it is.
     pub(super) files: Vec<PathBuf>,
     pub(super) inventory: Inventory,
 }
@@ -47,8 +48,8 @@ pub(super) trait Keeper: fmt::Debug {
     /// Appends a line to each of the files. Not timed.
     fn edit(&mut self, files: &[PathBuf], line: &str) -> Result<()>;
 
-    /// Says what changed since the last state: how long that took, and how many of the changes are of files.
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>>;
+    /// Says what changed since the last state: how long that took, and what was named.
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>>;
 
     /// Keeps the present state.
     fn snapshot(&mut self) -> Result<Option<Duration>>;
@@ -75,6 +76,26 @@ pub(super) trait Keeper: fmt::Debug {
     }
 }
 
+/// The paths in the tree that a search named.
+pub(super) type Named = HashSet<PathBuf>;
+
+/// Is the path of letters, digits and signs that no tool escapes?
+pub(super) fn is_plain(path: &Path) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    path.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte))
+}
+
+/// Makes sure that a search named each of the files.
+pub(super) fn check_named(named: &Named, files: &[PathBuf]) -> Result<()> {
+    match files.iter().find(|path| !named.contains(*path)) {
+        Some(path) => {
+            let message = format!("{path:?} was written to and is not among the {} named", named.len());
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Appends a line to files below `root`.
 pub(super) fn append(root: &Path, files: &[PathBuf], line: &str) -> Result<()> {
     for path in files {
@@ -96,4 +117,18 @@ pub(super) fn check_ends(root: &Path, files: &[PathBuf], line: &str) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_names_as_many_others_is_seen() {
+        let files = [PathBuf::from("etc/a"), PathBuf::from("etc/b")];
+        let named = |paths: [&str; 2]| Named::from(paths.map(PathBuf::from));
+        check_named(&named(["etc/b", "etc/a"]), &files).unwrap();
+        let error = check_named(&named(["etc/b", "etc"]), &files).unwrap_err();
+        assert!(error.to_string().contains("etc/a"), "{error}");
+    }
 }

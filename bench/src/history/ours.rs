@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Kind, Result};
 
-use super::keeper::{self, Keeper, Stage};
+use super::keeper::{self, Keeper, Named, Stage};
 use crate::command::{command, output, timed};
 
 /// The name of the one whose snapshots walk.
@@ -80,10 +80,14 @@ impl Keeper for Ours {
         self.shown(|root| keeper::append(root, files, line))
     }
 
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>> {
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>> {
         let start = Instant::now();
         let text = output(&mut command_without_quiet(self.command(&["diff", BOX])))?;
-        Ok(Some((start.elapsed(), text.lines().filter(|line| line.starts_with("C ")).count())))
+        let time = start.elapsed();
+        let changed = text.lines().filter_map(|line| line.strip_prefix("C /"));
+        // What else changed of it than the content is told behind it.
+        let paths = changed.filter_map(|line| line.split("  (").next());
+        Ok(Some((time, paths.map(PathBuf::from).collect())))
     }
 
     fn snapshot(&mut self) -> Result<Option<Duration>> {

@@ -1,11 +1,11 @@
 //! The tools that keep states without being engines: btrfs-progs, snapper, LXC.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Result};
 
-use super::keeper::{self, Keeper, Stage};
+use super::keeper::{self, Keeper, Named, Stage};
 use crate::command::{command, output, timed};
 use crate::fixture::FileSystem;
 use crate::peers::wait_for_cleaner;
@@ -15,7 +15,7 @@ pub(super) const SNAPPER: &str = "snapper";
 pub(super) const LXC: &str = "lxc-copy -s";
 
 /// Makes `work`, a subvolume with the tree.
-fn subvolume(stage: &Stage<'_>, directory: &std::path::Path) -> Result<PathBuf> {
+fn subvolume(stage: &Stage<'_>, directory: &Path) -> Result<PathBuf> {
     let work = directory.join("work");
     timed(command("btrfs", ["subvolume", "create"]).arg(&work))?;
     stage.archive.unpack(&work)?;
@@ -43,11 +43,11 @@ impl BtrfsProgs {
         self.directory.join(format!("state-{number}"))
     }
 
-    fn take(&self, target: &std::path::Path) -> Result<Duration> {
+    fn take(&self, target: &Path) -> Result<Duration> {
         timed(command("btrfs", ["subvolume", "snapshot", "-r"]).arg(&self.work).arg(target))
     }
 
-    fn delete(&self, path: &std::path::Path) -> Result<Duration> {
+    fn delete(&self, path: &Path) -> Result<Duration> {
         timed(command("btrfs", ["subvolume", "delete"]).arg(path))
     }
 }
@@ -62,7 +62,7 @@ impl Keeper for BtrfsProgs {
     }
 
     /// It takes a snapshot to send.
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>> {
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>> {
         let (last, present) = (self.state(self.states), self.directory.join("present"));
         let start = Instant::now();
         self.take(&present)?;
@@ -73,7 +73,11 @@ impl Keeper for BtrfsProgs {
         let time = start.elapsed();
         std::fs::remove_file(&stream).context(|| format!("unlink({stream:?})"))?;
         self.delete(&present)?;
-        Ok(Some((time, text.lines().filter(|line| line.starts_with("update_extent")).count())))
+        // `update_extent   ./present/etc/passwd   offset=0 len=1024`
+        let written =
+            text.lines().filter_map(|line| line.strip_prefix("update_extent")?.split_whitespace().next());
+        let paths = written.filter_map(|path| path.strip_prefix("./present/"));
+        Ok(Some((time, paths.map(PathBuf::from).collect())))
     }
 
     fn snapshot(&mut self) -> Result<Option<Duration>> {
@@ -124,7 +128,7 @@ impl Snapper {
         for (place, sub) in [("/etc/snapper", "configs"), ("/etc/default", "")] {
             timed(command("mount", ["-t", "tmpfs", "bench-snapper"]).arg(place))
                 .map_err(|error| error.context("snapper is not installed"))?;
-            std::fs::create_dir_all(std::path::Path::new(place).join(sub)).context(|| "mkdir")?;
+            std::fs::create_dir_all(Path::new(place).join(sub)).context(|| "mkdir")?;
         }
         std::fs::write("/etc/default/snapper", "SNAPPER_CONFIGS=\"\"\n")
             .context(|| "write(\"/etc/default/snapper\")")?;
@@ -159,11 +163,16 @@ impl Keeper for Snapper {
         keeper::append(&self.work, files, line)
     }
 
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>> {
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>> {
         let range = format!("{}..0", self.last);
         let start = Instant::now();
         let text = output(&mut self.command(&["status", &range]))?;
-        Ok(Some((start.elapsed(), text.lines().filter(|line| line.starts_with('c')).count())))
+        let time = start.elapsed();
+        // `c..... /srv/work/etc/passwd`
+        let changed = text.lines().filter(|line| line.starts_with('c'));
+        let paths =
+            changed.filter_map(|line| Path::new(line.split_once(' ')?.1).strip_prefix(&self.work).ok());
+        Ok(Some((time, paths.map(PathBuf::from).collect())))
     }
 
     fn snapshot(&mut self) -> Result<Option<Duration>> {
@@ -230,7 +239,7 @@ impl Keeper for Lxc {
         keeper::append(&self.root, files, line)
     }
 
-    fn diff(&mut self) -> Result<Option<(Duration, usize)>> {
+    fn diff(&mut self) -> Result<Option<(Duration, Named)>> {
         Ok(None)
     }
 

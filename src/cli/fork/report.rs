@@ -20,7 +20,8 @@ struct Row<'a> {
     /// Null where it was never started.
     exit_code: Option<i32>,
     elapsed_ns: Option<u64>,
-    changed_files: u64,
+    /// Null, as the next, where it could not be measured.
+    changed_files: Option<u64>,
     exclusive_bytes: Option<u64>,
     /// Is the box still there?
     kept: bool,
@@ -35,18 +36,20 @@ pub(super) fn finish(
     keep_failed: bool,
 ) -> Result<i32> {
     let progress = context.output.progress("measuring");
-    let sizes = store.sizes(false)?;
-    let rows: Result<Vec<Row<'_>>> = nodes
-        .par_iter()
-        .enumerate()
-        .map(|(index, node)| measure(store, &sizes, (index, node), ran.ended[index]))
-        .collect();
+    let sizes = store.sizes(false);
+    let changed: Vec<Result<u64>> = nodes.par_iter().map(|node| changed_files(store, node)).collect();
     drop(progress);
-    let mut rows = rows?;
+    // What the commands came to is reported, whatever cannot be measured or removed.
+    let sizes = known(context, sizes);
+    let changed = changed.into_iter().map(|changed| known(context, changed));
+    let rows = nodes.iter().zip(changed).enumerate();
+    let mut rows: Vec<Row<'_>> = rows
+        .map(|(index, (node, changed))| row((index, node), ran.ended[index], changed, sizes.as_ref()))
+        .collect();
     for (row, node) in rows.iter_mut().zip(nodes) {
         row.kept = row.exit_code == Some(0) || (keep_failed && row.exit_code.is_some());
-        if !row.kept {
-            remove(store, node)?;
+        if !row.kept && known(context, store.remove(node, false)).is_none() {
+            row.kept = true;
         }
     }
     if let Some((_, node)) = rows.iter().zip(nodes).find(|(row, _)| row.kept) {
@@ -61,29 +64,33 @@ pub(super) fn finish(
     })
 }
 
-fn measure<'a>(
-    store: &Store,
-    sizes: &Sizes,
+/// Returns what came of it; what went wrong is said.
+fn known<T>(context: &Context, result: Result<T>) -> Option<T> {
+    result.inspect_err(|error| context.output.error(error)).ok()
+}
+
+fn changed_files(store: &Store, node: &Node) -> Result<u64> {
+    let changes = store.changes(node, DiffOptions::default())?;
+    Ok(changes.iter().filter(|change| change.entry_type != EntryType::Directory).count() as u64)
+}
+
+fn row<'a>(
     (index, node): (usize, &'a Node),
     ended: Option<Ended>,
-) -> Result<Row<'a>> {
+    changed_files: Option<u64>,
+    sizes: Option<&Sizes>,
+) -> Row<'a> {
     let nanoseconds = |elapsed: Duration| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-    let changes = store.changes(node, DiffOptions::default())?;
-    let files = changes.iter().filter(|change| change.entry_type != EntryType::Directory).count();
-    Ok(Row {
+    Row {
         index: index + 1,
         name: node.label(),
         id: node.id.as_str(),
         exit_code: ended.map(|ended| ended.status),
         elapsed_ns: ended.map(|ended| nanoseconds(ended.elapsed)),
-        changed_files: files as u64,
-        exclusive_bytes: sizes.of(&node.id).map(|size| size.exclusive_bytes),
+        changed_files,
+        exclusive_bytes: sizes.and_then(|sizes| sizes.of(&node.id)).map(|size| size.exclusive_bytes),
         kept: false,
-    })
-}
-
-fn remove(store: &Store, node: &Node) -> Result<()> {
-    store.remove(node, false)
+    }
 }
 
 fn say_what_is_kept(context: &Context, rows: &[Row<'_>], signal: Option<i32>) {
@@ -111,7 +118,7 @@ fn table(rows: &[Row<'_>]) -> String {
                 row.name.to_owned(),
                 or_dash(row.exit_code.map(|code| code.to_string())),
                 or_dash(row.elapsed_ns.map(|time| output::duration(Duration::from_nanos(time)))),
-                row.changed_files.to_string(),
+                row.changed_files.map_or_else(|| "unknown".to_owned(), |count| count.to_string()),
                 row.exclusive_bytes.map_or_else(|| "unknown".to_owned(), output::bytes),
                 if row.kept { "yes" } else { "no" }.to_owned(),
             ]
