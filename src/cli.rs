@@ -154,7 +154,7 @@ impl Materialize {
 enum Command {
     /// Make a store
     Init(init::Arguments),
-    /// Make a committed tree of a directory, a tar archive or the running machine
+    /// Make a committed tree of a directory, an archive, packages, an image of a server or the running machine
     Import(import::Arguments),
     /// Run a command in a fork that is thrown away afterwards
     Run(run::RunArguments),

@@ -21,9 +21,10 @@
 //! | [`image`] | what the OCI documents say of images, as data | backends | files |
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
-//! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
+//! | [`mod@reference`] | the grammar of references | store (its ids and names), sources (their grammar) | files |
 //! | [`registry`] | talking to registries: pull, push, credentials, mirrors | image, near | store, files of its own |
 //! | [`near`] | names that somebody may have meant | nothing of ours | files |
+//! | [`sources`] | root file systems from no registry: packages, servers of images, tarballs, squashfs | layer, image, registry, near | store, names |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
@@ -43,4 +44,5 @@ pub mod process;
 pub mod reference;
 pub mod registry;
 pub mod runner;
+pub mod sources;
 pub mod store;

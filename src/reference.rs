@@ -7,6 +7,7 @@
 //! A..B      a range                            host:/   the running machine
 //! REF:/p    a path inside
 //! dir:/p    a directory (import)               tar:F|-  a tar archive (import)
+//! more to import, from other places: see [`crate::sources`]
 //! ```
 //!
 //! This module only reads text; what a reference means, the store says.
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use rootling_backends::{Error, ErrorKind, Result};
 
+use crate::sources;
 use crate::store::{Name, ObjectId};
 
 /// What something can be forked, run, shown or compared by.
@@ -66,6 +68,8 @@ pub enum Source {
     StandardInput,
     /// The running machine.
     Host,
+    /// Packages, a server, a squashfs.
+    Elsewhere(sources::Source),
 }
 
 fn unknown(text: &str, hint: &'static str) -> Error {
@@ -95,7 +99,20 @@ impl Reference {
         if text == "host:/" || text == "host:" {
             return Ok(Self::Host);
         }
-        if ["dir:", "tar:", "oci:", "docker:", "host:"].iter().any(|transport| text.starts_with(transport)) {
+        const TRANSPORTS: [&str; 11] = [
+            "dir:",
+            "tar:",
+            "oci:",
+            "docker:",
+            "host:",
+            "bootstrap:",
+            "simplestreams:",
+            "images:",
+            "lxc:",
+            "squashfs:",
+            "https:",
+        ];
+        if TRANSPORTS.iter().any(|transport| text.starts_with(transport)) {
             return Err(unknown(text, "import it first: rootling import SOURCE NAME"));
         }
         let (mut which, mut back) = (text, 0_u32);
@@ -146,6 +163,9 @@ impl Which {
 impl Source {
     /// Reads where an import comes from.
     pub fn parse(text: &str) -> Result<Self> {
+        if let Some(source) = sources::Source::parse(text) {
+            return source.map(Self::Elsewhere);
+        }
         match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
             Some(("tar", "-")) => Ok(Self::StandardInput),
@@ -153,7 +173,10 @@ impl Source {
             Some(("host", "/" | "")) => Ok(Self::Host),
             _ if text == "-" => Ok(Self::StandardInput),
             _ => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} does not say what to import"))
-                .hint("say dir:PATH, tar:FILE, tar:- or host:/")),
+                .hint(format!(
+                    "say dir:PATH, tar:FILE, tar:-, host:/, or one of {}",
+                    sources::SCHEMES.join(" ")
+                ))),
         }
     }
 }
@@ -180,6 +203,7 @@ impl fmt::Display for Source {
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
             Self::StandardInput => f.write_str("tar:-"),
             Self::Host => f.write_str("host:/"),
+            Self::Elsewhere(source) => fmt::Display::fmt(source, f),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `names` `labels` | listings of names; what is noted so that few have to be read |
 //! | `draft` | building an object aside and publishing it |
 //! | `boxes` | import, create, fork: what makes nodes |
+//! | `imported` | what was made of the same source before |
 //! | `freeze` | the present state of a box becomes a committed node |
 //! | `unchanged` | boxes that are in a state which exists already |
 //! | `restore` `undo` | a box becomes what another state is; back and forth along its states |
@@ -62,6 +63,7 @@ mod host;
 mod host_changes;
 mod id;
 mod identity;
+mod imported;
 mod in_place;
 mod index;
 mod labels;

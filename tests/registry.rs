@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 mod catalog;
 mod faults;
-mod faulty;
+pub(crate) mod faulty;
 mod mirrors;
 mod server;
 mod tokens;

@@ -23,6 +23,7 @@
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
+//! | `sources` | imports from servers, of packages, of squashfs files, made once |
 //! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
@@ -92,6 +93,8 @@ mod rootless;
 mod runner;
 #[cfg(test)]
 mod sizes;
+#[cfg(test)]
+mod sources;
 #[cfg(test)]
 mod states;
 #[cfg(test)]

@@ -54,6 +54,34 @@ pub fn clear_umask() -> libc::mode_t {
     unsafe { libc::umask(0) }
 }
 
+// ---------------------------------------------------------------- loop devices (linux/loop.h)
+
+/// Returns the number of a loop device that is free at the moment; `control` is `/dev/loop-control`.
+pub fn loop_free(control: BorrowedFd<'_>) -> Result<c_int> {
+    // #define LOOP_CTL_GET_FREE 0x4C82
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+    // SAFETY: the request takes no argument.
+    check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })
+}
+
+/// Makes a free loop device (Linux 5.8) show `file`, read-only, until nobody has the device open and nothing on it is mounted.
+pub fn loop_show(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<()> {
+    // #define LOOP_CONFIGURE 0x4C0A
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+    const LO_FLAGS_READ_ONLY: u32 = 1;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    // struct loop_config { u32 fd; u32 block_size; struct loop_info64 info; u64 reserved[8]; }, and
+    // struct loop_info64 { u64 device, inode, rdevice, offset, sizelimit; u32 number, encrypt_type, encrypt_key_size, flags;
+    // u8 file_name[64], crypt_name[64], encrypt_key[32]; u64 init[2]; }.
+    const FLAGS: usize = 8 + 5 * 8 + 3 * 4;
+    let mut config = [0_u64; (8 + 232 + 64) / 8];
+    let (low, high) = if cfg!(target_endian = "little") { (0, 32) } else { (32, 0) };
+    config[0] = u64::from(file.as_raw_fd().cast_unsigned()) << low;
+    config[FLAGS / 8] = u64::from(LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR) << high;
+    // SAFETY: the kernel reads one loop_config out of an array of its size that outlives the call; both files are open.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, config.as_ptr()) }).map(drop)
+}
+
 // ---------------------------------------------------------------- clones and flags
 
 // #define FICLONE _IOW(0x94, 9, int)  (linux/fs.h)

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -193,19 +193,29 @@ impl Output {
         if self.quiet || !io::stderr().is_terminal() {
             return Progress(None);
         }
-        let what = what.into();
-        let (stop, stopped) = channel::<()>();
+        let mut what = what.into();
+        let (words, heard) = channel::<String>();
         let thread = std::thread::spawn(move || {
-            if stopped.recv_timeout(Duration::from_millis(500)) != Err(RecvTimeoutError::Timeout) {
-                return;
+            let begin = Instant::now() + Duration::from_millis(500);
+            let mut bar = None;
+            loop {
+                match heard.recv_timeout(Duration::from_millis(100)) {
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    // The last word counts.
+                    Ok(word) => what = heard.try_iter().last().unwrap_or(word),
+                }
+                if Instant::now() >= begin {
+                    let bar = bar.get_or_insert_with(indicatif::ProgressBar::new_spinner);
+                    bar.set_message(what.clone());
+                    bar.tick();
+                }
             }
-            let bar = indicatif::ProgressBar::new_spinner().with_message(what);
-            while stopped.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-                bar.tick();
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
             }
-            bar.finish_and_clear();
         });
-        Progress(Some((stop, thread)))
+        Progress(Some((words, thread)))
     }
 
     /// Is there somebody who could be asked?
@@ -355,7 +365,17 @@ fn usual_hint(kind: ErrorKind) -> Option<&'static str> {
 
 /// A sign of life; dropping it takes it off the screen.
 #[derive(Debug)]
-pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
+pub(crate) struct Progress(Option<(Sender<String>, JoinHandle<()>)>);
+
+impl Progress {
+    /// Shows something else from now on.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some((words, _)) = &self.0 {
+            // The thread listens until it is dropped.
+            drop(words.send(what()));
+        }
+    }
+}
 
 impl Drop for Progress {
     fn drop(&mut self) {

@@ -432,12 +432,12 @@ pub(super) fn cut(error: io::Error) -> Trouble {
     }
 }
 
-fn content_length(response: &Response) -> Option<u64> {
+pub(super) fn content_length(response: &Response) -> Option<u64> {
     response.header("content-length").and_then(|text| text.trim().parse().ok())
 }
 
 /// Reads the first number of `bytes 10-99/100`.
-fn range_start(header: &str) -> Option<u64> {
+pub(super) fn range_start(header: &str) -> Option<u64> {
     header.trim().strip_prefix("bytes")?.trim().split('-').next()?.trim().parse().ok()
 }
 

@@ -14,7 +14,7 @@ use super::{
     Base, BoxSettings, Cause, Identity, KeptVolume, Life, Name, Node, Record, RemoveVolume, State, Store,
     VolumeReference, fault, host,
 };
-use crate::image::ImageConfig;
+use crate::image::{Digest, ImageConfig};
 
 /// How to make a box.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,8 @@ pub struct CreateOptions {
     pub identity: Identity,
     /// For imports: how the tree wants to be run.
     pub config: ImageConfig,
+    /// For imports: what those have in common that make the same tree.
+    pub source_key: Option<Digest>,
     /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
     pub settings: Option<BoxSettings>,
 }
@@ -82,6 +84,7 @@ impl Store {
         cost.elapsed = start.elapsed();
         let record = Record {
             source: Some(source.to_owned()),
+            source_key: options.source_key,
             config: options.config,
             cost,
             ..Record::new(draft.id.clone(), kind, State::Committed)

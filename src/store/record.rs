@@ -15,7 +15,7 @@ use super::marks::Marks;
 use super::name::Name;
 use super::promote::Promotion;
 use super::volumes::VolumeName;
-use crate::image::ImageConfig;
+use crate::image::{Digest, ImageConfig};
 
 /// The version of the record that this program writes. A higher one is refused.
 pub(super) const SCHEMA: u32 = 1;
@@ -100,6 +100,9 @@ pub struct Record {
     /// Where the content came from, for imports: the reference as it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// For imports: what those have in common that make the same tree, where that was known beforehand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_key: Option<Digest>,
     /// For a delta that several were merged into: how many steps of history it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
@@ -197,6 +200,7 @@ impl Record {
             baseline: Baseline::None,
             created: Timestamp::now(),
             source: None,
+            source_key: None,
             steps: None,
             follows: None,
             cause: Cause::Asked,
