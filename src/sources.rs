@@ -246,11 +246,10 @@ impl Resolved {
         match &self.content {
             Content::Packages(bootstrap) => bootstrap.make(means, target, treatment),
             Content::Archive(at) => {
-                let made = means.fetch.open(at).and_then(|opened| {
-                    let expected = Expected { length: expected.length.or(opened.length), ..expected };
-                    stream::unpack(opened.reader, &expected, target, treatment, means.tell)
-                });
-                made.context(|| format!("unpack {at}"))
+                let opened = means.fetch.open(at)?;
+                let expected = Expected { length: expected.length.or(opened.length), ..expected };
+                stream::unpack(opened.reader, &expected, target, treatment, means.tell)
+                    .context(|| format!("unpack {at}"))
             }
             Content::Squashfs(at) => {
                 squashfs::make(means, at, &expected, target, treatment).context(|| format!("unpack {at}"))

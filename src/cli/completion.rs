@@ -12,6 +12,8 @@ use rootling_backends::Result;
 
 use super::{Context, output};
 use crate::loop_store;
+use crate::reference::Source;
+use crate::sources;
 use crate::store::{Name, Store};
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +70,10 @@ fn candidates(context: &Context, words: &[&str]) -> Option<Vec<String>> {
     let (last, before) = words.split_last()?;
     let Typed { root, takes } = typed(before)?;
     let takes = takes.filter(|_| !last.starts_with('-'))?;
+    if takes == Takes::Sources {
+        let schemes = ["dir:", "tar:", "host:/"].into_iter().chain(sources::SCHEMES);
+        return Some(schemes.filter(|scheme| scheme.starts_with(last)).map(str::to_owned).collect());
+    }
     let path = root.map_or_else(|| context.store_path().ok(), |root| Some(root.into()))?;
     // A store is not made, and a loop file not mounted, because somebody presses a key.
     let store = Store::open(&loop_store::mounted(&path).unwrap_or(path)).ok()?;
@@ -91,6 +97,8 @@ enum Takes {
     References,
     /// Volumes and theirs.
     Volumes,
+    /// What can be imported.
+    Sources,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -148,6 +156,9 @@ fn is_called(argument: &clap::Arg, flag: &str) -> bool {
 fn takes(verb: &clap::Command, argument: &clap::Arg) -> Option<Takes> {
     const EXISTING: [&str; 10] =
         ["reference", "references", "name", "names", "boxes", "from", "to", "old", "new", "range"];
+    if argument.get_value_parser().type_id() == std::any::TypeId::of::<Source>() {
+        return Some(Takes::Sources);
+    }
     let makes = argument.get_value_parser().type_id() == std::any::TypeId::of::<Name>();
     if makes || !EXISTING.contains(&argument.get_id().as_str()) {
         return None;
@@ -183,10 +194,11 @@ mod tests {
             "rootling fork base",
             "rootling exec dev",
             "rootling man",
-            "rootling import",
+            "rootling import dir:/x",
         ] {
             assert_eq!(what(line), None, "{line}");
         }
+        assert_eq!(what("rootling import --fresh"), Some(Takes::Sources));
         assert_eq!(typed(&["rootling", "--root=/s", "ls"]).unwrap().root, Some("/s"));
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     no_owners: bool,
 
-    /// Say how it is run, in a Dockerfile's words: 'CMD [\"/bin/app\"]', 'ENV A=b', 'USER app'
+    /// Say how it is run, in a Dockerfile's words: 'CMD ["/bin/app"]', 'ENV A=b', 'USER app'
     #[arg(long, value_name = "CHANGE")]
     change: Vec<String>,
 

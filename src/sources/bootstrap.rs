@@ -176,7 +176,7 @@ impl Bootstrap {
 
     /// Makes it in `target`, an empty directory.
     pub(super) fn make(&self, means: &Means<'_>, target: &Dir, treatment: &Treatment) -> Result<Made> {
-        let epoch = means.source_date_epoch.as_deref();
+        let epoch = means.source_date_epoch;
         let mut program = Program::start("mmdebstrap", &mut self.command(epoch), "coreutils", means.bind)?;
         let expected = Expected::default();
         let output = Heard { output: program.output(), program: &mut program, tell: means.tell };
@@ -207,6 +207,9 @@ impl Bootstrap {
                 "is there a release {:?}? Debian's are bookworm, trixie and sid, for three",
                 self.suite
             ));
+        }
+        if error.to_string().contains("Cannot change ownership") {
+            return error.hint("packages need many user ids: import it as root, or get a range of them (rootling doctor tells how)");
         }
         if self.distribution == Distribution::Ubuntu && error.to_string().contains("NO_PUBKEY") {
             return error
