@@ -22,6 +22,7 @@
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
+//! | [`near`] | names that somebody may have meant | nothing of ours | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod image;
 pub mod layer;
 pub mod loop_store;
+pub mod near;
 pub mod packages;
 pub mod process;
 pub mod reference;
