@@ -22,6 +22,7 @@
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
+//! | [`registry`] | talking to registries: pull, push, credentials, mirrors | image, near | store, files of its own |
 //! | [`near`] | names that somebody may have meant | nothing of ours | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
@@ -40,5 +41,6 @@ pub mod near;
 pub mod packages;
 pub mod process;
 pub mod reference;
+pub mod registry;
 pub mod runner;
 pub mod store;

@@ -45,12 +45,27 @@ fn imports_point_one_way() {
         ("image", &[]),
         ("packages", &[]),
         ("near", &[]),
+        ("registry", &["image", "near"]),
         ("store", &["layer", "image"]),
         ("reference", &["store"]),
         ("loop_store", &[]),
         ("runner", &[]),
         ("process", &["image", "runner"]),
-        ("cli", &["layer", "image", "near", "store", "reference", "loop_store", "packages", "runner", "process"]),
+        (
+            "cli",
+            &[
+                "layer",
+                "image",
+                "near",
+                "registry",
+                "store",
+                "reference",
+                "loop_store",
+                "packages",
+                "runner",
+                "process",
+            ],
+        ),
         ("main", &[]),
         ("lib", &[]),
     ];
@@ -103,6 +118,9 @@ fn heavy_crates_are_known_to_one_file() {
     only("bincode::", "src/store/index.rs");
     only("btrfsutil::", "backends/src/btrfs.rs");
     only("indicatif::", "src/cli/output.rs");
+    only("ureq::", "src/registry/transport.rs");
+    only("rustls::", "src/registry/transport.rs");
+    only("toml::", "src/registry/hosts.rs");
     only("tar_core::", "src/layer.rs");
 }
 
