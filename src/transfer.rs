@@ -15,8 +15,9 @@
 //! | [`catalog`] | names in an index, and which image a word means |
 //! | [`mod@copy`] | an image with all that it is made of, from a source to a sink |
 //! | [`layout`] | a directory in the form of OCI's image layout |
-//! | `archive` | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
+//! | [`archive`] | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
 
+pub mod archive;
 pub mod catalog;
 pub mod copy;
 mod files;
@@ -24,6 +25,7 @@ pub mod layout;
 mod resolve;
 mod stream;
 
+pub use archive::{ArchiveForm, ImageArchive, ImageArchiveWriter};
 pub use catalog::{Catalog, Listed};
 pub use copy::{CopyOptions, Event, Platforms, copy};
 pub use layout::{Layout, LayoutWriter};
