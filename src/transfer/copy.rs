@@ -111,7 +111,7 @@ impl Plan {
                 media_type::is_manifest(&child.media_type) || media_type::is_index(&child.media_type);
             if is_index && is_document {
                 // A digest cannot name what names it: this ends.
-                let document = source.child(child)?;
+                let document = source.child(child).map_err(|error| explain(error, child))?;
                 self.add(source, &document)?;
                 self.documents.push(document);
             } else if !media_type::is_foreign(&child.media_type) || child.urls.is_empty() {
@@ -119,6 +119,16 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// An archive of docker's may have an index of all platforms and the content of one.
+fn explain(error: Error, child: &Descriptor) -> Error {
+    match (error.kind(), &child.platform) {
+        (ErrorKind::NotFound, Some(platform)) => error
+            .context(format!("read the manifest for {platform}"))
+            .hint("the index names images that are not here: choose one that is with --platform"),
+        _ => error,
     }
 }
 
