@@ -17,10 +17,11 @@
 //! | module | what it is for | may import | never |
 //! |---|---|---|---|
 //! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
-//! | [`layer`] | tar archives into trees | backends | store |
+//! | [`layer`] | tar archives into trees, trees into layers | backends, image | store |
 //! | [`image`] | what the OCI documents say of images, as data | backends | files |
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
+//! | [`transfer`] | images between registries, stores, directories and archives | layer, image, store, registry | processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names), sources (their grammar) | files |
 //! | [`registry`] | talking to registries: pull, push, credentials, mirrors | image, near | store, files of its own |
 //! | [`near`] | names that somebody may have meant | nothing of ours | files |
@@ -46,3 +47,4 @@ pub mod registry;
 pub mod runner;
 pub mod sources;
 pub mod store;
+pub mod transfer;

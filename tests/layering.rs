@@ -41,12 +41,13 @@ fn module(name: &str) -> Option<&str> {
 #[test]
 fn imports_point_one_way() {
     let allowed: &[(&str, &[&str])] = &[
-        ("layer", &[]),
+        ("layer", &["image"]),
         ("image", &[]),
         ("packages", &[]),
         ("near", &[]),
         ("registry", &["image", "near"]),
         ("store", &["layer", "image"]),
+        ("transfer", &["layer", "image", "store", "registry"]),
         ("reference", &["store", "sources"]),
         ("sources", &["layer", "image", "registry", "near"]),
         ("loop_store", &[]),
@@ -60,6 +61,7 @@ fn imports_point_one_way() {
                 "near",
                 "registry",
                 "store",
+                "transfer",
                 "reference",
                 "sources",
                 "loop_store",
