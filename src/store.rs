@@ -162,6 +162,9 @@ pub enum Base<'a> {
     Host,
 }
 
+/// How many records at most say that another object has their tree, one after the other.
+const MOST_STEPS_TO_A_TREE: usize = 4;
+
 /// Directories of a store, in the order in which they are made.
 const DIRECTORIES: [&str; 5] = ["o", "n", "labels", "tmp", "trash"];
 
@@ -415,14 +418,40 @@ impl Store {
         }
     }
 
-    /// Returns the node's tree as far as it is its own, for whoever looks at nothing beneath it.
-    pub(crate) fn own_tree(&self, node: &Node) -> Tree {
-        Tree { slot: self.object_dir(&node.id), form: node.record.form, lowers: Vec::new() }
+    /// Returns the slot that holds a node's `fs/`: its own, or that of the object whose tree it has too.
+    ///
+    /// Whatever looks into a tree begins here; `object_dir` is where a node's record and locks are.
+    pub(crate) fn tree_slot(&self, node: &Node) -> Result<PathBuf> {
+        self.slot_of_tree(&node.id, node.record.tree.as_ref())
+    }
+
+    /// Returns the object that holds a node's `fs/`, and its slot.
+    pub(super) fn tree_owner(&self, node: &Node) -> Result<ObjectId> {
+        let slot = self.tree_slot(node)?;
+        let id = slot.file_name().and_then(|id| id.to_str()).unwrap_or_default();
+        ObjectId::parse(id)
+    }
+
+    fn slot_of_tree(&self, id: &ObjectId, tree: Option<&ObjectId>) -> Result<PathBuf> {
+        let mut slot = self.object_dir(tree.unwrap_or(id));
+        let Some(mut at) = tree.cloned() else { return Ok(slot) };
+        // An image has the tree of a layer's node, and that may have another's: only a damaged record goes on.
+        for _ in 0..MOST_STEPS_TO_A_TREE {
+            let ground = Record::read_ground(&slot).context(|| format!("find the tree of {id} at {at}"))?;
+            let Some(next) = ground.tree else { return Ok(slot) };
+            (slot, at) = (self.object_dir(&next), next);
+        }
+        Err(Error::new(ErrorKind::Corrupt, format!("the tree of {id} is not found beyond {at}")))
+    }
+
+    /// Returns the node's tree as far as it is its own layer, for whoever looks at nothing beneath it.
+    pub(crate) fn own_tree(&self, node: &Node) -> Result<Tree> {
+        Ok(Tree { slot: self.tree_slot(node)?, form: node.record.form, lowers: Vec::new() })
     }
 
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).
     pub fn tree(&self, node: &Node) -> Result<Tree> {
-        let slot = self.object_dir(&node.id);
+        let slot = self.tree_slot(node)?;
         if node.record.form == Form::Full {
             return Ok(Tree::full(slot));
         }
@@ -433,7 +462,12 @@ impl Store {
         let mut below = node.record.parent.clone();
         while let Some(id) = below.take() {
             let slot = self.object_dir(&id);
-            let ground = Record::read_ground(&slot)
+            let read = || -> Result<_> {
+                let ground = Record::read_ground(&slot)?;
+                let slot = self.slot_of_tree(&id, ground.tree.as_ref())?;
+                Ok((ground, slot))
+            };
+            let (ground, slot) = read()
                 .context(|| format!("read node {id}"))
                 .context(|| format!("find what {} stands on", node.label()))?;
             lowers.push(slot.join(rootling_backends::FS));
@@ -459,6 +493,6 @@ impl Store {
 
     /// Returns the index of a committed node's content, if one was written.
     pub fn index(&self, node: &Node) -> Result<Option<Index>> {
-        index::read(&self.object_dir(&node.id))
+        index::read(&self.tree_slot(node)?)
     }
 }

@@ -291,6 +291,9 @@ impl Store {
                 }
             }
         }
+        if let Some(tree) = &node.record.tree {
+            self.check_shared(node, tree, repair, checked)?;
+        }
         let sealed = node.record.state == State::Committed;
         match (self.tree(node), self.backend(node.record.backend)) {
             (Ok(tree), Ok(backend)) => {
@@ -310,6 +313,32 @@ impl Store {
         if let Err(error) = index::read(&self.object_dir(id)) {
             let rebuilt = repair && error.kind() == ErrorKind::Corrupt && self.rebuild_index(node)?;
             checked.add(Severity::Problem, id, format!("has a damaged index: {error:?}"), rebuilt);
+        }
+        Ok(())
+    }
+
+    /// Checks a node that has another's tree.
+    fn check_shared(&self, node: &Node, tree: &ObjectId, repair: bool, checked: &mut Checked) -> Result<()> {
+        let id = &node.id;
+        let mut problem = |text: String, repaired| checked.add(Severity::Problem, id, text, repaired);
+        match self.node(tree) {
+            Err(_) => problem(format!("has the tree of {tree}, which is gone"), false),
+            Ok(other) if other.record.state == State::Active => {
+                problem(format!("has the tree of {tree}, which is not committed"), false);
+            }
+            Ok(other) if other.record.form != node.record.form => {
+                problem(format!("has the tree of {tree}, which is of another form"), false);
+            }
+            Ok(_) if !self.child_link(tree, id).is_symlink() => {
+                if repair {
+                    self.link_child(tree, id, Durability::Synced)?;
+                }
+                problem(format!("is not noted beside {tree}, whose tree it has"), repair);
+            }
+            Ok(_) => {}
+        }
+        if self.object_dir(id).join(FS).symlink_metadata().is_ok() {
+            problem(format!("has the tree of {tree}, and one of its own"), false);
         }
         Ok(())
     }

@@ -96,7 +96,7 @@ impl Store {
     }
 
     fn measure(&self, node: &Node) -> Result<Footprint> {
-        self.backend(node.record.backend)?.footprint(&self.own_tree(node))
+        self.backend(node.record.backend)?.footprint(&self.own_tree(node)?)
     }
 
     /// Returns what a node's tree shares with somebody, measured now and remembered; `None` for one that is gone.
@@ -105,7 +105,7 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             found => found?,
         };
-        let stamp = self.backend(node.record.backend)?.stamp(&self.own_tree(node))?;
+        let stamp = self.backend(node.record.backend)?.stamp(&self.own_tree(node)?)?;
         load::remember(&extents::write(&self.object_dir(&node.id), stamp, None, &found), node);
         Ok(Some(found.elsewhere))
     }

@@ -175,7 +175,7 @@ impl<'a> Loader<'a> {
     /// Returns what a node's own directory occupies, and whether that was remembered.
     fn footprint(&self, node: &Node, base: Option<&Base>) -> Result<(Footprint, bool)> {
         let (store, slot) = (self.store, self.store.object_dir(&node.id));
-        let stamp = store.backend(node.record.backend)?.stamp(&store.own_tree(node))?;
+        let stamp = store.backend(node.record.backend)?.stamp(&store.own_tree(node)?)?;
         let stays = stamp.is_some() || node.record.state == State::Committed;
         let base = base.filter(|_| stamp.is_some()).map(Base::known);
         if stays
