@@ -24,14 +24,14 @@ fn the_first_bad_state_is_found_and_what_it_changed() {
             $R bisect -q dev dev@12 dev@13 -- false
             x 'cat /etc/number'; ls $ROOTLING_ROOT/n | wc -l; ls $ROOTLING_ROOT/tmp | wc -l"
         ),
-        "10\ndev@10 (step 10): good, 4 more\n\
-         15\ndev@15 (step 15): bad, 3 more\n\
-         12\ndev@12 (step 12): good, 2 more\n\
-         13\ndev@13 (step 13): bad\n\
+        "10\ndev@10 (now ago, \"step 10\"): good, 4 more\n\
+         15\ndev@15 (now ago, \"step 15\"): bad, 3 more\n\
+         12\ndev@12 (now ago, \"step 12\"): good, 2 more\n\
+         13\ndev@13 (now ago, \"step 13\"): bad\n\
          dev@13 (now ago, \"step 13\") is the first bad state\n\
          A /etc/broken\nD /etc/group\nC /etc/number\n\
-         dev@11 (step 11): good, 1 more\n\
-         dev@12 (step 12): good\n\
+         dev@11 (now ago, \"step 11\"): good, 1 more\n\
+         dev@12 (now ago, \"step 12\"): good\n\
          dev@13 (now ago, \"step 13\") is the first bad state\n\
          A /etc/broken\nD /etc/group\nC /etc/number\n\
          dev@13\n\

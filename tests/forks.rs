@@ -382,9 +382,7 @@ fn what_cannot_be_removed_is_told_and_the_report_comes_all_the_same() {
     command
         .args(["--format", "json", "fork", "dev", "w", "-n", "2", "-j", "2", "-v", &volume, "--each", line]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while !(meet.join("1").exists() && meet.join("2").exists()) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually("both run", || meet.join("1").exists() && meet.join("2").exists());
     environment.ok(["lock", "w-1"]);
     fs::write(meet.join("go"), "").unwrap();
     let ran = ran(child.wait_with_output().unwrap());

@@ -18,6 +18,18 @@ const CHANGE: &str = "echo new > /etc/new; echo me >> /etc/passwd; rm /etc/group
 const DIFF: &str = "D /etc/group\nA /etc/new\nC /etc/passwd\n";
 
 #[test]
+fn what_was_in_a_directory_that_is_gone_is_counted() {
+    on_file_systems(|environment, sort| {
+        if !with_dev(environment) {
+            return;
+        }
+        environment.ok(["exec", "dev", "--", "sh", "-c", "mkdir -p /d/e; echo 1 > /d/e/f; echo 2 > /d/g"]);
+        let ran = environment.run(["try", "dev", "--", "rm", "-r", "/d"]);
+        assert!(ran.stderr.contains("changed 2 files (+0 ~0 -2), 0 B"), "{sort}: {}", ran.stderr);
+    });
+}
+
+#[test]
 fn what_was_tried_is_kept_applied_or_discarded_as_told() {
     on_file_systems(|environment, sort| {
         if !with_dev(environment) {

@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rootling_backends::{Change, Context as _, DiffOptions, Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::output::{self, Format};
+use super::output::Format;
 use super::restore::described;
 use super::start::Settings;
 use super::{Context, diff, store};
@@ -25,9 +25,6 @@ use crate::store::{Name, Naming, Node, ObjectId, State, Store};
 
 /// What `run` exits with where it was not the command that failed: as any end that says nothing of the state.
 const NOT_RUN: u8 = 255;
-
-/// How many changes are printed.
-const SHOWN: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -184,8 +181,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
             0 => String::new(),
             count => format!(", {count} more"),
         };
-        context.output.say(format!("{}: {}{more}", line.described(tried), verdict.word()));
         let state = &line.states[tried];
+        let described = described(&line.label(tried), state);
+        context.output.say(format!("{described}: {}{more}", verdict.word()));
         steps.push(Step { state: line.label(tried), state_id: state.id.clone(), exit_code, verdict });
     }
     line.report(context, &store, &search, &steps)
@@ -246,18 +244,6 @@ impl<'a> Line<'a> {
 
     fn label(&self, state: usize) -> String {
         self.label_of(&self.states[state])
-    }
-
-    /// With what was said of it.
-    fn described(&self, state: usize) -> String {
-        let label = self.label(state);
-        match &self.states[state].record.message {
-            Some(message) => {
-                let message = output::plain_text(message.as_ref());
-                format!("{label} ({})", output::shortened(&message, 60))
-            }
-            None => label,
-        }
     }
 
     /// Runs the command in a fork of a state; what ends the search is an error.
@@ -321,13 +307,9 @@ impl<'a> Line<'a> {
 
     fn found(&self, found: usize, good: &str, changes: &[Change]) -> String {
         let label = self.label(found);
-        let mut text = format!("{} is the first bad state\n", described(&label, &self.states[found]));
-        text.push_str(&diff::render(&changes[..changes.len().min(SHOWN)]));
-        let more = changes.len().saturating_sub(SHOWN);
-        if more > 0 {
-            text.push_str(&format!("and {more} more: rootling diff {good} {label}\n"));
-        }
-        text
+        let state = described(&label, &self.states[found]);
+        let changed = diff::beginning(changes, &format!(": rootling diff {good} {label}"));
+        format!("{state} is the first bad state\n{changed}")
     }
 
     fn undecided(&self, candidates: &[usize]) -> String {

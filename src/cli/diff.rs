@@ -25,8 +25,10 @@ mod side;
 mod stat;
 mod text;
 
-use ends::{Ends, Paths, Sides};
+pub(super) use ends::Sides;
+use ends::{Ends, Paths};
 pub(super) use json::Brief;
+pub(super) use stat::Summary;
 
 /// Each line begins with A (added), C (changed) or D (deleted), and ends with what is different where that is not the content. A deleted
 /// directory is one line.
@@ -190,13 +192,13 @@ fn print(
     }
 }
 
-fn summary_of(sides: &Sides, expanded: &[Change], packages: bool) -> Result<stat::Summary> {
-    let summary = stat::Summary::of(sides, expanded)?;
+fn summary_of(sides: &Sides, expanded: &[Change], packages: bool) -> Result<Summary> {
+    let summary = Summary::of(sides, expanded)?;
     Ok(if packages { summary.with_packages(sides) } else { summary })
 }
 
 /// Returns the changes with what was in directories that are gone: what the views tell that count or show files.
-fn expanded(sides: &Sides, changes: &[Change]) -> Result<Vec<Change>> {
+pub(super) fn expanded(sides: &Sides, changes: &[Change]) -> Result<Vec<Change>> {
     let mut all = changes.to_vec();
     let gone = changes.iter().filter(|change| change.kind == ChangeKind::Deleted || change.aspects.kind);
     for change in gone {
@@ -217,6 +219,14 @@ pub(super) fn render(changes: &[Change]) -> String {
         .iter()
         .map(|change| format!("{} {}{}\n", change.kind.letter(), shown(change), aspects(change)))
         .collect()
+}
+
+/// Prints the first changes, and how many more there are; `see` ends that line.
+pub(super) fn beginning(changes: &[Change], see: &str) -> String {
+    const SHOWN: usize = 20;
+    let more = changes.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!("and {more} more{see}\n") } else { String::new() };
+    render(&changes[..changes.len() - more]) + &rest
 }
 
 /// Returns the path as it can be shown, a directory with a slash at its end.

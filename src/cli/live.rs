@@ -267,6 +267,11 @@ pub(super) fn require_free(store: &Store, name: &Name) -> Result<()> {
     if is_taken(store, name)? { Err(taken(name)) } else { Ok(()) }
 }
 
+/// Refuses a name that a fork has. That a box has it is for the caller to say.
+pub(super) fn require_no_fork(store: &Store, name: &Name) -> Result<()> {
+    if names_of_forks(store)?.contains(name) { Err(taken(name)) } else { Ok(()) }
+}
+
 fn taken(name: &Name) -> Error {
     let error = Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"));
     error.hint("choose another name")

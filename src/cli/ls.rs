@@ -5,7 +5,7 @@ use rootling_backends::Result;
 
 use super::show::{self, Summary};
 use super::{Context, output, store};
-use crate::store::{Name, Node, Role, State, Store};
+use crate::store::{Name, Naming, Node, Role, State, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let naming = if arguments.references.is_empty() { store.naming()? } else { store.naming_as_asked() };
     let mut nodes = if arguments.all {
-        everything(&store)?
+        everything(&store, &naming)?
     } else if arguments.references.is_empty() {
         store.nodes()?
     } else {
@@ -60,8 +60,7 @@ fn table(rows: &[Summary], only_named: bool) -> String {
 }
 
 /// All root file systems: one for each name, then, oldest first, those without one.
-fn everything(store: &Store) -> Result<Vec<Node>> {
-    let naming = store.naming()?;
+fn everything(store: &Store, naming: &Naming<'_>) -> Result<Vec<Node>> {
     let mut named = Vec::new();
     let mut unnamed = Vec::new();
     for node in store.all_nodes()?.into_iter().filter(|node| node.record.role == Role::Root) {

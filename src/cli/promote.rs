@@ -38,9 +38,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let name = Name::parse(name)?;
     let store = context.store()?;
     let winner = store::find(&store, &arguments.reference)?;
-    if store.resolve_name(&name)?.is_none() {
-        live::require_free(&store, &name)?;
-    }
+    live::require_no_fork(&store, &name)?;
     let from = winner.label().to_owned();
     let promoted = store.promote(&winner, &name)?;
     store::remember(&store, &promoted.node);

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use rootling_backends::{Change, ChangeKind, DiffOptions, EntryType, Error, ErrorKind, Result};
+use rootling_backends::{Change, DiffOptions, Error, ErrorKind, Result};
 
 use super::output::{self, Answer};
 use super::run::{self, Ran, Wish};
@@ -176,32 +176,26 @@ fn is_box(node: &Node) -> bool {
     node.name.is_some() && (node.record.state == State::Active || continues)
 }
 
-/// Says how much changed: `changed 41 files (+312 ~18 -0), 12.0 MiB`.
+/// Says how much changed, what was in directories that are gone included: `changed 41 files (+312 ~18 -0), 12.0 MiB`.
 fn receipt(store: &Store, ran: &Ran, changes: &[Change]) -> Result<String> {
-    let count = |kind: ChangeKind| {
-        changes
-            .iter()
-            .filter(|change| change.entry_type != EntryType::Directory && change.kind == kind)
-            .count()
-    };
-    let counts = [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted].map(count);
-    let files: usize = counts.iter().sum();
-    let what = match (files, changes.len()) {
+    let new = store.backend(ran.fork.backend())?.open_root(&ran.fork.tree)?;
+    let sides = diff::Sides::of(ran.fork.open_parent(store)?, new);
+    let changes = diff::expanded(&sides, changes)?;
+    let diff::Summary { files: [added, modified, deleted], bytes, .. } = diff::Summary::of(&sides, &changes)?;
+    let what = match (added + modified + deleted, changes.len()) {
         (0, 1) => "1 directory".to_owned(),
         (0, directories) => format!("{directories} directories"),
         (1, _) => "1 file".to_owned(),
         (files, _) => format!("{files} files"),
     };
-    let [added, modified, deleted] = counts;
-    let bytes = output::bytes(store.ephemeral_bytes(&ran.fork, changes)?);
-    Ok(format!("changed {what} (+{added} ~{modified} -{deleted}), {bytes}"))
+    Ok(format!("changed {what} (+{added} ~{modified} -{deleted}), {}", output::bytes(bytes)))
 }
 
 impl Tried<'_> {
     /// Asks until it is known what becomes of it.
     fn ask(self) -> Result<()> {
         let Self { context, .. } = self;
-        context.output.say(format!("{}:\n{}", self.receipt, first_lines(&self.changes)));
+        context.output.say(format!("{}:\n{}", self.receipt, diff::beginning(&self.changes, "").trim_end()));
         let target = self.target();
         let apply = target.as_ref().map_or_else(String::new, |target| format!("[a]pply to {target}  "));
         let question = format!("[k]eep as a new box  {apply}[d]iff  [x] discard > ");
@@ -339,14 +333,4 @@ impl Tried<'_> {
         claimed.unlink(fork.slot());
         drop(fork);
     }
-}
-
-/// The beginning of what changed.
-fn first_lines(changes: &[Change]) -> String {
-    const SHOWN: usize = 20;
-    let mut text = diff::render(&changes[..changes.len().min(SHOWN)]);
-    if changes.len() > SHOWN {
-        text.push_str(&format!("  and {} more", changes.len() - SHOWN));
-    }
-    text.trim_end().to_owned()
 }

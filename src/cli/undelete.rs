@@ -41,10 +41,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let Some(reference) = &arguments.reference else { return list(context, &store, arguments.keep) };
     let removed = find(&store, reference, |name| (!name.is_volume()).then(|| name.to_string()))?;
     let target = arguments.as_name.as_ref().unwrap_or(&removed.name);
-    if store.resolve_name(target)?.is_none() {
-        // A fork that runs may be called so.
-        live::require_free(&store, target)?;
-    }
+    live::require_no_fork(&store, target)?;
     let names = store.undelete(&removed, arguments.as_name.as_ref())?;
     context.output.data(&names, || format!("{}\n", names.last().expect("it has come back under a name")));
     Ok(())

@@ -42,7 +42,7 @@ impl Ends {
             Some(old) => store.open_root(old)?,
             None => store.open_parent(&self.new)?.map_or_else(|| new.try_clone(), Ok)?,
         };
-        Ok(Sides { old: Side(old), new: Side(new) })
+        Ok(Sides::of(old, new))
     }
 }
 
@@ -54,6 +54,10 @@ pub(crate) struct Sides {
 }
 
 impl Sides {
+    pub(crate) fn of(old: Dir, new: Dir) -> Self {
+        Self { old: Side(old), new: Side(new) }
+    }
+
     pub(crate) fn roots(&self) -> [&Dir; 2] {
         [&self.old.0, &self.new.0]
     }

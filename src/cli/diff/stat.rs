@@ -104,13 +104,13 @@ fn aligned(rows: &[(String, Row)]) -> String {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Entries that are no directories: added, modified, deleted.
-    files: [u64; 3],
+    pub(crate) files: [u64; 3],
     /// Directories: added, deleted.
     directories: [u64; 2],
     /// Packages: added, changed, removed; `None` where there are none, or they cannot be read.
     packages: Option<[u64; 3]>,
     /// Bytes of the files that were added, or have other content.
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Summary {
