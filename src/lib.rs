@@ -21,6 +21,7 @@
 //! | [`image`] | what the OCI documents say of images, as data | backends | files |
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
+//! | [`transfer`] | images between registries, stores, directories and archives | layer, image, store, registry | processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
@@ -40,3 +41,4 @@ pub mod process;
 pub mod reference;
 pub mod runner;
 pub mod store;
+pub mod transfer;
