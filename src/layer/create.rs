@@ -133,7 +133,7 @@ struct Writer<'a> {
     /// The directory that the last entry was in: the next one often is too.
     parent: Option<(PathBuf, Rc<Dir>)>,
     /// The inodes with several names that are in the archive, each as its first name.
-    linked: HashMap<(u64, u64), Member>,
+    linked: HashMap<Inode, Member>,
     entries: u64,
 }
 
@@ -229,7 +229,10 @@ impl CreateOptions {
     }
 }
 
-fn inode_of(stat: &FileStat) -> (u64, u64) {
+/// A device and a number on it: numbers alone come twice in a tree of several layers or subvolumes.
+type Inode = (u64, u64);
+
+fn inode_of(stat: &FileStat) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 

@@ -258,7 +258,7 @@ mod tests {
             file("\u{e9}".as_bytes()),
             file(b"\xff"),
             file(&[&[b'p'; 156][..], b"/x"].concat()),
-            file(&vec![b'n'; 101]),
+            file(&[b'n'; 101]),
             file(&[&[b'p'; 60][..], b"/", &[b'n'; 101]].concat()),
             Member { uid: 1 << 21, gid: 4_000_000_000, ..file(b"owner") },
             Member { mtime: (-3, 7), ..file(b"old") },

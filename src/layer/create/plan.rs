@@ -9,7 +9,7 @@ use nix::sys::stat::FileStat;
 use rootling_backends::{Aspects, Change, ChangeKind, Dir, EntryType, Error, ErrorKind, Result};
 
 use super::super::member::{Content, Member};
-use super::{has_several_names, inode_of};
+use super::{Inode, has_several_names, inode_of};
 
 const WHITEOUT: &[u8] = b".wh.";
 
@@ -170,8 +170,8 @@ fn parted<'a>(changes: &'a [Change], root: &Dir) -> Result<HashSet<&'a Path>> {
     if !changes.iter().any(only_links) {
         return Ok(HashSet::new());
     }
-    let mut names: HashMap<(u64, u64), usize> = HashMap::new();
-    let mut alike: HashMap<(u64, i64, u32, u32, u32), Vec<(&Path, (u64, u64))>> = HashMap::new();
+    let mut names: HashMap<Inode, usize> = HashMap::new();
+    let mut alike: HashMap<_, Vec<(&Path, Inode)>> = HashMap::new();
     for change in changes {
         if change.kind == ChangeKind::Deleted || change.entry_type == EntryType::Directory {
             continue;
@@ -185,7 +185,7 @@ fn parted<'a>(changes: &'a [Change], root: &Dir) -> Result<HashSet<&'a Path>> {
             alike.entry(like).or_default().push((&change.path, inode_of(&stat)));
         }
     }
-    let is_alone = |inode: &(u64, u64)| names.get(inode).is_none_or(|count| *count == 1);
+    let is_alone = |inode: &Inode| names.get(inode).is_none_or(|count| *count == 1);
     let single = alike.into_values().filter(|names| names.len() == 1).flatten();
     Ok(single.filter(|(_, inode)| is_alone(inode)).map(|(path, _)| path).collect())
 }
