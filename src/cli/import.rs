@@ -12,7 +12,7 @@ use rootling_backends::{Context as _, Cost, Dir, ErrorKind, Result, replicate};
 
 use super::{Context, Materialize, live, output, said, show, store};
 use crate::layer;
-use crate::reference::Source;
+use crate::reference::Place as Source;
 use crate::runner::Entered;
 use crate::store::{Name, Node, Store};
 

@@ -59,7 +59,7 @@ impl Store {
     /// Returns the line that leads to a node; the present state of a box becomes a committed node first, as for a fork.
     ///
     /// O(states). Nothing of it is removed as long as the line is kept.
-    pub fn line(&self, node: &Node) -> Result<Line> {
+    pub fn line_of(&self, node: &Node) -> Result<Line> {
         let intent = || format!("follow the states of {}", node.shown());
         let (last, held) = {
             let _lock = self.share_to_write().context(intent)?;

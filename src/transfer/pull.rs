@@ -10,14 +10,15 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex};
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::{Event, Resolved, Source, pump, read_configuration, resolve};
+use super::stream::ours;
+use super::{Event, Resolved, Source, read_configuration, resolve};
 use crate::image::{Configuration, DOCUMENT_MAX, Descriptor, Digest, Document, Manifest, Platform, annotations};
 use crate::store::{
-    AddedImage, Blobs, Durability, ImageParts, Label, Name, Node, StateOfImage, Store, Supply,
+    AddedImage, Blobs, Durability, ImageParts, Label, Name, Node, Partial, StateOfImage, Store, Supply,
 };
 
 /// How many blobs are fetched at once.
@@ -174,9 +175,11 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
             let result = self.fetch(blob);
             let mut state = self.state();
             state.ended.insert(blob.digest.clone(), result.is_ok());
-            if let Err(error) = result {
-                self.stopped.store(true, Ordering::Relaxed);
-                state.failure.get_or_insert(error);
+            // What others say once one has failed, or nobody needs them any more, is that they were stopped.
+            if let Err(error) = result
+                && !self.stopped.swap(true, Ordering::Relaxed)
+            {
+                state.failure = Some(error);
             }
             self.changed.notify_all();
         }
@@ -189,7 +192,7 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
             match state.ended.get(&blob.digest) {
                 Some(true) => return Ok(()),
                 Some(false) => break,
-                None if state.failure.is_some() => break,
+                None if self.stopped.load(Ordering::Relaxed) => break,
                 None => state = self.changed.wait(state).expect("nobody panics who holds it"),
             }
         }
@@ -215,7 +218,20 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
 
     /// Fetches what is not there yet of a blob; false where somebody else fetched it meanwhile.
     fn fetch_bytes(&self, blob: &Descriptor) -> Result<bool> {
-        let Some(mut partial) = self.blobs.partial(&blob.digest, blob.size)? else { return Ok(false) };
+        loop {
+            let Some(partial) = self.blobs.partial(&blob.digest, blob.size)? else { return Ok(false) };
+            let was_continued = partial.have() > 0;
+            match self.fill(blob, partial) {
+                // What was there from before was wrong: it is gone now.
+                Err(error) if error.kind() == ErrorKind::Corrupt && was_continued => {
+                    log::warn!("all of {} is fetched again: {error}", blob.digest);
+                }
+                filled => return filled.map(|()| true),
+            }
+        }
+    }
+
+    fn fill(&self, blob: &Descriptor, mut partial: Partial<'_>) -> Result<()> {
         let mut content = match self.source.open_blob_from(blob, partial.have())? {
             Some(content) => {
                 (self.report)(Event::Moved(blob, partial.have()));
@@ -229,20 +245,20 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
         let mut buffer = vec![0; 256 << 10];
         loop {
             if self.stopped.load(Ordering::Relaxed) {
-                return Err(Error::new(ErrorKind::Interrupted, format!("blob {} was given up", blob.digest)));
+                return Err(Error::new(ErrorKind::Busy, format!("blob {} was given up", blob.digest)));
             }
             let read = match content.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(super::stream::ours(error, || format!("fetch blob {}", blob.digest))),
+                Err(error) => return Err(ours(error, || format!("fetch blob {}", blob.digest))),
             };
             let written = partial.write_all(&buffer[..read]);
-            written.map_err(|error| super::stream::ours(error, || format!("write blob {}", blob.digest)))?;
+            written.map_err(|error| ours(error, || format!("write blob {}", blob.digest)))?;
             (self.report)(Event::Moved(blob, read as u64));
         }
         drop(content);
-        partial.finish().map(|()| true)
+        partial.finish()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, Progress> {
@@ -255,7 +271,7 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
     }
 
     fn failure(&self) -> Option<Error> {
-        self.state().failure.take().filter(|error| error.kind() != ErrorKind::Interrupted)
+        self.state().failure.take()
     }
 }
 

@@ -96,7 +96,8 @@ impl Sink for Repository<'_> {
     }
 
     fn put_document(&self, document: &Document) -> Result<()> {
-        self.client.push_manifest(&self.reference.with_digest(document.digest.clone()), document)
+        let by_digest = format!("{}@{}", self.reference.repository(), document.digest);
+        self.client.push_manifest(&ImageReference::parse(&by_digest)?, document)
     }
 
     fn publish(&self, document: &Document, name: Option<&str>) -> Result<()> {

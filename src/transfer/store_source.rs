@@ -34,7 +34,7 @@ impl<'a> StoreSource<'a> {
         options: MakeOptions,
         begin: impl Fn(&Node) + Sync + 'a,
     ) -> Result<Self> {
-        let line = blobs.store().line(node)?;
+        let line = blobs.store().line_of(node)?;
         let label = node.label().to_owned();
         Ok(Self { blobs, line, label, options, begin: Box::new(begin), made: OnceLock::new() })
     }
