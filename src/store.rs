@@ -45,6 +45,7 @@ use rayon::prelude::*;
 use rootling_backends::probe::{self, Abilities};
 use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
+mod blobs;
 mod boxes;
 mod chain;
 mod check;
@@ -63,8 +64,10 @@ mod host_changes;
 mod id;
 mod identity;
 mod in_place;
+mod images;
 mod index;
 mod labels;
+mod layers;
 mod life;
 mod lock;
 mod marks;
@@ -86,21 +89,28 @@ mod settle;
 mod shed;
 mod sizes;
 mod snapshots;
+mod stack;
 mod three_way;
 mod trying;
 mod unchanged;
 mod undo;
+mod unpack;
+mod verify;
 mod volumes;
 
+pub use blobs::{Blobs, Partial, Synced};
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
 pub use format::{Features, Format};
 pub use freeze::Still;
 pub use host_changes::{HostReview, HostUndone};
+pub use files::Durability;
 pub use id::ObjectId;
 pub use identity::Identity;
+pub use images::{AddedImage, ImageEntry, ImageParts, Progress, Supply};
 pub use index::{Entry, Index};
+pub use layers::{Image, Layer};
 pub use life::Life;
 pub use marks::Marks;
 pub use merging::{Merged, Merging, Range, Sides};
@@ -118,6 +128,7 @@ pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
+pub use verify::{Damage, Fate, Verified};
 pub use volumes::{RemoveVolume, VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
@@ -424,13 +435,6 @@ impl Store {
     /// Whatever looks into a tree begins here; `object_dir` is where a node's record and locks are.
     pub(crate) fn tree_slot(&self, node: &Node) -> Result<PathBuf> {
         self.slot_of_tree(&node.id, node.record.tree.as_ref())
-    }
-
-    /// Returns the object that holds a node's `fs/`, and its slot.
-    pub(super) fn tree_owner(&self, node: &Node) -> Result<ObjectId> {
-        let slot = self.tree_slot(node)?;
-        let id = slot.file_name().and_then(|id| id.to_str()).unwrap_or_default();
-        ObjectId::parse(id)
     }
 
     fn slot_of_tree(&self, id: &ObjectId, tree: Option<&ObjectId>) -> Result<PathBuf> {

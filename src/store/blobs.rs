@@ -8,13 +8,14 @@
 //!
 //! As long as a [`Blobs`] lives, no sweep removes blobs: what it has put there no record names yet. The lock dies with its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind as IoKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -22,8 +23,11 @@ use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{ObjectId, Store, fault};
+use super::{ObjectId, Record, Store, fault};
 use crate::image::{Algorithm, Digest, Hasher, Verifier};
+
+/// How long what is left of a download is kept.
+const KEPT_PARTIAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -94,6 +98,61 @@ impl Store {
             }
         }
         Ok(blobs)
+    }
+
+    /// Returns the digests of all blobs that these records name.
+    pub(super) fn named_blobs<'r>(records: impl Iterator<Item = &'r Record>) -> HashSet<Digest> {
+        let mut named = HashSet::new();
+        for record in records {
+            named.extend(record.image.iter().flat_map(|image| image.documents().cloned()));
+            let layers = record.layer.iter().flat_map(|layer| &layer.blobs);
+            named.extend(layers.map(|blob| blob.digest.clone()));
+        }
+        named
+    }
+
+    /// Removes blobs that no object names, and what was left of downloads a week ago; none while somebody adds some. The caller holds
+    /// the store alone. Returns how many, and their bytes.
+    pub(super) fn sweep_blobs(&self) -> Result<(u64, u64)> {
+        let directory = self.blobs_dir();
+        if !directory.exists() {
+            return Ok((0, 0));
+        }
+        let Some(_alone) = lock::try_lock_dir(&directory, Mode::Exclusive)? else { return Ok((0, 0)) };
+        let records = self.ids()?.into_iter().map(|id| Record::read(&self.object_dir(&id)));
+        // One that cannot be read may name any of them.
+        let Ok(records) = records.collect::<Result<Vec<_>>>() else { return Ok((0, 0)) };
+        let named = Self::named_blobs(records.iter());
+        let (mut count, mut bytes) = (0, 0);
+        for (digest, size) in self.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)) {
+            files::remove_if_exists(&self.blob_path(&digest))?;
+            fault::point("prune.blob");
+            (count, bytes) = (count + 1, bytes + size);
+        }
+        for path in self.left_of_downloads()? {
+            bytes += fs::symlink_metadata(&path).map_or(0, |found| found.len());
+            count += u64::from(files::remove_if_exists(&path)?);
+        }
+        Ok((count, bytes))
+    }
+
+    /// Returns what is left of downloads that nobody went on with for a week, or of blobs that were cut off.
+    fn left_of_downloads(&self) -> Result<Vec<PathBuf>> {
+        let (directory, partial) = (self.blobs_dir(), self.blobs_dir().join("partial"));
+        let mut left = Vec::new();
+        for name in files::list(&partial)? {
+            let path = partial.join(name);
+            let touched = fs::symlink_metadata(&path).and_then(|found| found.modified());
+            let is_old = touched.is_ok_and(|touched| touched.elapsed().is_ok_and(|age| age > KEPT_PARTIAL));
+            if is_old {
+                left.push(path);
+            }
+        }
+        for place in [directory.clone(), directory.join("sha256"), directory.join("sha512")] {
+            let names = files::list_where(&place, files::is_leftover)?.into_iter();
+            left.extend(names.map(|name| place.join(name)));
+        }
+        Ok(left)
     }
 
     /// Returns the blobs, to add some. No sweep removes any as long as this lives.

@@ -10,7 +10,8 @@ use walkdir::WalkDir;
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{Index, Name, Node, ObjectId, Role, State, Store, index};
+use super::{Image, Index, Name, Node, ObjectId, Role, State, Store, index};
+use crate::image::Digest;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,6 +43,8 @@ pub struct Checked {
     pub objects: u64,
     /// Names looked at.
     pub names: u64,
+    /// Blobs looked at.
+    pub blobs: u64,
     /// Trees compared with their index.
     pub verified: u64,
     /// What was found.
@@ -118,10 +121,12 @@ impl Store {
         let reachable = self.reachable().context(intent)?;
         for node in &nodes {
             self.check_node(node, &reachable, repair, &mut checked).context(intent)?;
-            if verify && node.record.state == State::Committed {
-                self.verify(node, &mut checked).context(intent)?;
+            if verify && node.record.state == State::Committed && node.record.tree.is_none() {
+                self.check_content(node, &mut checked).context(intent)?;
             }
         }
+        self.check_blobs(&nodes, repair, verify, &mut checked).context(intent)?;
+        self.check_hints(&mut checked).context(intent)?;
         self.check_slots(&mut checked);
         for directory in ["tmp", "trash"] {
             for id in files::list(&self.root.join(directory)).context(intent)? {
@@ -352,12 +357,47 @@ impl Store {
         Ok(true)
     }
 
-    fn verify(&self, node: &Node, checked: &mut Checked) -> Result<()> {
-        let Ok(Some(index)) = self.index(node) else { return Ok(()) };
+    /// Compares a tree with its index; one that is not there was told of.
+    fn check_content(&self, node: &Node, checked: &mut Checked) -> Result<()> {
+        let Ok(Some(paths)) = self.damaged_paths(node) else { return Ok(()) };
         checked.verified += 1;
-        let now = Index::build(&self.object_dir(&node.id).join(FS))?;
-        for path in index.differences(&now) {
-            checked.add(Severity::Problem, &node.id, format!("{path:?} is not what was imported"), false);
+        let (was, repairs) = match &node.record.layer {
+            Some(_) => ("unpacked", ": `rootling verify --repair` unpacks it again"),
+            None => ("imported", ""),
+        };
+        for path in paths {
+            let problem = format!("{path:?} is not what was {was}{repairs}");
+            checked.add(Severity::Problem, &node.id, problem, false);
+        }
+        Ok(())
+    }
+
+    /// Checks that the documents of images are there, and with `verify` every byte of every blob. A layer's blob that is damaged is removed
+    /// by a repair: the layer is there as a tree.
+    fn check_blobs(&self, nodes: &[Node], repair: bool, verify: bool, checked: &mut Checked) -> Result<()> {
+        for node in nodes {
+            for digest in node.record.image.iter().flat_map(Image::documents) {
+                if self.blob_size(digest)?.is_none() {
+                    let problem = format!("is an image whose document {digest} is gone");
+                    checked.add(Severity::Problem, &node.id, problem, false);
+                }
+            }
+        }
+        let documents: HashSet<&Digest> =
+            nodes.iter().filter_map(|node| node.record.image.as_ref()).flat_map(Image::documents).collect();
+        for (digest, _) in self.all_blobs()? {
+            checked.blobs += 1;
+            if verify && self.verify_blob(&digest).is_err() {
+                let repaired = repair && !documents.contains(&digest) && self.remove_damaged_blob(&digest)?;
+                checked.add(Severity::Problem, &digest, "is a blob that is not what its name says", repaired);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_hints(&self, checked: &mut Checked) -> Result<()> {
+        for path in self.lost_hints()? {
+            checked.add(Severity::Note, path.display(), "was left behind: prune removes it", false);
         }
         Ok(())
     }

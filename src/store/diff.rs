@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use rootling_backends::candidates::Candidates;
 use rootling_backends::{
-    Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
+    Baseline, Change, Context, DiffOptions, Dir, Error, ErrorKind, FS, Form, Kind, Result, compare,
 };
 
 use super::draft::Ephemeral;
@@ -109,7 +109,7 @@ impl Store {
     /// Returns both nodes' lines of parents up to the nearest node that is in both, which ends them; `None` where there is none.
     fn lines(&self, old: &Node, new: &Node) -> Result<Option<(Vec<Node>, Vec<Node>)>> {
         let mut lines = [vec![new.clone()], vec![old.clone()]];
-        let first = |node| Ok(HashMap::from([(self.first_of_tree(node)?, 0_usize)]));
+        let first = |node| Ok::<_, Error>(HashMap::from([(self.first_of_tree(node)?, 0_usize)]));
         let mut places: [HashMap<ObjectId, usize>; 2] = [first(new)?, first(old)?];
         // In turns, so that two that are near each other are found wherever the beginning of all is.
         loop {

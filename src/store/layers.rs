@@ -8,6 +8,7 @@ use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use rootling_backends::{Context, Error, ErrorKind, Form, Result};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,12 @@ pub struct Layer {
     pub diff_id: DiffId,
     /// The name of the stack of layers that ends here.
     pub chain_id: ChainId,
+    /// Bytes of its files.
+    #[serde(default)]
+    pub size: u64,
+    /// Has it an entry for the root directory? Without one that of a delta looks like the one beneath.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub says_root: bool,
     /// The blobs that it came as, or was packed into; each may be gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Descriptor>,
@@ -44,6 +51,9 @@ pub struct Image {
     /// What it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// When it was made, as its configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
 }
 
 impl Image {
@@ -116,21 +126,29 @@ impl Store {
     }
 
     /// Removes the hints that lead to nothing. The caller holds the store alone.
-    pub(super) fn sweep_hints(&self) -> Result<u64> {
-        let mut removed = 0;
-        for directory in ["c", "d"] {
-            let directory = self.root.join(directory);
-            for name in files::list(&directory)? {
-                let path = directory.join(&name);
-                let is_lost = match fs::read_link(&path) {
-                    Ok(_) => fs::metadata(&path).is_err_and(|error| error.kind() == IoKind::NotFound),
-                    Err(_) => files::is_leftover(&name) || self.is_idle_lock(&path)?,
-                };
-                if is_lost || files::is_leftover(&name) {
-                    removed += u64::from(files::remove_if_exists(&path)?);
+    pub(super) fn sweep_hints(&self) -> Result<()> {
+        for path in self.lost_hints()? {
+            files::remove_if_exists(&self.root.join(path))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the hints that lead to nothing, and the locks of what nobody makes, relative to the store. The caller holds the store alone.
+    pub(super) fn lost_hints(&self) -> Result<Vec<PathBuf>> {
+        let mut lost = Vec::new();
+        for directory in ["c", "d"].map(PathBuf::from) {
+            for name in files::list(&self.root.join(&directory))? {
+                let path = self.root.join(&directory).join(&name);
+                let is_lost = files::is_leftover(&name)
+                    || match fs::read_link(&path) {
+                        Ok(_) => fs::metadata(&path).is_err_and(|error| error.kind() == IoKind::NotFound),
+                        Err(_) => self.is_idle_lock(&path)?,
+                    };
+                if is_lost {
+                    lost.push(directory.join(name));
                 }
             }
         }
-        Ok(removed)
+        Ok(lost)
     }
 }

@@ -24,6 +24,10 @@ pub struct Pruned {
     pub objects: u64,
     /// Drafts whose process died.
     pub drafts: u64,
+    /// Blobs that no image and no layer names, what was left of downloads included.
+    pub blobs: u64,
+    /// Bytes of these.
+    pub blob_bytes: u64,
     /// Entries of `trash/`, those two included.
     pub trash: u64,
     /// Inodes unlinked.
@@ -312,7 +316,7 @@ impl Store {
     }
 
     /// Returns an object that nothing needs any more, with its use lock; `None` where something does, or somebody uses it.
-    fn unneeded(&self, id: &ObjectId) -> Result<Option<(Node, File)>> {
+    pub(super) fn unneeded(&self, id: &ObjectId) -> Result<Option<(Node, File)>> {
         if self.is_needed(id)? {
             return Ok(None);
         }
@@ -464,7 +468,7 @@ impl Store {
         self.tidy_removed()?;
         self.tidy_labels()?;
         let mut reachable = self.reachable()?;
-        let mut used = BTreeSet::new();
+        let mut used = HashSet::new();
         for id in self.ids()?.into_iter().filter(|id| !reachable.contains(id)) {
             let place = self.object_dir(&id);
             if lock::try_lock_dir(&place, Mode::Exclusive)?.is_none() || host::is_mounted(&place)? {
@@ -472,7 +476,7 @@ impl Store {
             }
         }
         // What such a tree stands on is looked at through it.
-        reachable.extend(self.reachable_from(used.iter().cloned(), &BTreeSet::new())?);
+        reachable.extend(Records::new(self).reachable_from(used.iter().cloned())?);
         self.lead_past(&reachable)?;
         let goes = |id: &ObjectId| !reachable.contains(id) && !used.contains(id);
         for id in self.ids()?.into_iter().filter(goes) {
@@ -486,6 +490,8 @@ impl Store {
             }
             pruned.objects += 1;
         }
+        (pruned.blobs, pruned.blob_bytes) = self.sweep_blobs()?;
+        self.sweep_hints()?;
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
             self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
             pruned.drafts += 1;
