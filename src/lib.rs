@@ -17,7 +17,7 @@
 //! | module | what it is for | may import | never |
 //! |---|---|---|---|
 //! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
-//! | [`layer`] | tar archives into trees | backends | store |
+//! | [`layer`] | tar archives into trees, trees into layers | backends, image | store |
 //! | [`image`] | what the OCI documents say of images, as data | backends | files |
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |

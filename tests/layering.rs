@@ -41,7 +41,7 @@ fn module(name: &str) -> Option<&str> {
 #[test]
 fn imports_point_one_way() {
     let allowed: &[(&str, &[&str])] = &[
-        ("layer", &[]),
+        ("layer", &["image"]),
         ("image", &[]),
         ("packages", &[]),
         ("store", &["layer", "image"]),

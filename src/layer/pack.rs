@@ -17,10 +17,10 @@ use std::thread;
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::compression::Compression;
 use super::gzip;
+use crate::image::{Algorithm, Descriptor, DiffId, Digest, Hasher, media_type};
 
 /// What the producer hands on at a time, and what gzip compresses alone. Part of what comes out: see [`Recipe`].
 pub(super) type Block = Arc<Vec<u8>>;
@@ -79,9 +79,9 @@ impl Packing {
     /// Returns what a manifest calls a layer that is packed like this.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::None => "application/vnd.oci.image.layer.v1.tar",
-            Self::Gzip { .. } => "application/vnd.oci.image.layer.v1.tar+gzip",
-            Self::Zstd { .. } => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Self::None => media_type::LAYER_TAR,
+            Self::Gzip { .. } => media_type::LAYER_GZIP,
+            Self::Zstd { .. } => media_type::LAYER_ZSTD,
         }
     }
 
@@ -141,18 +141,25 @@ impl Recipe {
 /// A blob that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// SHA-256 of the tar.
-    pub diff_id: [u8; 32],
+    /// The digest of the tar.
+    pub diff_id: DiffId,
     /// Length of the tar.
     pub diff_size: u64,
-    /// SHA-256 of the blob.
-    pub digest: [u8; 32],
+    /// The digest of the blob.
+    pub digest: Digest,
     /// Length of the blob.
     pub size: u64,
     /// What a manifest calls it.
     pub media_type: &'static str,
     /// How to make the same blob again.
     pub recipe: Recipe,
+}
+
+impl Packed {
+    /// Returns what a manifest says of the blob.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type, self.digest.clone(), self.size)
+    }
 }
 
 /// Packs a tar that is there already: to pack it otherwise, or again as it was (see [`Recipe::packing`]).
@@ -191,21 +198,24 @@ pub(super) fn packed<T>(
         let mut stream = Stream { block: Vec::new(), filled: 0, to: [to_hash, to_pack] };
         let produced = produce(&mut stream).and_then(|value| stream.send().map(|()| value));
         drop(stream);
-        let (digest, size) = blob.join().expect("it does not panic").context(|| "write the layer")?;
-        let (diff_id, diff_size) = tar.join().expect("it does not panic");
-        let recipe = Recipe::of(packing);
-        let packed = Packed { diff_id, diff_size, digest, size, media_type: packing.media_type(), recipe };
+        let blob = blob.join().expect("it does not panic").context(|| "write the layer")?;
+        let tar = tar.join().expect("it does not panic");
+        let packed = Packed {
+            diff_size: tar.size(),
+            diff_id: DiffId(tar.finish()),
+            size: blob.size(),
+            digest: blob.finish(),
+            media_type: packing.media_type(),
+            recipe: Recipe::of(packing),
+        };
         Ok((produced?, packed))
     })
 }
 
-fn hash(blocks: &Receiver<Block>) -> ([u8; 32], u64) {
-    let (mut digest, mut size) = (Sha256::new(), 0);
-    for block in blocks {
-        digest.update(&**block);
-        size += block.len() as u64;
-    }
-    (digest.finalize().into(), size)
+fn hash(blocks: &Receiver<Block>) -> Hasher {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    blocks.iter().for_each(|block| hasher.update(&block));
+    hasher
 }
 
 fn write(
@@ -213,8 +223,8 @@ fn write(
     threads: NonZero<usize>,
     blocks: &Receiver<Block>,
     sink: &mut (dyn Write + Send),
-) -> io::Result<([u8; 32], u64)> {
-    let mut sink = Counted { sink, digest: Sha256::new(), size: 0 };
+) -> io::Result<Hasher> {
+    let mut sink = Hashed { sink, hasher: Hasher::new(Algorithm::Sha256) };
     match packing {
         Packing::None => blocks.iter().try_for_each(|block| sink.write_all(&block))?,
         Packing::Gzip { level } => gzip::encode(blocks, level, threads, &mut sink)?,
@@ -228,21 +238,19 @@ fn write(
         }
     }
     sink.flush()?;
-    Ok((sink.digest.finalize().into(), sink.size))
+    Ok(sink.hasher)
 }
 
-/// A sink whose bytes are counted and digested on their way.
-struct Counted<'a> {
+/// A sink whose bytes are digested on their way.
+struct Hashed<'a> {
     sink: &'a mut (dyn Write + Send),
-    digest: Sha256,
-    size: u64,
+    hasher: Hasher,
 }
 
-impl Write for Counted<'_> {
+impl Write for Hashed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.sink.write(bytes)?;
-        self.digest.update(&bytes[..written]);
-        self.size += written as u64;
+        self.hasher.update(&bytes[..written]);
         Ok(written)
     }
 
@@ -335,8 +343,9 @@ mod tests {
         for packing in PACKINGS {
             let mut blob = Vec::new();
             let one = pack(&tar[..], packing, threads(1), &mut blob).unwrap();
-            assert_eq!(one.digest, <[u8; 32]>::from(Sha256::digest(&blob)));
-            assert_eq!(one.diff_id, <[u8; 32]>::from(Sha256::digest(&tar)));
+            assert_eq!(one.digest, Digest::sha256_of(&blob));
+            assert_eq!(one.diff_id.0, Digest::sha256_of(&tar));
+            assert_eq!(one.descriptor(), Descriptor::of(packing.media_type(), &blob));
             assert_eq!((one.size, one.diff_size), (blob.len() as u64, tar.len() as u64));
             for count in [2, 5] {
                 let again = pack(&tar[..], packing, threads(count), &mut io::sink()).unwrap();

@@ -6,9 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use rootling::image::Descriptor;
 use rootling::layer::{CreateOptions, Created, Packing, create, whole_tree};
 use rootling_backends::{Aspects, Change, ChangeKind, DiffOptions, EntryType, Times, compare};
-use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -138,14 +138,13 @@ fn others_read_what_is_written() {
 fn make_image(at: &Path, layers: &[(Vec<u8>, Created)]) {
     fs::create_dir_all(at.join("blobs/sha256")).unwrap();
     let blob = |bytes: &[u8], media_type: &str| {
-        let digest = hex(&Sha256::digest(bytes));
-        fs::write(at.join("blobs/sha256").join(&digest), bytes).unwrap();
-        serde_json::json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
+        let descriptor = Descriptor::of(media_type, bytes);
+        fs::write(at.join("blobs/sha256").join(descriptor.digest.hex()), bytes).unwrap();
+        serde_json::to_value(descriptor).unwrap()
     };
     let descriptors: Vec<_> =
         layers.iter().map(|(bytes, created)| blob(bytes, created.packed.media_type)).collect();
-    let diff_ids: Vec<_> =
-        layers.iter().map(|(_, created)| format!("sha256:{}", hex(&created.packed.diff_id))).collect();
+    let diff_ids: Vec<_> = layers.iter().map(|(_, created)| &created.packed.diff_id).collect();
     let rootfs = serde_json::json!({ "type": "layers", "diff_ids": diff_ids });
     let config =
         serde_json::json!({ "architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs });
@@ -202,11 +201,8 @@ fn no_changes_are_an_empty_archive() {
     let gzip = create(&[], &root, &CreateOptions::default(), &mut Vec::new()).unwrap();
     assert_eq!(gzip.packed.diff_id, created.packed.diff_id);
     // The empty layer that all of the world knows.
-    assert_eq!(hex(&gzip.packed.diff_id), "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let empty = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+    assert_eq!(gzip.packed.diff_id.to_string(), empty);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What goes into a layer, and in which order. Looks at inodes only where names of one inode, or devices, changed.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -58,9 +58,7 @@ impl Plan {
         let (mut keys, mut skipped) = (Keys::default(), Vec::new());
         for change in changes.iter().filter(|change| !parted.contains(change.path.as_path())) {
             let reason = no_entry(change, root)?;
-            if let Some(reason) = reason {
-                skipped.push((change.path.clone(), reason));
-            }
+            skipped.extend(reason.map(|reason| (change.path.clone(), reason)));
             match (change.kind, reason) {
                 (ChangeKind::Deleted, _) => keys.whiteout(&change.path)?,
                 // What was there before does not stay.
@@ -101,13 +99,7 @@ struct Keys {
 impl Keys {
     fn entry(&mut self, path: &Path, is_dir: bool) -> Result<()> {
         self.parents_of(path)?;
-        refuse_whiteout_name(path)?;
-        let mut key = path.as_os_str().as_bytes().to_vec();
-        if is_dir && !key.is_empty() {
-            key.push(b'/');
-        }
-        self.keys.push(key);
-        Ok(())
+        self.push(path, is_dir)
     }
 
     fn whiteout(&mut self, path: &Path) -> Result<()> {
@@ -122,12 +114,24 @@ impl Keys {
 
     /// Adds the directories above a path, each once.
     fn parents_of(&mut self, path: &Path) -> Result<()> {
-        let Some(parent) = path.parent() else { return Ok(()) };
-        if self.parents.contains(parent) {
-            return Ok(());
+        for parent in path.ancestors().skip(1) {
+            if self.parents.contains(parent) {
+                break;
+            }
+            self.parents.insert(parent.to_owned());
+            self.push(parent, true)?;
         }
-        self.parents.insert(parent.to_owned());
-        self.entry(parent, true)
+        Ok(())
+    }
+
+    fn push(&mut self, path: &Path, is_dir: bool) -> Result<()> {
+        refuse_whiteout_name(path)?;
+        let mut key = path.as_os_str().as_bytes().to_vec();
+        if is_dir && !key.is_empty() {
+            key.push(b'/');
+        }
+        self.keys.push(key);
+        Ok(())
     }
 
     fn sorted(mut self) -> Vec<Step> {
@@ -141,12 +145,12 @@ fn step(mut key: Vec<u8>) -> Step {
     match key.iter().position(|byte| *byte == 0) {
         Some(nul) => {
             key.remove(nul);
-            Step::Whiteout(std::ffi::OsString::from_vec(key).into())
+            Step::Whiteout(OsString::from_vec(key).into())
         }
         None => {
             let end = key.len() - usize::from(key.ends_with(b"/"));
             key.truncate(end);
-            Step::Entry(std::ffi::OsString::from_vec(key).into())
+            Step::Entry(OsString::from_vec(key).into())
         }
     }
 }
