@@ -118,7 +118,7 @@ fn one_suffix<'a>(text: &str, which: &'a str) -> Result<Option<(&'a str, u32)>> 
 impl Reference {
     /// Reads a reference to a node or to the host.
     pub fn parse(text: &str) -> Result<Self> {
-        if text == "host:/" || text == "host:" {
+        if Self::is_host(text) {
             return Ok(Self::Host);
         }
         const PLACES: [&str; 7] =
@@ -143,6 +143,11 @@ impl Reference {
             name => Which::Named(Name::parse_with_label(name)?),
         };
         Ok(Self::Node { which, back })
+    }
+
+    /// Does a text mean the running machine?
+    pub fn is_host(text: &str) -> bool {
+        text == "host:/" || text == "host:"
     }
 
     /// Reads `REFERENCE:/PATH`: a path inside a tree. `None` where the text has no `:/`, so that it can be something else.
@@ -325,8 +330,31 @@ mod tests {
         let open = Reference::parse_range("dev~3..").unwrap();
         assert_eq!(open, Range::Between { from: Some(named("dev", 3)), to: None });
         assert_eq!(Reference::parse_range("dev").unwrap(), Range::One(named("dev", 0)));
-        assert_eq!(Source::parse("tar:-").unwrap(), Source::StandardInput);
-        assert_eq!(Source::parse("dir:/srv/x").unwrap(), Source::Directory("/srv/x".into()));
+        assert_eq!(Place::parse("tar:-").unwrap(), Some(Place::Tar("-".into())));
+        assert_eq!(Place::parse("dir:/srv/x").unwrap(), Some(Place::Directory("/srv/x".into())));
+    }
+
+    #[test]
+    fn places_outside_are_read_and_print_back() {
+        let in_file = |path: &str, image: Option<&str>| InFile { path: path.into(), image: image.map(str::to_owned) };
+        for (text, place) in [
+            ("oci:/srv/x", Place::Layout(in_file("/srv/x", None))),
+            ("oci:x:app:1", Place::Layout(in_file("x", Some("app:1")))),
+            ("oci-archive:x.tar:1", Place::OciArchive(in_file("x.tar", Some("1")))),
+            ("docker-archive:-", Place::DockerArchive(in_file("-", None))),
+            ("host:/", Place::Host),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), Some(place.clone()), "{text}");
+            assert_eq!(place.to_string(), text);
+        }
+        let alpine = Place::parse("docker://alpine").unwrap().unwrap();
+        assert_eq!(alpine.to_string(), "docker://docker.io/library/alpine");
+        for name in ["alpine", "alpine:3.20", "localhost:5000/app:1", "dev@one", "oci", "tar:"] {
+            assert_eq!(Place::parse(name).unwrap(), None, "{name}");
+        }
+        for text in ["docker://A", "docker://", "oci:", "oci-archive::x"] {
+            assert!(Place::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -336,7 +364,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}");
             assert!(error.first_hint().is_some(), "{text:?}");
         }
-        assert!(Source::parse("x.tar").unwrap_err().first_hint().unwrap().contains("tar:FILE"));
+        assert!(Place::parse_outside("x.tar").unwrap_err().first_hint().unwrap().contains("tar:FILE"));
     }
 
     #[test]
@@ -353,7 +381,9 @@ mod tests {
             if let Ok(reference) = Reference::parse(&text) {
                 prop_assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
             }
-            drop(Source::parse(&text));
+            if let Ok(Some(place)) = Place::parse(&text) {
+                prop_assert_eq!(Place::parse(&place.to_string()).unwrap(), Some(place));
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod registry;
 mod resolve;
 pub mod store_source;
 mod stream;
+mod tar;
 
 pub use archive::{ArchiveForm, ImageArchive, ImageArchiveWriter};
 pub use catalog::{Catalog, Listed};
@@ -38,6 +39,7 @@ pub use pull::{PullOptions, Pulled, pull};
 pub use registry::Repository;
 pub use store_source::StoreSource;
 pub use stream::{pump, read_blob, read_configuration, read_document};
+pub use tar::{stream_tar, write_tar};
 
 use std::io::Read;
 

@@ -201,6 +201,17 @@ impl<S: Source + ?Sized> Source for Watched<'_, S> {
         };
         Ok(Box::new(Counted { content, blob: Cow::Owned(descriptor.clone()), report: self.report }))
     }
+
+    fn open_blob_from(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
+        let counted = |content| -> Box<dyn Read + Send + '_> {
+            Box::new(Counted { content, blob: Cow::Owned(descriptor.clone()), report: self.report })
+        };
+        Ok(self.source.open_blob_from(descriptor, offset)?.map(counted))
+    }
 }
 
 struct Counted<'a, R> {

@@ -8,7 +8,7 @@ use std::io;
 use rootling_backends::{Context, DiffOptions, Error, ErrorKind, Result};
 
 use crate::image::{
-    Configuration, DOCUMENT_MAX, Descriptor, DiffId, Digest, Document, History, ImageConfig, Manifest, Platform,
+    Configuration, DOCUMENT_MAX, Descriptor, DiffId, Document, History, ImageConfig, Manifest, Platform,
     annotations, media_type,
 };
 use crate::layer::{self, CreateOptions, Packing};
@@ -197,7 +197,7 @@ fn pack(
         log::warn!("{}: left out {}: {}", node.label(), String::from_utf8_lossy(&skipped.path), skipped.reason);
     }
     let blob = Descriptor::new(created.packed.media_type, digest, created.packed.size);
-    Ok(Layer { blob, diff_id: DiffId(Digest::from_sha256(created.packed.diff_id)) })
+    Ok(Layer { blob, diff_id: created.packed.diff_id })
 }
 
 /// Returns a layer's descriptor with what makes it a snapshot again where it is pulled.

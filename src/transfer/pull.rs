@@ -107,7 +107,9 @@ pub fn pull<S: Source + ?Sized>(
         (Err(error), None) => return Err(error),
     };
     let snapshots = name_snapshots(store, options.names.first(), parsed, &configuration)?;
-    Ok(Pulled { image, manifest, digest, fetched: fetch.fetched.into_inner(), snapshots })
+    let fetched = fetch.fetched.load(Ordering::Relaxed);
+    drop(fetch);
+    Ok(Pulled { image, digest, fetched, snapshots, manifest })
 }
 
 /// Reads the configuration: the store's, if it is there.

@@ -1,6 +1,6 @@
 //! The store as a source: any node, as the image it came as, or as one that is made of it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::OnceLock;
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
@@ -72,6 +72,16 @@ impl Source for StoreSource<'_> {
             Some(document) => Ok(document),
             None => Ok(self.made().context(intent)?.manifest.clone()),
         }
+    }
+
+    fn open_blob_from(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
+        let Ok(mut file) = self.blobs.open(&descriptor.digest) else { return Ok(None) };
+        file.seek(SeekFrom::Start(offset)).context(|| format!("lseek(blob {})", descriptor.digest))?;
+        Ok(Some(Box::new(file)))
     }
 
     fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
