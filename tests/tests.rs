@@ -29,6 +29,7 @@
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
+//! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -92,6 +93,8 @@ mod oci;
 mod processes;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod registry;
 #[cfg(test)]
 mod rootless;
 #[cfg(test)]

@@ -132,7 +132,10 @@ mod tests {
                 challenge("bearer", &[("realm", "https://h/t?x"), ("error", "invalid_token")]),
             ]
         );
-        assert_eq!(Challenge::parse("Negotiate, Basic"), [challenge("negotiate", &[]), challenge("basic", &[])]);
+        assert_eq!(
+            Challenge::parse("Negotiate, Basic"),
+            [challenge("negotiate", &[]), challenge("basic", &[])]
+        );
     }
 
     #[test]
@@ -140,10 +143,10 @@ mod tests {
         assert_eq!(Challenge::parse(""), []);
         assert_eq!(Challenge::parse("=x"), []);
         assert_eq!(Challenge::parse(r#"realm="x""#), []);
-        assert_eq!(Challenge::parse(r#"Basic realm="open"#), [
-            challenge("basic", &[]),
-            challenge("realm", &[])
-        ]);
+        assert_eq!(
+            Challenge::parse(r#"Basic realm="open"#),
+            [challenge("basic", &[]), challenge("realm", &[])]
+        );
         assert!(Challenge::parse(&"Basic,".repeat(1000)).len() <= LIMIT);
     }
 

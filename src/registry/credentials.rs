@@ -205,7 +205,9 @@ impl Contents {
             Ok(text) if text.trim_ascii().is_empty() => Ok(None),
             Ok(text) => Ok(Some(Self::parse(&text).context(|| format!("read credentials of {path:?}"))?)),
             // A home that others may not look into is none: sudo leaves such ones in the environment.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -213,13 +215,16 @@ impl Contents {
     fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).map_err(|error| {
             // What the parser found there may be a secret: only the place is told.
-            let message = format!("no JSON of credentials at line {}, column {}", error.line(), error.column());
+            let message =
+                format!("no JSON of credentials at line {}, column {}", error.line(), error.column());
             Error::new(ErrorKind::InvalidInput, message)
         })
     }
 
     fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
-        if let Some(name) = self.cred_helpers.iter().find(|(key, _)| normal(key) == host).map(|(_, name)| name) {
+        if let Some(name) =
+            self.cred_helpers.iter().find(|(key, _)| normal(key) == host).map(|(_, name)| name)
+        {
             let helper = Helper::new(name)?;
             for name in names_of(host) {
                 if let Some(found) = helper.get(&name)? {
@@ -228,7 +233,8 @@ impl Contents {
             }
         }
         let whole = if repository.is_empty() { host.to_owned() } else { format!("{host}/{repository}") };
-        let fits = |key: &str| whole == key || whole.strip_prefix(key).is_some_and(|rest| rest.starts_with('/'));
+        let fits =
+            |key: &str| whole == key || whole.strip_prefix(key).is_some_and(|rest| rest.starts_with('/'));
         let mut entries: Vec<(String, &Entry)> =
             self.auths.iter().map(|(key, entry)| (normal(key), entry)).filter(|(key, _)| fits(key)).collect();
         entries.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
@@ -288,9 +294,8 @@ impl Entry {
         };
         let decoded = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
-        let (username, password) = pair.ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, "an auth is not NAME:PASSWORD in base64")
-        })?;
+        let (username, password) = pair
+            .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "an auth is not NAME:PASSWORD in base64"))?;
         // Docker pads with zeros.
         let password = password.trim_end_matches('\0').to_owned();
         Ok(Some(Credential::Password { username: username.to_owned(), password }))
@@ -373,18 +378,18 @@ fn replace(directory: &Path, path: &Path, text: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = directory.join(format!(".{name}.{}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&aside, path)
     };
-    write().inspect_err(|_| {
-        // Best effort: the first error is the one to tell.
-        drop(fs::remove_file(&aside));
-    })
-    .context(|| format!("write({aside:?})"))
+    write()
+        .inspect_err(|_| {
+            // Best effort: the first error is the one to tell.
+            drop(fs::remove_file(&aside));
+        })
+        .context(|| format!("write({aside:?})"))
 }
 
 #[cfg(test)]

@@ -90,15 +90,16 @@ impl Refusal {
 }
 
 /// Returns the error of an exchange that had no answer.
-pub(super) fn unanswered(failure: Failure, method: Method, url: &Url) -> Error {
+pub(super) fn unanswered(failure: Failure, method: Method, url: Option<&Url>, host: &str) -> Error {
     let kind = match failure.fault {
         Fault::Timeout => ErrorKind::Busy,
         Fault::Setup | Fault::NotTls => ErrorKind::FailedPrecondition,
         Fault::Certificate => ErrorKind::PermissionDenied,
         Fault::Connect | Fault::Cut => ErrorKind::Io,
     };
-    let error = Error::new(kind, format!("{} {}: {}", method.as_str(), url.shown(), failure.text));
-    let authority = &url.authority;
+    let shown = url.map_or_else(|| host.to_owned(), Url::shown);
+    let error = Error::new(kind, format!("{} {shown}: {}", method.as_str(), failure.text));
+    let authority = url.map_or(host, |url| &url.authority);
     match failure.fault {
         Fault::Certificate => error.hint(format!(
             "put the authority's certificate at /etc/containers/certs.d/{authority}/ca.crt, or call the registry insecure"
@@ -188,7 +189,10 @@ mod tests {
             said(spec),
             "GET https://h/v2/a: 404 not found: MANIFEST_UNKNOWN: manifest unknown: {\"Tag\":\"x\"}, DENIED"
         );
-        assert_eq!(said(r#"{"details":"incorrect password"}"#), "GET https://h/v2/a: 404 not found: incorrect password");
+        assert_eq!(
+            said(r#"{"details":"incorrect password"}"#),
+            "GET https://h/v2/a: 404 not found: incorrect password"
+        );
         assert_eq!(
             said(r#"{"error":"invalid_grant","error_description":"no"}"#),
             "GET https://h/v2/a: 404 not found: invalid_grant: no"

@@ -40,7 +40,7 @@ pub enum Purpose {
 }
 
 /// One server that may be asked for a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// The host, as in names of images: credentials are found by it.
     pub host: String,
@@ -109,7 +109,8 @@ impl Hosts {
     pub fn endpoints(&self, host: &str, repository: &str, purpose: Purpose) -> Result<Vec<Endpoint>> {
         let whole = if repository.is_empty() { host.to_owned() } else { format!("{host}/{repository}") };
         let sources = self.registries.sources(&whole, purpose).ok_or_else(|| {
-            let error = Error::new(ErrorKind::PermissionDenied, format!("{whole} is blocked by registries.conf"));
+            let error =
+                Error::new(ErrorKind::PermissionDenied, format!("{whole} is blocked by registries.conf"));
             error.hint("ask who set blocked = true there")
         })?;
         let mut endpoints = Vec::new();

@@ -28,7 +28,7 @@ const CERTIFICATES_LIMIT: u64 = 4 << 20;
 pub struct Timeouts {
     /// For a connection and its TLS handshake.
     pub connect: Duration,
-    /// For the first byte of an answer: registries verify what was uploaded before they answer.
+    /// For the answer to what changes something: registries verify what was uploaded before they answer.
     pub answer: Duration,
     /// For the next byte, whichever direction. A whole blob may take as long as it takes.
     pub idle: Duration,
@@ -71,7 +71,8 @@ impl Proxies {
         if url::is_loopback(&url.authority) || self.except.iter().any(|entry| covers(entry, url.host())) {
             return Ok(None);
         }
-        let strange = |why: String| Failure { fault: Fault::Setup, text: format!("proxy {address:?}: {why}") };
+        let strange =
+            |why: String| Failure { fault: Fault::Setup, text: format!("proxy {address:?}: {why}") };
         let proxy = Proxy::new(address).map_err(|error| strange(error.to_string()))?;
         match proxy.protocol() {
             ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(Some(proxy)),
@@ -227,22 +228,33 @@ impl Transport {
             request = request.header(*name, *value);
         }
         let setup = |error: http::Error| Failure { fault: Fault::Setup, text: error.to_string() };
+        let answer = self.timeouts.answer;
         let sent = match body {
-            Body::Empty if matches!(method, Method::Get | Method::Head | Method::Delete) => {
+            Body::Empty if matches!(method, Method::Get | Method::Head) => {
                 agent.run(request.body(()).map_err(setup)?)
             }
-            Body::Empty => agent.run(request.body(&[][..]).map_err(setup)?),
-            Body::Bytes(bytes) => agent.run(request.body(bytes).map_err(setup)?),
+            Body::Empty if method == Method::Delete => {
+                agent.run(patient(&agent, request.body(()).map_err(setup)?, answer))
+            }
+            Body::Empty => agent.run(patient(&agent, request.body(&[][..]).map_err(setup)?, answer)),
+            Body::Bytes(bytes) => agent.run(patient(&agent, request.body(bytes).map_err(setup)?, answer)),
             Body::Reader(reader, length) => {
                 let request = request.header("content-length", length);
-                agent.run(request.body(SendBody::from_reader(reader)).map_err(setup)?)
+                // ureq wants the reader to end where the body does.
+                let reader = &mut reader.take(length);
+                let request = request.body(SendBody::from_reader(reader)).map_err(setup)?;
+                agent.run(patient(&agent, request, answer))
             }
         };
         let (parts, body) = sent.map_err(failure)?.into_parts();
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         Ok(Response {
             status: parts.status.as_u16(),
-            headers: parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            headers: parts
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+                .collect(),
             body: Box::new(body.into_reader()),
         })
     }
@@ -275,6 +287,15 @@ impl Transport {
         agents.insert(key, agent.clone());
         Ok(agent)
     }
+}
+
+/// Gives the server this long for its answer.
+fn patient<S: ureq::AsSendBody>(
+    agent: &Agent,
+    request: http::Request<S>,
+    answer: Duration,
+) -> http::Request<S> {
+    agent.configure_request(request).timeout_per_read(Some(answer)).build()
 }
 
 fn tls(trust: &Trust) -> Result<TlsConfig, Failure> {
@@ -325,9 +346,8 @@ fn client(certificate: &Path, key: &Path) -> Result<ClientCert> {
         _ => None,
     };
     let found: Option<PrivateKey<'static>> = pem(key)?.into_iter().find_map(of_pem);
-    let found = found.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, format!("no private key in {}", key.display()))
-    })?;
+    let found = found
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("no private key in {}", key.display())))?;
     // ureq takes for granted that they fit, and panics where not.
     let fits = rustls::pki_types::PrivateKeyDer::try_from(found.der())
         .is_ok_and(|key| ring::default_provider().key_provider.load_private_key(key.clone_key()).is_ok());

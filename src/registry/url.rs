@@ -148,9 +148,9 @@ pub(super) fn is_authority(text: &str) -> bool {
         !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
     });
     let host_fits = match host.strip_prefix('[') {
-        Some(number) => number
-            .strip_suffix(']')
-            .is_some_and(|number| number.parse::<std::net::Ipv6Addr>().is_ok()),
+        Some(number) => {
+            number.strip_suffix(']').is_some_and(|number| number.parse::<std::net::Ipv6Addr>().is_ok())
+        }
         None => {
             !host.is_empty()
                 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))

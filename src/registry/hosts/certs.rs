@@ -101,7 +101,8 @@ impl CertificateDirectories {
     /// Returns the mirrors that `hosts.toml` has for a server, and the server as it says.
     pub(super) fn endpoints(&self, mut origin: Endpoint, purpose: Purpose) -> Result<Vec<Endpoint>> {
         let by_host = self.trust(&origin.host)?;
-        let by_authority = if origin.authority == origin.host { Trust::default() } else { self.trust(&origin.authority)? };
+        let by_authority =
+            if origin.authority == origin.host { Trust::default() } else { self.trust(&origin.authority)? };
         origin.trust.authorities.extend(by_host.authorities.into_iter().chain(by_authority.authorities));
         origin.trust.client = by_host.client.or(by_authority.client);
         let named = self.of_host(&origin.host).map(|directory| directory.join("hosts.toml"));
@@ -124,10 +125,14 @@ impl CertificateDirectories {
 }
 
 /// Reads a `hosts.toml`: who is asked in place of `origin`, which comes last.
-pub(super) fn parse(text: &str, directory: &Path, mut origin: Endpoint, purpose: Purpose) -> Result<Vec<Endpoint>> {
-    let wrong = |error: toml::de::Error| {
-        Error::new(ErrorKind::InvalidInput, error.to_string().trim_end().to_owned())
-    };
+pub(super) fn parse(
+    text: &str,
+    directory: &Path,
+    mut origin: Endpoint,
+    purpose: Purpose,
+) -> Result<Vec<Endpoint>> {
+    let wrong =
+        |error: toml::de::Error| Error::new(ErrorKind::InvalidInput, error.to_string().trim_end().to_owned());
     let written: Written = toml::from_str(text).map_err(wrong)?;
     // What stands outside of tables is about the server itself.
     let itself: Rules = toml::from_str(text).map_err(wrong)?;
@@ -215,7 +220,9 @@ fn strings(value: Option<&Value>) -> Result<Vec<String>> {
     match value {
         None => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
-        Some(Value::Array(all)) => all.iter().map(|one| one.as_str().map(str::to_owned).ok_or_else(no_text)).collect(),
+        Some(Value::Array(all)) => {
+            all.iter().map(|one| one.as_str().map(str::to_owned).ok_or_else(no_text)).collect()
+        }
         Some(_) => Err(no_text()),
     }
 }

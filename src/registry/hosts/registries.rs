@@ -190,7 +190,8 @@ impl Registry {
         if let Some(domain) = self.prefix.strip_prefix('*') {
             let end = name.find('/').unwrap_or(name.len());
             // Only hosts below: `*.example.com` is not `example.com`.
-            return (name[..end].len() > domain.len() && name[..end].ends_with(domain)).then_some(&name[end..]);
+            return (name[..end].len() > domain.len() && name[..end].ends_with(domain))
+                .then_some(&name[end..]);
         }
         let rest = name.strip_prefix(self.prefix.as_str())?;
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
