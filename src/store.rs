@@ -22,6 +22,10 @@
 //! | `settings` | what a box is started with; its home |
 //! | `chain` `shed` | how chains of deltas, and records, stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
+//! | `blobs` | bytes known by their digest: written, verified, kept, swept |
+//! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
+//! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
