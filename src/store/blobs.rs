@@ -106,7 +106,8 @@ impl Store {
         for record in records {
             named.extend(record.image.iter().flat_map(|image| image.documents().cloned()));
             let layers = record.layer.iter().flat_map(|layer| &layer.blobs);
-            named.extend(layers.map(|blob| blob.digest.clone()));
+            let packed = record.packed.iter().flat_map(|packed| &packed.blobs);
+            named.extend(layers.chain(packed).map(|blob| blob.digest.clone()));
         }
         named
     }
