@@ -27,6 +27,7 @@
 //! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
+//! | `transfer` | images in and out, as a person moves them, beside other programs |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
@@ -103,6 +104,8 @@ mod runner;
 mod sizes;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod transfer;
 #[cfg(test)]
 mod trying;
 #[cfg(test)]

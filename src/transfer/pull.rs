@@ -288,7 +288,9 @@ fn name_snapshots(
 ) -> Result<Vec<Node>> {
     let Some(name) = name else { return Ok(Vec::new()) };
     let mut snapshots = Vec::new();
-    for (layer, chain) in manifest.layers.iter().zip(configuration.chain_ids()) {
+    let steps = configuration.layer_history();
+    let layers = manifest.layers.iter().zip(configuration.chain_ids()).zip(steps);
+    for ((layer, chain), step) in layers {
         let Some(label) = layer.annotation(annotations::SNAPSHOT_LABEL) else { continue };
         // It is somebody else's text.
         let Ok(label) = Label::parse(label).and_then(|label| name.snapshot(&label)) else {
@@ -298,7 +300,7 @@ fn name_snapshots(
         let Some(node) = store.chain_node(&chain)? else { continue };
         let state = StateOfImage {
             created: layer.annotation(annotations::SNAPSHOT_CREATED).and_then(|time| time.parse().ok()),
-            message: None,
+            message: step.map(|step| step.comment.clone()).filter(|comment| !comment.is_empty()),
             note: layer.annotation(annotations::SNAPSHOT_NOTE).map(str::to_owned),
             config: configuration.config.clone(),
         };
