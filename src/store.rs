@@ -71,6 +71,7 @@ mod marks;
 mod merging;
 mod name;
 mod names;
+mod needed;
 mod path_text;
 mod policy;
 mod promote;

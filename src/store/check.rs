@@ -1,6 +1,6 @@
 //! fsck: is everything on disk what the format says it is?
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -246,7 +246,7 @@ impl Store {
     fn check_node(
         &self,
         node: &Node,
-        reachable: &BTreeSet<ObjectId>,
+        reachable: &HashSet<ObjectId>,
         repair: bool,
         checked: &mut Checked,
     ) -> Result<()> {

@@ -3,15 +3,16 @@
 //! Removing for good is unlinking the name. What nothing holds any more is renamed into `trash/`, which is instant, and
 //! destroyed there without any lock held. What can be brought back is `removed`'s.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 
-use rootling_backends::{Baseline, Context, Error, ErrorKind, Form, Result, reap};
+use rootling_backends::{Baseline, Context, Error, ErrorKind, Result, reap};
 use serde::Serialize;
 
 use super::files::Durability;
 use super::lock::{self, Mode};
+use super::needed::Records;
 use super::{Doomed, Name, Node, ObjectId, Record, Role, State, Store, fault, files, host};
 
 /// What [`Store::prune`] removed.
@@ -363,8 +364,8 @@ impl Store {
         Ok(self.draft_parents()?.contains(id))
     }
 
-    pub(crate) fn draft_parents(&self) -> Result<BTreeSet<ObjectId>> {
-        let mut parents = BTreeSet::new();
+    pub(crate) fn draft_parents(&self) -> Result<HashSet<ObjectId>> {
+        let mut parents = HashSet::new();
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| *alive) {
             // A draft without a record is younger than the lock we hold, or is about to be published under it.
             if let Ok(record) = Record::read(&self.root.join("tmp").join(id.as_str())) {
@@ -375,69 +376,21 @@ impl Store {
     }
 
     /// Returns every object that a name, one that was removed and can be brought back, or a living draft leads to.
-    pub(crate) fn reachable(&self) -> Result<BTreeSet<ObjectId>> {
+    pub(crate) fn reachable(&self) -> Result<HashSet<ObjectId>> {
         let removed = self.removed()?.into_iter().map(|removed| removed.id);
         let roots = self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?);
-        self.reachable_from(roots, &BTreeSet::new())
-    }
-
-    /// Returns these objects, and all that they stand on. `let_go` are taken for objects whose names were let go.
-    pub(super) fn reachable_from(
-        &self,
-        roots: impl IntoIterator<Item = ObjectId>,
-        let_go: &BTreeSet<ObjectId>,
-    ) -> Result<BTreeSet<ObjectId>> {
-        let mut reached = BTreeSet::new();
-        let mut todo: Vec<ObjectId> = roots.into_iter().collect();
-        while let Some(id) = todo.pop() {
-            if reached.contains(&id) {
-                continue;
-            }
-            match self.node(&id) {
-                Ok(node) => {
-                    todo.extend(self.stands_on(&node.record, let_go)?);
-                    let parent = node.record.parent.as_ref();
-                    todo.extend(node.record.needs().filter(|id| Some(*id) != parent).cloned());
-                }
-                // Damaged: fsck's business. Here it only means that nothing below it can be found.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error.context("find out what is still needed")),
-            }
-            reached.insert(id);
-        }
-        Ok(reached)
-    }
-
-    /// Returns what an object needs of its history: its parent; a committed whole tree none whose name was let go, but what came
-    /// before that. Where the history began stays.
-    fn stands_on(&self, record: &Record, let_go: &BTreeSet<ObjectId>) -> Result<Option<ObjectId>> {
-        let mut above = record.parent.clone();
-        if record.state == State::Active || record.form == Form::Delta {
-            return Ok(above);
-        }
-        while let Some(id) = &above {
-            let record = match self.node(id) {
-                Ok(node) => node.record,
-                Err(error) if error.kind() == ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
-            };
-            if record.parent.is_none() || !(record.let_go || let_go.contains(id)) {
-                break;
-            }
-            above = record.parent;
-        }
-        Ok(above)
+        Records::new(self).reachable_from(roots)
     }
 
     /// Leads the histories of what stays past what goes. The caller holds the store alone.
-    fn lead_past(&self, reachable: &BTreeSet<ObjectId>) -> Result<()> {
+    fn lead_past(&self, reachable: &HashSet<ObjectId>) -> Result<()> {
         let goes = |id: &Option<ObjectId>| id.as_ref().is_some_and(|id| !reachable.contains(id));
         for id in reachable {
             let record = self.node(id)?.record;
             if !goes(&record.parent) && !goes(&record.follows) {
                 continue;
             }
-            let parent = self.stands_on(&record, &BTreeSet::new())?;
+            let parent = Records::new(self).stands_on(&record)?;
             let mut follows = record.follows.clone();
             while let Some(gone) = follows.clone().filter(|id| !reachable.contains(id)) {
                 follows = self.node(&gone).ok().and_then(|node| node.record.predecessor().cloned());

@@ -1,14 +1,14 @@
 //! Which names `prune` lets go, and what that would free: a plan that can be shown before it is carried out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::rc::Rc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rootling_backends::{Context, ErrorKind, Form, Result};
+use rootling_backends::{Context, Result};
 use serde::Serialize;
 
-use super::{Cause, Keep, Name, Node, ObjectId, Record, Removed, State, Store, files};
+use super::needed::Records;
+use super::{Cause, Keep, Name, Node, ObjectId, Removed, State, Store, files};
 
 /// What is to be let go.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ impl Store {
         let _lock = self.share()?;
         let mut prospect = Prospect::new(self)?;
         let mut left = doomed.iter();
-        while go_on(doomed.len() - left.len(), &prospect.goes(self)?)
+        while go_on(doomed.len() - left.len(), &prospect.goes()?)
             && let Some(next) = left.next()
         {
             prospect.let_go(next);
@@ -196,22 +196,20 @@ pub struct Outcome {
 
 /// What would be left of a store if names were let go: all that was read of it, and what is thought to have gone.
 #[derive(Debug)]
-struct Prospect {
+struct Prospect<'a> {
     /// Every object there is.
     ids: Vec<ObjectId>,
     /// The names that are left. Those with a time were removed then.
     names: BTreeMap<(Name, Option<Timestamp>), ObjectId>,
     /// What forks that run stand on.
-    in_use: BTreeSet<ObjectId>,
-    /// Objects that a name led to which went.
-    let_go: BTreeSet<ObjectId>,
-    /// What was read of objects; `None` for what is not there.
-    read: HashMap<ObjectId, Option<Rc<Record>>>,
+    in_use: HashSet<ObjectId>,
+    /// What is read, with the objects that a name led to which went.
+    records: Records<'a>,
 }
 
-impl Prospect {
+impl<'a> Prospect<'a> {
     /// Reads what there is. The caller keeps others from pruning.
-    fn new(store: &Store) -> Result<Self> {
+    fn new(store: &'a Store) -> Result<Self> {
         let removed = store.removed()?.into_iter();
         let removed = removed.map(|removed| ((removed.name, Some(removed.at)), removed.id));
         let names = store.all_names()?.into_iter().map(|(name, id)| ((name, None), id));
@@ -219,26 +217,25 @@ impl Prospect {
             ids: store.ids()?,
             names: names.chain(removed).collect(),
             in_use: store.draft_parents()?,
-            let_go: BTreeSet::new(),
-            read: HashMap::new(),
+            records: Records::new(store),
         })
     }
 
     fn let_go(&mut self, doomed: &Doomed) {
         self.names.remove(&(doomed.name.clone(), doomed.removed_at));
-        self.let_go.insert(doomed.id.clone());
+        self.records.let_go.insert(doomed.id.clone());
     }
 
     /// Returns the objects that nothing needs.
-    fn goes(&mut self, store: &Store) -> Result<Vec<ObjectId>> {
-        let needed = self.needed(store)?;
+    fn goes(&mut self) -> Result<Vec<ObjectId>> {
+        let needed = self.needed()?;
         Ok(self.ids.iter().filter(|id| !needed.contains(id)).cloned().collect())
     }
 
     fn outcome(mut self, store: &Store) -> Result<Outcome> {
-        let needed = self.needed(store)?;
+        let needed = self.needed()?;
         let (roots, mut stays) = (self.roots(), BTreeMap::new());
-        for id in self.let_go.iter().filter(|id| needed.contains(id)) {
+        for id in self.records.let_go.iter().filter(|id| needed.contains(id)) {
             stays.insert(id.clone(), store.who_stands_on(id, &roots)?);
         }
         let goes = self.ids.iter().filter(|id| !needed.contains(id)).cloned().collect();
@@ -254,52 +251,10 @@ impl Prospect {
         in_use.chain(removed).chain(names.map(|((name, _), id)| (id, name.to_string()))).collect()
     }
 
-    /// Returns what the names that are left lead to, and all that it stands on: as [`Store::reachable_from`] does for a store as it is.
-    fn needed(&mut self, store: &Store) -> Result<HashSet<ObjectId>> {
-        let mut needed = HashSet::new();
-        let mut todo: Vec<ObjectId> = self.names.values().chain(&self.in_use).cloned().collect();
-        while let Some(id) = todo.pop() {
-            if needed.contains(&id) {
-                continue;
-            }
-            // Damaged: fsck's business.
-            let Some(record) = self.record(store, &id)? else { continue };
-            todo.extend(self.stands_on(store, &record)?);
-            let parent = record.parent.as_ref();
-            todo.extend(record.needs().filter(|id| Some(*id) != parent).cloned());
-            needed.insert(id);
-        }
-        Ok(needed)
-    }
-
-    /// Returns what an object needs of its history: whole trees none whose name was let go, but what came before that.
-    fn stands_on(&mut self, store: &Store, record: &Record) -> Result<Option<ObjectId>> {
-        let mut above = record.parent.clone();
-        if record.state == State::Active || record.form == Form::Delta {
-            return Ok(above);
-        }
-        while let Some(id) = &above {
-            let is_let_go = self.let_go.contains(id);
-            let Some(record) = self.record(store, id)? else { break };
-            if record.parent.is_none() || !(record.let_go || is_let_go) {
-                break;
-            }
-            above.clone_from(&record.parent);
-        }
-        Ok(above)
-    }
-
-    fn record(&mut self, store: &Store, id: &ObjectId) -> Result<Option<Rc<Record>>> {
-        if let Some(known) = self.read.get(id) {
-            return Ok(known.clone());
-        }
-        let record = match store.node(id) {
-            Ok(node) => Some(Rc::new(node.record)),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error.context("find out what is still needed")),
-        };
-        self.read.insert(id.clone(), record.clone());
-        Ok(record)
+    /// Returns what the names that are left lead to, and all that it stands on.
+    fn needed(&mut self) -> Result<HashSet<ObjectId>> {
+        let roots: Vec<ObjectId> = self.names.values().chain(&self.in_use).cloned().collect();
+        self.records.reachable_from(roots)
     }
 }
 

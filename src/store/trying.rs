@@ -6,9 +6,7 @@
 use std::fs::File;
 
 use jiff::Timestamp;
-use nix::fcntl::OFlag;
-use nix::sys::stat::fstat;
-use rootling_backends::{Change, ChangeKind, Context, DiffOptions, EntryType, Error, ErrorKind, Result};
+use rootling_backends::{Context, DiffOptions, Error, ErrorKind, Result};
 
 use super::draft::Ephemeral;
 use super::freeze::{Call, Freezing, Taken, life_after};
@@ -97,21 +95,5 @@ impl Store {
         let journey = Journey { target: state, volumes: Vec::new(), life };
         let moved = self.travel(taken, present, journey)?;
         Ok(Applied { node: moved.node, before: moved.before, state: moved.state })
-    }
-
-    /// Returns how many bytes the files have that a fork added or wrote to.
-    pub fn ephemeral_bytes(&self, fork: &Ephemeral, changes: &[Change]) -> Result<u64> {
-        let root = self.backend(fork.record.backend)?.open_root(&fork.tree)?;
-        let written = changes.iter().filter(|change| {
-            let content = change.aspects.content || change.aspects.kind || change.kind == ChangeKind::Added;
-            change.kind != ChangeKind::Deleted && change.entry_type == EntryType::File && content
-        });
-        let mut bytes = 0;
-        for change in written {
-            let file = root.open_beneath(&change.path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-            let size = fstat(&file).context(|| format!("fstat({:?})", change.path))?.st_size;
-            bytes += u64::try_from(size).unwrap_or(0);
-        }
-        Ok(bytes)
     }
 }

@@ -19,6 +19,9 @@ const ROUNDS: u64 = 3;
 /// Directories of trees that are merged.
 const PARTS: [&str; 3] = ["left", "right", "both"];
 
+/// A file that each edit writes anew.
+const MARK: &str = ".edited";
+
 struct Stage {
     store: Store,
     scratch: PathBuf,
@@ -180,11 +183,15 @@ impl Stage {
         self.edit_in(called, "", steps);
     }
 
+    /// What comes of the steps may be nothing but the times of directories, which is nothing to be kept: so a mark says that there was an edit.
     fn edit_in(&mut self, called: &str, part: &str, steps: usize) {
         let value = self.view_in(&self.node(called), part);
         let delta = self.node(called).record.form == rootling_backends::Form::Delta;
-        let rng = Rng::new(self.rng.next());
-        self.change(called, |root| Walk::new(value, delta, rng).run(&root.join(part), steps));
+        let (rng, mark) = (Rng::new(self.rng.next()), self.rng.next());
+        self.change(called, |root| {
+            Walk::new(value, delta, rng).run(&root.join(part), steps);
+            fs::write(root.join(part).join(MARK), mark.to_string()).unwrap();
+        });
     }
 
     fn change(&self, called: &str, change: impl FnOnce(&Path)) {
