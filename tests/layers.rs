@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
 
 use proptest::prelude::*;
 use rootling::layer::{Applied, ApplyOptions, Compression, Limits, Whiteouts, apply, unpack};
@@ -849,4 +851,62 @@ fn a_layer_goes_onto_a_mounted_fork() {
     stack.flat(&layer).unwrap();
     assert_eq!(shape(&fork), ["lib>/usr/lib", "usr/", "usr/lib/", "usr/lib/x=2", "usr/lib/z=1"]);
     assert_eq!(diff_trees(&stack.fork, &fork, DiffOptions { times: true }).unwrap(), []);
+}
+
+// ---------------------------------------------------------------- against umoci
+
+/// Writes an image of layers as umoci reads it.
+fn write_layout(dir: &Path, layers: &[Vec<u8>]) {
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let blob = |bytes: &[u8], media: &str| {
+        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(blobs.join(&hex), bytes).unwrap();
+        let media = format!("application/vnd.oci.image.{media}");
+        serde_json::json!({ "mediaType": media, "digest": format!("sha256:{hex}"), "size": bytes.len() })
+    };
+    let layers: Vec<_> = layers.iter().map(|tar| blob(tar, "layer.v1.tar")).collect();
+    let ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": ids },
+    });
+    let config = blob(config.to_string().as_bytes(), "config.v1+json");
+    let manifest = serde_json::json!({ "schemaVersion": 2, "config": config, "layers": layers });
+    let mut manifest = blob(manifest.to_string().as_bytes(), "manifest.v1+json");
+    manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": "x" });
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// What umoci does otherwise: it keeps AUFS's directory, and makes the device that OverlayFS would take for a whiteout.
+const UMOCI_DIFFERS: &[&str] = &["AUFS's own", "a device 0:0"];
+
+#[test]
+fn layers_come_out_as_with_umoci() {
+    if needs_root() {
+        return;
+    }
+    if Command::new("umoci").arg("--version").output().is_err() {
+        eprintln!("skipped: umoci is not installed");
+        return;
+    }
+    let mut differences = Vec::new();
+    for (name, lower, layer, expected, _) in
+        whiteout_cases().into_iter().chain(replacement_cases()).chain(link_cases())
+    {
+        let temp = tempfile::tempdir().unwrap();
+        write_layout(&temp.path().join("image"), &[lower.end(), layer.end()]);
+        let mut umoci = Command::new("umoci");
+        umoci.args(["raw", "unpack", "--image", "image:x", "out"]).current_dir(temp.path());
+        let output = umoci.output().unwrap();
+        let theirs = match output.status.success() {
+            true => shape(&Dir::open(temp.path().join("out")).unwrap()),
+            false => vec![String::from_utf8_lossy(&output.stderr).into_owned()],
+        };
+        if theirs != expected && !UMOCI_DIFFERS.contains(&name) {
+            differences.push(format!("{name}: {theirs:?} instead of {expected:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{differences:#?}");
 }
