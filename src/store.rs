@@ -353,7 +353,15 @@ impl Store {
 
     /// Returns the node with an id. One that does not exist is an error of kind `NotFound`.
     pub fn node(&self, id: &ObjectId) -> Result<Node> {
-        let record = Record::read(&self.object_dir(id)).context(|| format!("read node {id}"))?;
+        let place = self.object_dir(id);
+        let record = Record::read(&place).context(|| format!("read node {id}")).map_err(|error| {
+            let is_gone = error.kind() == ErrorKind::NotFound && !place.exists();
+            if is_gone {
+                Error::new(ErrorKind::NotFound, format!("there is no node {id} any more"))
+            } else {
+                error
+            }
+        })?;
         if record.id != *id {
             let message = format!("node {id} holds the record of {}", record.id);
             return Err(Error::new(ErrorKind::Corrupt, message));

@@ -31,6 +31,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -73,6 +74,8 @@ mod lab;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod layers;
 #[cfg(test)]
 mod limited;
 #[cfg(test)]
