@@ -22,7 +22,7 @@
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
 //! | [`transfer`] | images between registries, stores, directories and archives | layer, image, store, registry | processes |
-//! | [`mod@reference`] | the grammar of references | store (its ids and names), sources (their grammar) | files |
+//! | [`mod@reference`] | the grammar of references | store (its ids and names), image (its names), sources (their grammar) | files |
 //! | [`registry`] | talking to registries: pull, push, credentials, mirrors | image, near | store, files of its own |
 //! | [`near`] | names that somebody may have meant | nothing of ours | files |
 //! | [`sources`] | root file systems from no registry: packages, servers of images, tarballs, squashfs | layer, image, registry, near | store, names |

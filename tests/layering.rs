@@ -48,7 +48,7 @@ fn imports_point_one_way() {
         ("registry", &["image", "near"]),
         ("store", &["layer", "image"]),
         ("transfer", &["layer", "image", "store", "registry"]),
-        ("reference", &["store", "sources"]),
+        ("reference", &["store", "image", "sources"]),
         ("sources", &["layer", "image", "registry", "near"]),
         ("loop_store", &[]),
         ("runner", &[]),

@@ -20,7 +20,7 @@ mod catalog;
 mod faults;
 pub(crate) mod faulty;
 mod mirrors;
-mod server;
+pub(crate) mod server;
 mod tokens;
 
 use server::Registry;

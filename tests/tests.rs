@@ -2,6 +2,7 @@
 //!
 //! | module | what it tests |
 //! |---|---|
+//! | `images` | images in the store: layers shared, verified, repaired |
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
@@ -27,9 +28,11 @@
 //! | `sources` | imports from servers, of packages, of squashfs files, made once |
 //! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
+//! | `transfer` | images in and out, as a person moves them, beside other programs |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -63,6 +66,8 @@ mod home;
 #[expect(dead_code, reason = "the namespace of a whole program is the conformance kit's")]
 mod host;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod keeping;
 #[cfg(test)]
 mod lab;
@@ -70,6 +75,8 @@ mod lab;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod layers;
 #[cfg(test)]
 mod limited;
 #[cfg(test)]
@@ -84,6 +91,9 @@ mod merging;
 mod namespaces;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+#[path = "support/oci.rs"]
+mod oci;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
@@ -100,6 +110,8 @@ mod sizes;
 mod sources;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod transfer;
 #[cfg(test)]
 mod trying;
 #[cfg(test)]

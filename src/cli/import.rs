@@ -10,10 +10,10 @@ use rootling_backends::attributes::Owners;
 use rootling_backends::entry::CloneMode;
 use rootling_backends::{Cost, Dir, Error, ErrorKind, Result, replicate};
 
-use super::{Context, Materialize, live, output, said, show, store};
+use super::pull::PullFlags;
+use super::{Context, Materialize, live, output, places, pull, said, show, store};
 use crate::image::Digest;
-use crate::reference::Source;
-use crate::registry::{Client, Settings};
+use crate::reference::{Place, Source};
 use crate::runner::{self, Entered};
 use crate::sources::{self, Fetch, Made, Means, Progress, Resolved, Strip, Treatment};
 use crate::store::{CreateOptions, Name, Node, Store};
@@ -66,6 +66,8 @@ Sources:
   ubuntu:24.04                  an image of cloud-images.ubuntu.com; ubuntu-daily: for those of today
   simplestreams:SERVER/ALIAS    an image of another such server; SERVER//ALIAS if the server's part has slashes
   lxc:debian/bookworm           the same by the classic index: lxc:DIST/RELEASE/ARCH/VARIANT
+  docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]
+                                an image, as pull takes it
   host:/                        this machine
 
 What was made of the same content before is not made again: it gets one more name.";
@@ -77,8 +79,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     for change in &arguments.change {
         options.config.change(change)?;
     }
-    if !matches!(arguments.source, Source::Host | Source::Directory(_)) {
-        return from_elsewhere(context, &store, arguments, options);
+    match &arguments.source {
+        Source::Place(place) if place.has_images() => return import_image(context, &store, arguments, place),
+        Source::Place(Place::Host | Place::Directory(_)) => {}
+        _ => return from_elsewhere(context, &store, arguments, options),
     }
     if arguments.sha256.is_some() || arguments.strip_components.is_some() {
         let message =
@@ -91,6 +95,21 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let imported = from_here(context, &store, arguments, options);
     drop(progress);
     say_imported(context, &store, arguments, &imported?)
+}
+
+fn import_image(context: &Context, store: &Store, arguments: &Arguments, place: &Place) -> Result<()> {
+    let for_trees = arguments.no_owners
+        || !arguments.change.is_empty()
+        || arguments.sha256.is_some()
+        || arguments.strip_components.is_some();
+    if for_trees {
+        let message = "an image is taken as it is: --no-owners, --change, --sha256 and --strip-components are for trees";
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("change it in a box, and commit that: rootling commit BOX NAME --change CHANGE"));
+    }
+    let pulled = pull::fetch(context, store, place, Some(arguments.name.clone()), &PullFlags::default())?;
+    context.output.say(format!("imported {place} as {}", pulled.image.node.label()));
+    show::made(context, store, &pulled.image.node)
 }
 
 fn say_imported(context: &Context, store: &Store, arguments: &Arguments, node: &Node) -> Result<()> {
@@ -109,7 +128,7 @@ fn from_here(
     let (name, source) = (&arguments.name, arguments.source.to_string());
     let always_clone = options.always_clone;
     match &arguments.source {
-        Source::Directory(path) => store.import(name, &source, options, |target| {
+        Source::Place(Place::Directory(path)) => store.import(name, &source, options, |target| {
             copy_directory(path, target, always_clone, owners(context, arguments.no_owners))
         }),
         _ => {
@@ -129,7 +148,7 @@ fn from_elsewhere(
     let source = arguments.source.to_string();
     let progress = context.output.progress(format!("importing {source}"));
     let tell = |word: Progress<'_>| progress.tell(|| shown(&source, word));
-    let make_client = || client(context);
+    let make_client = || places::anonymous(context);
     let (fetch, scratch) = (Fetch::new(&make_client), store.root().join("tmp"));
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let means = Means {
@@ -144,7 +163,9 @@ fn from_elsewhere(
         strip: arguments.strip_components.map_or(Strip::Auto, Strip::Exactly),
     };
     let resolved = match &arguments.source {
-        Source::Tar(path) => Some(Resolved::local(path.clone(), arguments.sha256.clone())),
+        Source::Place(Place::Tar(path)) if path != Path::new("-") => {
+            Some(Resolved::local(path.clone(), arguments.sha256.clone()))
+        }
         Source::Elsewhere(elsewhere) => Some(elsewhere.resolve(&means, arguments.sha256.clone())?),
         _ => None,
     };
@@ -179,11 +200,6 @@ fn named_again(store: &Store, name: &Name, options: &CreateOptions) -> Result<Op
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         named => named.map(Some),
     }
-}
-
-fn client(context: &Context) -> Result<Client> {
-    let variable = |name: &str| std::env::var(name).ok();
-    Ok(Client::new(Settings::of(&variable, super::me::uid(context)?)?))
 }
 
 fn shown(source: &str, word: Progress<'_>) -> String {
@@ -222,7 +238,7 @@ fn say_made(context: &Context, source: &Source, resolved: Option<&Resolved>, mad
 }
 
 /// The owners that a user namespace has no number for cannot be kept, and are not told apart either.
-fn owners(context: &Context, none: bool) -> Owners {
+pub(super) fn owners(context: &Context, none: bool) -> Owners {
     let shown = |id: &str| {
         let text = fs::read_to_string(format!("/proc/sys/kernel/overflow{id}"));
         // The kernel's own default.

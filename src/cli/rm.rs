@@ -28,6 +28,13 @@ pub(super) struct Arguments {
     keep: KeepRemoved,
 }
 
+impl Arguments {
+    /// Returns what is to be removed.
+    pub(super) fn references(&self) -> &[String] {
+        &self.references
+    }
+}
+
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     if arguments.list {

@@ -38,6 +38,8 @@ pub struct CreateOptions {
 pub struct Description {
     /// What it is, in the words of who commits it.
     pub message: Option<String>,
+    /// Who commits it.
+    pub author: Option<String>,
     /// How it wants to be run; `None` as the box does.
     pub config: Option<ImageConfig>,
     /// Why it is committed.
@@ -238,7 +240,7 @@ impl Store {
 
     /// Returns where the node is mounted in this mount namespace.
     pub fn mounted_at(&self, node: &Node) -> Result<Vec<std::path::PathBuf>> {
-        host::mounted_at(&self.object_dir(&node.id))
+        host::mounted_at(&self.tree_slot(node)?)
     }
 
     /// Is a tree of this store mounted at `place` in this mount namespace? One look at the mounts, however many nodes there are.
@@ -268,7 +270,11 @@ impl Store {
             let node = self.settle(node)?;
             node.require_box()?;
             let what = what_is(&node);
-            let used = lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what)?;
+            let used = match lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what) {
+                // Another tree has taken its place already.
+                Err(error) if error.kind() == ErrorKind::NotFound && node.name.is_some() => continue,
+                locked => locked?,
+            };
             // While we waited for the lock a commit may have sealed it, or a restore put another tree in its place.
             let moved = match &node.name {
                 Some(name) => self.resolve_name(name)?.as_ref() != Some(&node.id),
@@ -315,7 +321,9 @@ impl Store {
         let slot = self.object_dir(&node.id);
         let held = lock::lock_dir(&slot, Mode::Shared, &node.shown())?;
         // It may have been moved to the trash while we waited.
-        std::fs::symlink_metadata(&slot).context(|| format!("stat({slot:?})"))?;
+        if !slot.exists() {
+            return Err(lock::gone(&node.shown()));
+        }
         Ok(held)
     }
 

@@ -62,7 +62,8 @@ impl<'a> Records<'a> {
         Ok(above)
     }
 
-    fn record(&mut self, id: &ObjectId) -> Result<Option<Rc<Record>>> {
+    /// Returns the record of an object, if it is there.
+    pub(super) fn record(&mut self, id: &ObjectId) -> Result<Option<Rc<Record>>> {
         if let Some(known) = self.read.get(id) {
             return Ok(known.clone());
         }
