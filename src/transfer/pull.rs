@@ -234,16 +234,8 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
     }
 
     fn fill(&self, blob: &Descriptor, mut partial: Partial<'_>) -> Result<()> {
-        let mut content = match self.source.open_blob_from(blob, partial.have())? {
-            Some(content) => {
-                (self.report)(Event::Moved(blob, partial.have()));
-                content
-            }
-            None => {
-                partial.restart()?;
-                self.source.open_blob(blob)?
-            }
-        };
+        let mut content = self.source.open_blob_at(blob, partial.have())?;
+        (self.report)(Event::Moved(blob, partial.have()));
         let mut buffer = vec![0; 256 << 10];
         loop {
             if self.stopped.load(Ordering::Relaxed) {

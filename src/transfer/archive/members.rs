@@ -35,6 +35,14 @@ pub(super) struct Span {
     pub(super) size: u64,
 }
 
+impl Span {
+    /// Returns what is left of it from `offset` on.
+    pub(super) fn from(self, offset: u64) -> Self {
+        let passed = offset.min(self.size);
+        Self { offset: self.offset + passed, size: self.size - passed }
+    }
+}
+
 #[derive(Debug)]
 enum Place {
     Data(Span),
