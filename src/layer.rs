@@ -1,9 +1,9 @@
-//! Tar archives and trees: what an import, and later an image layer, is unpacked with.
+//! Tar archives and trees: what an import and an image layer are unpacked with.
 //!
 //! ```text
 //! bytes ── compression ──> tar ── read ──> members ── apply ──> tree
 //!                                  │                    │
-//!                          header, pax, sparse     place, content
+//!                          header, pax, sparse     whiteout, place, content
 //! ```
 //!
 //! | module | what it is for |
@@ -11,7 +11,11 @@
 //! | [`compression`] | what the bytes are packed with, told by their first bytes |
 //! | [`member`] | one entry of an archive: data |
 //! | [`read`] | a tar stream, member by member; never touches a tree |
-//! | [`mod@apply`] | members into a tree |
+//! | [`mod@apply`] | members into a tree: a root filesystem, a layer on those beneath, or a layer alone |
+//! | [`pipeline`] | all of it at once, in threads: blob and tar hashed on the way |
+//! | `whiteout` | what names with the prefix `.wh.` mean |
+//! | `place` | where members go; what whiteouts take away |
+//! | `pipe` | bytes from one thread to the next |
 //!
 //! An archive is hostile input. Nothing in it may reach outside the tree, take unbounded memory, or be
 //! half understood: where the tar programs of this world disagree about what an archive means, it is
@@ -23,11 +27,15 @@ mod content;
 mod header;
 pub mod member;
 mod pax;
+mod pipe;
+pub mod pipeline;
 mod place;
 pub mod read;
 mod sparse;
+mod whiteout;
 
 pub use apply::{Applied, ApplyOptions, Skipped, Whiteouts, apply, apply_with};
 pub use compression::{Compression, decompress};
 pub use member::{Content, Member};
+pub use pipeline::{Sum, Unpacked, unpack};
 pub use read::{Archive, Limits};
