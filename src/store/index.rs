@@ -121,6 +121,7 @@ impl Index {
                 entry.path[..end].to_vec()
             })
             .collect();
+        directories.sort_unstable();
         directories.dedup();
         directories
     }

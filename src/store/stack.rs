@@ -27,6 +27,7 @@ use super::layers::Layer;
 use super::unpack::{self, Into, Unpacked};
 use super::{Blobs, Node, ObjectId, Record, State, Store, fault};
 use crate::image::{ChainId, Descriptor, DiffId, Digest};
+use crate::layer::Applied;
 
 /// A layer that is to become a node.
 #[derive(Debug, Clone)]
@@ -98,7 +99,8 @@ impl Store {
         let kind = self.kind_of_layers();
         let mut held: Vec<File> = below.iter().map(|node| self.hold(node)).collect::<Result<_>>()?;
         let mut steps: Vec<Step> = Vec::with_capacity(wanted.len());
-        let mut depth = below.as_ref().map_or(Ok(0), |node| self.tree(node).map(|tree| tree.layers().len()))?;
+        let mut depth =
+            below.as_ref().map_or(Ok(0), |node| self.tree(node).map(|tree| tree.layers().len()))?;
         for wanted in wanted {
             let parent = steps.last().map(|step| &step.record.id).or(below.as_ref().map(|node| &node.id));
             let is_delta = kind == Kind::Overlay && parent.is_some() && depth < layer_limit();
@@ -107,7 +109,10 @@ impl Store {
             let draft = self.draft()?;
             let layer = Layer {
                 says_root: shared.as_ref().is_some_and(says_root),
-                size: shared.as_ref().and_then(|node| node.record.layer.as_ref()).map_or(0, |layer| layer.size),
+                size: shared
+                    .as_ref()
+                    .and_then(|node| node.record.layer.as_ref())
+                    .map_or(0, |layer| layer.size),
                 diff_id: wanted.diff_id.clone(),
                 chain_id: wanted.chain_id.clone(),
                 blobs: vec![plain(&wanted.blob)],
@@ -164,11 +169,15 @@ impl Store {
                 let step = &mut *step.lock().expect("each is one thread's");
                 let digest = step.wanted.blob.digest.clone();
                 let mut unpack = || -> Result<()> {
-                    backend.as_ref().map_err(|error| Error::new(error.kind(), error.to_string()))?.create(&step.slot)?;
+                    backend
+                        .as_ref()
+                        .map_err(|error| Error::new(error.kind(), error.to_string()))?
+                        .create(&step.slot)?;
                     let root = Dir::open(step.slot.join(FS))?;
-                    let packed = opener.open(&step.wanted.blob)?;
+                    let blob = &step.wanted.blob;
                     step.unpacked = unpack::unpack(
-                        packed,
+                        || opener.open(blob),
+                        blob,
                         &root,
                         Into::Delta { userxattr },
                         &step.wanted.diff_id,
@@ -198,20 +207,17 @@ impl Store {
     ) -> Result<Ground> {
         if step.record.tree.is_some() {
             let beneath = &beneath.expect("a delta has something beneath it").tree;
-            let says_root = step.record.layer.as_ref().is_some_and(|layer| layer.says_root);
-            if says_root || unpack::roots_look_alike(&open_fs(&step.slot)?, &open_fs(&beneath.slot)?)? {
+            if self.fits_here(kind, step, beneath)? {
                 return Ok(Ground { tree: Tree::delta(&step.slot, beneath), index: None });
             }
-            // Its root looks like the one beneath it where it was unpacked: here it would be wrong.
             step.record.tree = None;
             step.slot.clone_from(&step.draft.slot);
         }
         let unpacked = match (step.unpacked.take(), beneath) {
-            (Some(unpacked), Some(beneath)) => {
+            (Some(unpacked), Some(beneath))
+                if self.fit(kind, &unpacked.fitting, &step.slot, &beneath.tree)? =>
+            {
                 step.is_alone = true;
-                if !unpacked.says_root {
-                    unpack::imitate_root(&open_fs(&step.slot)?, &open_fs(&beneath.tree.slot)?)?;
-                }
                 unpacked
             }
             (_, beneath) => self.unpack_over(kind, step, beneath, opener)?,
@@ -224,9 +230,29 @@ impl Store {
         index::write(&step.slot, &index)?;
         self.backend(kind)?.seal(&tree)?;
         let layer = step.record.layer.as_mut().expect("it is the node of a layer");
-        (layer.size, layer.says_root) = (unpacked.size, unpacked.says_root);
+        (layer.size, layer.says_root) = (unpacked.size, unpacked.fitting.root_is_told);
         step.record.cost = unpacked.cost;
         Ok(Ground { tree, index: Some(index) })
+    }
+
+    /// Does the delta that a layer shares show over this tree what the layer says?
+    fn fits_here(&self, kind: Kind, step: &Step, beneath: &Tree) -> Result<bool> {
+        let Some(index) = index::read(&step.slot)? else { return Ok(false) };
+        let fitting = Applied {
+            whiteout_directories: index.whiteout_directories(),
+            root_is_told: step.record.layer.as_ref().is_some_and(|layer| layer.says_root),
+            ..Applied::default()
+        };
+        fitting.fits(&open_fs(&step.slot)?, &self.backend(kind)?.open_root(beneath)?)
+    }
+
+    /// Makes what was unpacked alone show over this tree what the layer says; `false` where it cannot.
+    fn fit(&self, kind: Kind, fitting: &Applied, slot: &Path, beneath: &Tree) -> Result<bool> {
+        let (upper, lower) = (open_fs(slot)?, self.backend(kind)?.open_root(beneath)?);
+        if !fitting.root_is_told {
+            unpack::imitate_root(&upper, &lower)?;
+        }
+        fitting.fits(&upper, &lower)
     }
 
     /// Unpacks one layer over the tree beneath it.
@@ -261,8 +287,8 @@ impl Store {
             }
         };
         let root = backend.mount(&tree, Access::ReadWrite, false).open_root_for(Access::ReadWrite)?;
-        let packed = opener.open(&step.wanted.blob)?;
-        unpack::unpack(packed, &root, Into::Tree, &step.wanted.diff_id, digests)?
+        let blob = &step.wanted.blob;
+        unpack::unpack(|| opener.open(blob), blob, &root, Into::Tree, &step.wanted.diff_id, digests)?
             .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "it cannot be understood"))
     }
 
@@ -279,7 +305,10 @@ impl Store {
             for needed in record.needs() {
                 match slots.get(needed) {
                     Some(slot) => {
-                        files::link_new(&format!("../../{}", draft.id), &slot.join("by").join(draft.id.as_str()))?;
+                        files::link_new(
+                            &format!("../../{}", draft.id),
+                            &slot.join("by").join(draft.id.as_str()),
+                        )?;
                     }
                     None => self.link_child(needed, &draft.id, Durability::Synced)?,
                 }
