@@ -508,7 +508,7 @@ fn what_images_share_is_counted_once() {
         let exclusive =
             |name: &str| environment.json(["du", name])["nodes"][0]["exclusive_bytes"].as_u64().unwrap();
         let near = |bytes: u64, expected: u64, what: &str| {
-            assert!(bytes.abs_diff(expected) < 300_000, "{sort}: {what}: {bytes}, not about {expected}");
+            assert!(bytes.abs_diff(expected) < 500_000, "{sort}: {what}: {bytes}, not about {expected}");
         };
         let alone = held();
         near(alone, 6_000_000, "held");
@@ -528,8 +528,8 @@ fn what_images_share_is_counted_once() {
         let intended = environment.json(["prune", "--dry-run", "--removed"]);
         // Two manifests, two configurations, and the lower layer; the upper one stays, and its blob.
         assert_eq!(intended["blobs"], 5, "{sort}: {intended}");
-        // On btrfs each of the two has an upper layer of its own.
-        let free = if is_delta(sort) { 8_000_000 } else { 10_000_000 };
+        // On btrfs each of the two has an upper layer of its own. Of a delta that stays, what it lay on is not counted before it goes.
+        let free = if is_delta(sort) { 4_000_000 } else { 10_000_000 };
         near(intended["would_free_bytes"].as_u64().unwrap(), free, "would be free");
         environment.ok(["prune", "--removed"]);
         near(held(), 2_000_000, "held in the end");
