@@ -234,7 +234,8 @@ impl<'a> Blobs<'a> {
             }
             return Ok(digest.clone());
         }
-        let what = || expected.map_or_else(|| "add a blob".to_owned(), |(digest, _)| format!("add blob {digest}"));
+        let what =
+            || expected.map_or_else(|| "add a blob".to_owned(), |(digest, _)| format!("add blob {digest}"));
         let (file, path) = self.new_file().context(what)?;
         let written = write_verified(reader, &file, expected).context(what);
         let (digest, size) = written.inspect_err(|_| remove_temporary(path.as_deref()))?;
@@ -301,7 +302,9 @@ impl<'a> Blobs<'a> {
         match options.open(&directory) {
             Ok(file) => Ok((file, None)),
             // Not this file system, or not this kernel.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) =>
+            {
                 self.new_named_file().map(|(file, path)| (file, Some(path)))
             }
             Err(error) => Err(Error::io(format!("open({directory:?}, O_TMPFILE)"), error)),
@@ -338,8 +341,7 @@ impl<'a> Blobs<'a> {
         match fs::rename(path, &target) {
             // Somebody else downloaded on, and was faster here.
             Err(error)
-                if error.kind() == IoKind::NotFound
-                    && self.store.blob_size(digest)? == Some(staged.size) =>
+                if error.kind() == IoKind::NotFound && self.store.blob_size(digest)? == Some(staged.size) =>
             {
                 Ok(())
             }
@@ -686,7 +688,8 @@ mod tests {
         assert_eq!((pruned.blobs, pruned.blob_bytes), (1, 10));
         let [partial] = listed(&store, "partial").try_into().unwrap();
         let old = std::time::SystemTime::now() - KEPT_PARTIAL - Duration::from_secs(60);
-        let file = OpenOptions::new().write(true).open(store.blobs_dir().join("partial").join(partial)).unwrap();
+        let file =
+            OpenOptions::new().write(true).open(store.blobs_dir().join("partial").join(partial)).unwrap();
         file.set_modified(old).unwrap();
         assert_eq!(store.prune(&[]).unwrap().blobs, 1);
     }

@@ -243,7 +243,11 @@ impl Record {
         let becoming = self.becoming.iter().flat_map(|becoming| {
             std::iter::once(&becoming.state).chain(becoming.volumes.iter().map(|kept| &kept.snapshot))
         });
-        self.parent.iter().chain(&self.tree).chain(becoming).chain(self.volumes.iter().map(|kept| &kept.snapshot))
+        self.parent
+            .iter()
+            .chain(&self.tree)
+            .chain(becoming)
+            .chain(self.volumes.iter().map(|kept| &kept.snapshot))
     }
 
     /// Returns how many steps of history the node's own tree says, if it is a delta.

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::oci::{Tar, write_layout};
 use crate::store::{Holdings, Store, said, was_killed};
 use crate::support::compare::{assert_tree_eq, differences};
-use crate::support::oci::{Tar, write_layout};
 use crate::support::require::Outcome;
 use crate::support::tree::TreeValue;
 
@@ -141,7 +141,8 @@ impl Place {
     fn assert_can_be_emptied(&self, when: &str) {
         self.store.assert_can_be_emptied(when);
         for directory in ["blobs/sha256", "blobs/partial", "c", "d"] {
-            let left: Vec<_> = std::fs::read_dir(self.store.root.join(directory)).into_iter().flatten().collect();
+            let left: Vec<_> =
+                std::fs::read_dir(self.store.root.join(directory)).into_iter().flatten().collect();
             // Downloads are kept for a while.
             let is_partial = directory == "blobs/partial";
             assert!(left.is_empty() || is_partial, "{when}: left in {directory}: {left:?}");
@@ -156,7 +157,8 @@ impl Place {
             let tree = slot.join("fs");
             let record: serde_json::Value =
                 serde_json::from_slice(&std::fs::read(slot.join("meta.json")).unwrap()).unwrap();
-            if !tree.join("etc/motd").exists() || record["state"] == "active" || record["parent"].is_string() {
+            if !tree.join("etc/motd").exists() || record["state"] == "active" || record["parent"].is_string()
+            {
                 continue;
             }
             let set = |flag: &str| {
@@ -183,8 +185,7 @@ fn write_layouts(at: &Path) {
         tar.program("usr/bin/tool", "tool of old\n").end()
     };
     let second = || Tar::default().dir("etc/").file("etc/second", "added\n").end();
-    let third =
-        || Tar::default().dir("usr/").dir("usr/bin/").program("usr/bin/tool", "tool of new\n").end();
+    let third = || Tar::default().dir("usr/").dir("usr/bin/").program("usr/bin/tool", "tool of new\n").end();
     write_layout(&at.join("old"), &[base(), second()], &json!({ "Cmd": ["/old"] }));
     write_layout(&at.join("new"), &[base(), second(), third()], &json!({ "Cmd": ["/new"] }));
 }
