@@ -218,17 +218,18 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
         Ok(())
     }
 
-    /// Fetches what is not there yet of a blob; false where somebody else fetched it meanwhile.
+    /// Fetches what is not there yet of a blob; false where somebody else fetched all of it.
     fn fetch_bytes(&self, blob: &Descriptor) -> Result<bool> {
         loop {
             let Some(partial) = self.blobs.partial(&blob.digest, blob.size)? else { return Ok(false) };
-            let was_continued = partial.have() > 0;
-            match self.fill(blob, partial) {
+            let had = partial.have();
+            let filled = if had < blob.size { self.fill(blob, partial) } else { partial.finish() };
+            match filled {
                 // What was there from before was wrong: it is gone now.
-                Err(error) if error.kind() == ErrorKind::Corrupt && was_continued => {
+                Err(error) if error.kind() == ErrorKind::Corrupt && had > 0 => {
                     log::warn!("all of {} is fetched again: {error}", blob.digest);
                 }
-                filled => return filled.map(|()| true),
+                filled => return filled.map(|()| had < blob.size),
             }
         }
     }

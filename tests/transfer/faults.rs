@@ -189,9 +189,9 @@ fn a_full_disk_says_so_and_leaves_no_image() {
     // Too small for the blob; for the blob but not for the tree; large enough.
     let script = "for size in 6 18 64; do
             mkdir -p $D/t; mount -t tmpfs -o size=${size}m none $D/t; mkdir $D/t/s; export ROOTLING_ROOT=$D/t/s
-            $R -q init $D/t/s --backend copy
+            $R -q init $D/t/s --backend copy 2>/dev/null
             if $R -q pull oci:$D/img large >/dev/null 2>$D/said; then echo pulled; else
-                grep -o 'No space left on device' $D/said | head -1; $R -q images; ls $D/t/s/n $D/t/s/tmp | grep -v : || true
+                grep -o 'No space left on device' $D/said | head -1; $R -q images; ls -A $D/t/s/n; ls -A $D/t/s/tmp
             fi
             $R -q fsck >/dev/null; umount $D/t
         done";

@@ -176,7 +176,6 @@ fn an_index_is_copied_whole_and_bit_for_bit() {
     environment.ok(["pull", &archive, "many:1"]);
     let shown = &environment.json(["images"])[0];
     assert_eq!(shown["digest"], json!(digest), "it is known by the index's digest");
-    assert!(environment.fails(["pull", "--platform", "linux/s390x", &archive, "no"]).contains("linux/arm64/v8, linux/arm64") || true);
     let stderr = environment.fails(["pull", "--platform", "linux/s390x", &archive, "no"]);
     assert!(stderr.contains("no image for linux/s390x") && stderr.contains("linux/amd64"), "{stderr}");
 }
