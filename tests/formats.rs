@@ -79,7 +79,7 @@ fn sample(directory: &Path) -> Document {
     let writer = LayoutWriter::open(&directory.join("ours")).unwrap();
     let put = |media_type: &str, bytes: &[u8]| {
         let descriptor = Descriptor::of(media_type, bytes);
-        writer.put_blob(&descriptor, &mut &bytes[..]).unwrap();
+        writer.put_blob(&descriptor, &bytes.to_vec()).unwrap();
         descriptor
     };
     let layer = |name: &str, text: &str| {

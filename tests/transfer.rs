@@ -27,9 +27,7 @@ pub(crate) fn make_image(environment: &Environment) -> bool {
     }
     let mut base = Tar::default().dir("bin/").dir("etc/").dir("home/").dir("home/app/").dir("tmp/");
     base = base.program("bin/busybox", fs::read(busybox).unwrap());
-    for applet in
-        ["sh", "id", "cat", "echo", "pwd", "rm", "mkdir", "touch", "chmod", "ls", "printenv", "true"]
-    {
+    for applet in ["sh", "id", "cat", "echo", "pwd", "rm", "mkdir", "touch", "chmod", "ls", "true"] {
         base = base.symlink(&format!("bin/{applet}"), "busybox");
     }
     base = base.file("etc/passwd", "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n");
@@ -42,7 +40,7 @@ pub(crate) fn make_image(environment: &Environment) -> bool {
         .link("etc/link", "etc/two");
     let config = json!({
         "User": "app", "Env": ["A=b", "PATH=/bin"], "WorkingDir": "/home/app",
-        "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id -un; printenv A; pwd; cat /etc/two"],
+        "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id -un; echo $A; pwd; cat /etc/two"],
         "Labels": { "x": "y" },
     });
     write_layout(&environment.path("img"), &[base.end(), upper.end()], &config);
@@ -65,7 +63,7 @@ pub(crate) fn events(environment: &Environment, arguments: &[&str]) -> Vec<Value
 /// Everything of a tree that another program can tell: types, modes, owners, sizes, times, links, attributes, content.
 pub(crate) fn listing(root: &Path) -> String {
     let script = r"cd $1
-        find . -printf '%P %y %m %U %G %T@ %n %l\n' | sort
+        find . -type d -printf '%P %y %m %U %G %T@\n' -o -printf '%P %y %m %U %G %T@ %n %l\n' | sort
         find . -type f -print0 | sort -z | xargs -0 -r sha256sum
         getfattr -R -h -d -m '^(user|security|trusted)\.' --absolute-names . 2>/dev/null || true";
     let ran = ran(Command::new("bash").args(["-ec", script, "-"]).arg(root).output().unwrap());
@@ -106,7 +104,7 @@ fn what_is_pulled_runs_as_its_configuration_says() {
     assert_eq!(environment.ok(["run", "app:1", "cat /etc/one /etc/link"]), "one\ntwo\n");
     environment.ok(["create", "app:1", "dev"]);
     assert_eq!(
-        environment.ok(["exec", "dev", "/bin/sh", "-c", "id -un; printenv A; pwd"]),
+        environment.ok(["exec", "dev", "/bin/sh", "-c", "id -un; echo $A; pwd"]),
         "app\nb\n/home/app\n"
     );
     // Once more: nothing is fetched or unpacked.
@@ -159,5 +157,8 @@ fn a_commit_is_an_image_with_a_step_of_its_own() {
         .arg(environment.path("out/blobs/sha256").join(layer))
         .output()
         .unwrap());
-    assert_eq!(list.stdout, "./\netc/\netc/.wh.one\netc/mine\n");
+    // What a start makes in every box is none of this.
+    let made: Vec<&str> =
+        list.stdout.lines().filter(|line| !["dev/", "proc/", "sys/"].contains(line)).collect();
+    assert_eq!(made, ["./", "etc/", "etc/.wh.one", "etc/mine"]);
 }

@@ -16,9 +16,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 use super::stream::ours;
 use super::{Event, Resolved, Source, read_configuration, resolve};
-use crate::image::{
-    Configuration, DOCUMENT_MAX, Descriptor, Digest, Document, Manifest, Platform, annotations,
-};
+use crate::image::{Configuration, DOCUMENT_MAX, Descriptor, Digest, Document, Manifest, Platform, annotations};
 use crate::store::{
     AddedImage, Blobs, Durability, ImageParts, Label, Name, Node, Partial, StateOfImage, Store, Supply,
 };
@@ -70,8 +68,12 @@ pub fn pull<S: Source + ?Sized>(
     let parsed = manifest.manifest().expect("an image was chosen");
     let (config, configuration) = configuration(source, store, parsed)?;
     let missing: Vec<&Descriptor> = distinct(&parsed.layers);
-    let parts =
-        ImageParts { manifest: manifest.clone(), config, index, reference: options.reference.clone() };
+    let parts = ImageParts {
+        manifest: manifest.clone(),
+        config,
+        index,
+        reference: options.reference.clone(),
+    };
     report(Event::Planned(&parsed.layers));
     let fetch = Fetch {
         source,
@@ -216,32 +218,25 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
         Ok(())
     }
 
-    /// Fetches what is not there yet of a blob; false where somebody else fetched it meanwhile.
+    /// Fetches what is not there yet of a blob; false where somebody else fetched all of it.
     fn fetch_bytes(&self, blob: &Descriptor) -> Result<bool> {
         loop {
             let Some(partial) = self.blobs.partial(&blob.digest, blob.size)? else { return Ok(false) };
-            let was_continued = partial.have() > 0;
-            match self.fill(blob, partial) {
+            let had = partial.have();
+            let filled = if had < blob.size { self.fill(blob, partial) } else { partial.finish() };
+            match filled {
                 // What was there from before was wrong: it is gone now.
-                Err(error) if error.kind() == ErrorKind::Corrupt && was_continued => {
+                Err(error) if error.kind() == ErrorKind::Corrupt && had > 0 => {
                     log::warn!("all of {} is fetched again: {error}", blob.digest);
                 }
-                filled => return filled.map(|()| true),
+                filled => return filled.map(|()| had < blob.size),
             }
         }
     }
 
     fn fill(&self, blob: &Descriptor, mut partial: Partial<'_>) -> Result<()> {
-        let mut content = match self.source.open_blob_from(blob, partial.have())? {
-            Some(content) => {
-                (self.report)(Event::Moved(blob, partial.have()));
-                content
-            }
-            None => {
-                partial.restart()?;
-                self.source.open_blob(blob)?
-            }
-        };
+        let mut content = self.source.open_blob_at(blob, partial.have())?;
+        (self.report)(Event::Moved(blob, partial.have()));
         let mut buffer = vec![0; 256 << 10];
         loop {
             if self.stopped.load(Ordering::Relaxed) {

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::oci::{Tar, write_layout};
 use crate::store::{Holdings, Store, said, was_killed};
 use crate::support::compare::{assert_tree_eq, differences};
-use crate::support::oci::{Tar, write_layout};
 use crate::support::require::Outcome;
 use crate::support::tree::TreeValue;
 

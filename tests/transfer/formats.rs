@@ -121,7 +121,9 @@ fn skopeo_and_podman_read_what_is_saved() {
     assert_eq!(mounted.code, 0, "{}", mounted.stderr);
     let tree = listing(Path::new(mounted.stdout.trim()));
     assert_eq!(podman(&["image", "umount", "app:2"]).code, 0);
-    assert_eq!(tree, exported(&environment, "app:2"));
+    // podman gives the root directory a time of its own.
+    let below = |listing: &str| listing.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(below(&tree), below(&exported(&environment, "app:2")));
 }
 
 #[test]
@@ -178,12 +180,6 @@ fn an_index_is_copied_whole_and_bit_for_bit() {
     environment.ok(["pull", &archive, "many:1"]);
     let shown = &environment.json(["images"])[0];
     assert_eq!(shown["digest"], json!(digest), "it is known by the index's digest");
-    assert!(
-        environment
-            .fails(["pull", "--platform", "linux/s390x", &archive, "no"])
-            .contains("linux/arm64/v8, linux/arm64")
-            || true
-    );
     let stderr = environment.fails(["pull", "--platform", "linux/s390x", &archive, "no"]);
     assert!(stderr.contains("no image for linux/s390x") && stderr.contains("linux/amd64"), "{stderr}");
 }
