@@ -302,7 +302,7 @@ mod tests {
         for text in ["tar:root.tar", "dir:/x", "debian", "docker:x", "ftp://h/x"] {
             assert!(Source::parse(text).is_none(), "{text}");
         }
-        for text in ["bootstrap:", "images:", "squashfs:", "https:///x", "https:x", "lxc:x"] {
+        for text in ["bootstrap:", "images:", "images:h//x", "squashfs:", "https:///x", "https:x", "lxc:x"] {
             assert!(Source::parse(text).is_none_or(|read| read.is_err()), "{text}");
         }
     }

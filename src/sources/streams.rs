@@ -100,6 +100,11 @@ impl Streams {
     /// Reads `SERVER/ALIAS[?variant=..&arch=..]`; with `server` known already, only the alias.
     pub(super) fn parse(text: &str, rest: &str, known: Option<&str>) -> Result<Self> {
         let mut words = Words::parse(text, rest)?;
+        if known.is_some() && words.path.contains("//") {
+            return Err(words
+                .wrong("it is on a server already")
+                .hint("of others: simplestreams:SERVER//ALIAS"));
+        }
         let (server, alias) = server::split(&words, known)?;
         let (variant, architecture) = (words.one("variant")?, words.one("arch")?);
         if let Some(word) = [&variant, &architecture].into_iter().flatten().find(|word| !is_word(word, b"")) {
