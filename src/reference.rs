@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn places_outside_are_read_and_print_back() {
-        let in_file = |path: &str, image: Option<&str>| InFile { path: path.into(), image: image.map(str::to_owned) };
+        let in_file =
+            |path: &str, image: Option<&str>| InFile { path: path.into(), image: image.map(str::to_owned) };
         for (text, place) in [
             ("oci:/srv/x", Place::Layout(in_file("/srv/x", None))),
             ("oci:x:app:1", Place::Layout(in_file("x", Some("app:1")))),

@@ -31,8 +31,13 @@ pub(crate) fn make_image(environment: &Environment) -> bool {
         base = base.symlink(&format!("bin/{applet}"), "busybox");
     }
     base = base.file("etc/passwd", "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n");
-    base = base.file("etc/group", "root:x:0:\napp:x:1000:\n").file("etc/gone", "gone").file("etc/one", "one\n");
-    let upper = Tar::default().dir("etc/").file("etc/.wh.gone", "").file("etc/two", "two\n").link("etc/link", "etc/two");
+    base =
+        base.file("etc/group", "root:x:0:\napp:x:1000:\n").file("etc/gone", "gone").file("etc/one", "one\n");
+    let upper = Tar::default()
+        .dir("etc/")
+        .file("etc/.wh.gone", "")
+        .file("etc/two", "two\n")
+        .link("etc/link", "etc/two");
     let config = json!({
         "User": "app", "Env": ["A=b", "PATH=/bin"], "WorkingDir": "/home/app",
         "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id -un; echo $A; pwd; cat /etc/two"],
@@ -89,17 +94,26 @@ fn what_is_pulled_runs_as_its_configuration_says() {
     }
     let pulled = events(&environment, &["pull", &image(&environment), "app:1"]);
     let last = pulled.last().unwrap();
-    assert_eq!((&last["event"], &last["name"], &last["fetched"]), (&json!("pulled"), &json!("app:1"), &json!(2)));
+    assert_eq!(
+        (&last["event"], &last["name"], &last["fetched"]),
+        (&json!("pulled"), &json!("app:1"), &json!(2))
+    );
     assert_eq!(pulled.iter().filter(|event| event["event"] == "done").count(), 2, "{pulled:?}");
     let says = "app\nb\n/home/app\ntwo\n";
     assert_eq!(environment.ok(["run", "app:1"]), says);
     assert_eq!(environment.ok(["run", "app:1", "cat /etc/one /etc/link"]), "one\ntwo\n");
     environment.ok(["create", "app:1", "dev"]);
-    assert_eq!(environment.ok(["exec", "dev", "/bin/sh", "-c", "id -un; echo $A; pwd"]), "app\nb\n/home/app\n");
+    assert_eq!(
+        environment.ok(["exec", "dev", "/bin/sh", "-c", "id -un; echo $A; pwd"]),
+        "app\nb\n/home/app\n"
+    );
     // Once more: nothing is fetched or unpacked.
     let again = events(&environment, &["pull", &image(&environment), "app:1"]);
     let last = again.last().unwrap();
-    assert_eq!((&last["was_there"], &last["fetched"], &last["unpacked"]), (&json!(true), &json!(0), &json!(0)));
+    assert_eq!(
+        (&last["was_there"], &last["fetched"], &last["unpacked"]),
+        (&json!(true), &json!(0), &json!(0))
+    );
     environment.ok(["fsck"]);
 }
 
@@ -112,7 +126,17 @@ fn a_commit_is_an_image_with_a_step_of_its_own() {
     environment.ok(["pull", &image(&environment), "app:1"]);
     environment.ok(["create", "app:1", "dev"]);
     change(&environment, "dev", "echo mine > /etc/mine; rm /etc/one");
-    environment.ok(["commit", "dev", "app:2", "-m", "my words", "-a", "Me <me@x>", "--change", "CMD [\"cat /etc/mine\"]"]);
+    environment.ok([
+        "commit",
+        "dev",
+        "app:2",
+        "-m",
+        "my words",
+        "-a",
+        "Me <me@x>",
+        "--change",
+        "CMD [\"cat /etc/mine\"]",
+    ]);
     assert_eq!(environment.ok(["run", "app:2"]), "mine\n");
     let inspected = &environment.json(["inspect", "app:2"])[0];
     assert_eq!((&inspected["Author"], &inspected["Comment"]), (&json!("Me <me@x>"), &json!("my words")));
@@ -128,8 +152,13 @@ fn a_commit_is_an_image_with_a_step_of_its_own() {
     // Only what changed is in its layer.
     environment.ok(["copy", "app:2", &format!("oci:{}", environment.path("out").display())]);
     let layer = history[0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
-    let list = ran(Command::new("tar").arg("-tzf").arg(environment.path("out/blobs/sha256").join(layer)).output().unwrap());
+    let list = ran(Command::new("tar")
+        .arg("-tzf")
+        .arg(environment.path("out/blobs/sha256").join(layer))
+        .output()
+        .unwrap());
     // What a start makes in every box is none of this.
-    let made: Vec<&str> = list.stdout.lines().filter(|line| !["dev/", "proc/", "sys/"].contains(line)).collect();
+    let made: Vec<&str> =
+        list.stdout.lines().filter(|line| !["dev/", "proc/", "sys/"].contains(line)).collect();
     assert_eq!(made, ["./", "etc/", "etc/.wh.one", "etc/mine"]);
 }

@@ -112,7 +112,11 @@ pub(super) fn source<'a>(place: &Place, client: &'a Client, spool: &Path) -> Res
 
 /// Opens an archive of images, of whichever form.
 pub(super) fn archive(place: &InFile, spool: &Path) -> Result<ImageArchive> {
-    if place.is_stream() { ImageArchive::from_stream(io::stdin(), spool) } else { ImageArchive::open(&place.path, spool) }
+    if place.is_stream() {
+        ImageArchive::from_stream(io::stdin(), spool)
+    } else {
+        ImageArchive::open(&place.path, spool)
+    }
 }
 
 fn no_images(place: &Place) -> Error {
@@ -123,7 +127,9 @@ fn no_images(place: &Place) -> Error {
 /// Returns which image of a place is meant.
 pub(super) fn image_in(place: &Place) -> Option<&str> {
     match place {
-        Place::Layout(place) | Place::OciArchive(place) | Place::DockerArchive(place) => place.image.as_deref(),
+        Place::Layout(place) | Place::OciArchive(place) | Place::DockerArchive(place) => {
+            place.image.as_deref()
+        }
         _ => None,
     }
 }
@@ -148,13 +154,18 @@ pub(super) fn default_name(place: &Place, source: &dyn Source) -> Result<Name> {
                 let listed = source.list().ok()?;
                 listed.into_iter().filter_map(|listed| listed.name).next()
             };
-            typed.or_else(listed).filter(|name| name.contains([':', '/'])).and_then(|name| ImageReference::parse(&name).ok())
+            typed
+                .or_else(listed)
+                .filter(|name| name.contains([':', '/']))
+                .and_then(|name| ImageReference::parse(&name).ok())
         }
     };
     match reference {
         Some(reference) => Name::parse(&reference.default_name()),
-        None => Err(Error::new(ErrorKind::InvalidInput, format!("{place} does not say what its image is called"))
-            .hint(format!("say it: rootling pull {place} NAME"))),
+        None => {
+            Err(Error::new(ErrorKind::InvalidInput, format!("{place} does not say what its image is called"))
+                .hint(format!("say it: rootling pull {place} NAME")))
+        }
     }
 }
 
@@ -262,7 +273,8 @@ impl PackFlags {
 fn epoch() -> Result<Option<i64>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.trim().parse().ok());
-    let wrong = || Error::new(ErrorKind::InvalidInput, format!("SOURCE_DATE_EPOCH={text:?} is no number of seconds"));
+    let wrong =
+        || Error::new(ErrorKind::InvalidInput, format!("SOURCE_DATE_EPOCH={text:?} is no number of seconds"));
     seconds.map(Some).ok_or_else(wrong)
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::registries::registry;
 use super::{events, exported, image, make_image};
 use crate::environment::{Environment, is_root, ran};
 use crate::oci::{Tar, write_layout};
+use crate::registry::server::Registry;
 
 /// Bytes that no compression makes fewer.
 fn noise(length: usize) -> Vec<u8> {
@@ -72,7 +72,7 @@ fn a_pull_that_is_killed_goes_on_where_it_was() {
         return;
     }
     let environment = Environment::new();
-    let Some(registry) = registry() else { return };
+    let Some(registry) = Registry::plain() else { return };
     make_large(&environment, 8 << 20);
     environment.ok(["copy", &image(&environment), &format!("docker://{}/large:1", registry.host)]);
     let host = slow(&registry.host);
@@ -85,7 +85,10 @@ fn a_pull_that_is_killed_goes_on_where_it_was() {
         .unwrap();
     let end = Instant::now() + Duration::from_secs(60);
     while partial(&environment).is_none() {
-        assert!(Instant::now() < end && pulling.try_wait().unwrap().is_none(), "it was not killed in the middle");
+        assert!(
+            Instant::now() < end && pulling.try_wait().unwrap().is_none(),
+            "it was not killed in the middle"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     pulling.kill().unwrap();
@@ -112,7 +115,7 @@ fn a_beginning_that_is_wrong_is_fetched_again() {
         return;
     }
     let environment = Environment::new();
-    let Some(registry) = registry() else { return };
+    let Some(registry) = Registry::plain() else { return };
     make_large(&environment, 2 << 20);
     let remote = format!("{}/large:1", registry.host);
     environment.ok(["copy", &image(&environment), &format!("docker://{remote}")]);
@@ -131,7 +134,7 @@ fn two_pulls_of_one_image_share_the_work() {
         return;
     }
     let environment = Environment::new();
-    let Some(registry) = registry() else { return };
+    let Some(registry) = Registry::plain() else { return };
     make_large(&environment, 4 << 20);
     environment.ok(["copy", &image(&environment), &format!("docker://{}/large:1", registry.host)]);
     let host = slow(&registry.host);
@@ -189,7 +192,7 @@ fn a_full_disk_says_so_and_leaves_no_image() {
     // Too small for the blob; for the blob but not for the tree; large enough.
     let script = "for size in 6 18 64; do
             mkdir -p $D/t; mount -t tmpfs -o size=${size}m none $D/t; mkdir $D/t/s; export ROOTLING_ROOT=$D/t/s
-            $R -q init $D/t/s --backend copy 2>/dev/null
+            $R -q init $D/t/s --backend copy > /dev/null
             if $R -q pull oci:$D/img large >/dev/null 2>$D/said; then echo pulled; else
                 grep -o 'No space left on device' $D/said | head -1; $R -q images; ls -A $D/t/s/n; ls -A $D/t/s/tmp
             fi

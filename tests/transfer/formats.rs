@@ -50,7 +50,8 @@ fn what_is_saved_is_loaded_elsewhere() {
         } else {
             other.ok(["load", "-i", file.to_str().unwrap()]);
         }
-        let names: Vec<Value> = other.json(["images"]).as_array().unwrap().iter().map(|row| row["name"].clone()).collect();
+        let names: Vec<Value> =
+            other.json(["images"]).as_array().unwrap().iter().map(|row| row["name"].clone()).collect();
         assert_eq!(names, [json!("app:1"), json!("app:2")]);
         assert_eq!(exported(&other, "app:2"), state);
         let digest = |environment: &Environment| environment.json(["inspect", "app:1"])[0]["Id"].clone();
@@ -107,7 +108,8 @@ fn skopeo_and_podman_read_what_is_saved() {
     environment.ok(["save", "-o", path, "app:2"]);
     let (root, run) = (environment.path("podman"), environment.path("podman-run"));
     let podman = |arguments: &[&str]| {
-        let own = ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "vfs"];
+        let own =
+            ["--root", root.to_str().unwrap(), "--runroot", run.to_str().unwrap(), "--storage-driver", "vfs"];
         ran(Command::new("podman").args(own).args(arguments).output().unwrap())
     };
     let loaded = podman(&["load", "-i", path]);
@@ -119,7 +121,9 @@ fn skopeo_and_podman_read_what_is_saved() {
     assert_eq!(mounted.code, 0, "{}", mounted.stderr);
     let tree = listing(Path::new(mounted.stdout.trim()));
     assert_eq!(podman(&["image", "umount", "app:2"]).code, 0);
-    assert_eq!(tree, exported(&environment, "app:2"));
+    // podman gives the root directory a time of its own.
+    let below = |listing: &str| listing.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(below(&tree), below(&exported(&environment, "app:2")));
 }
 
 #[test]
@@ -194,7 +198,10 @@ fn a_tree_goes_out_as_a_tar_and_comes_back() {
         assert_eq!(exported(&environment, name), state, "{name}");
     }
     let streamed = environment.command().args(["export", "dev"]).output().unwrap();
-    assert!(streamed.stdout == fs::read(environment.path("plain.tar")).unwrap(), "a stream is the same archive");
+    assert!(
+        streamed.stdout == fs::read(environment.path("plain.tar")).unwrap(),
+        "a stream is the same archive"
+    );
     let full = format!("dir:{}", environment.path("img").display());
     assert!(environment.fails(["export", "dev", &full]).contains("is not empty"));
 }

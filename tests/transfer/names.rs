@@ -14,9 +14,14 @@ fn every_form_of_a_name_finds_the_image() {
     environment.ok(["pull", &image(&environment), "alpine:latest"]);
     let digest = environment.json(["images"])[0]["digest"].as_str().unwrap().to_owned();
     let by_digest = format!("alpine@{digest}");
-    for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "docker.io/alpine:latest", &by_digest] {
+    for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "docker.io/alpine:latest", &by_digest]
+    {
         assert_eq!(environment.json(["show", name])["name"], "alpine:latest", "{name}");
-        assert_eq!(environment.json(["show", &format!("docker://{name}")])["name"], "alpine:latest", "{name}");
+        assert_eq!(
+            environment.json(["show", &format!("docker://{name}")])["name"],
+            "alpine:latest",
+            "{name}"
+        );
     }
     for (name, hint) in [
         ("alpine:3.20", "pull it: rootling pull alpine:3.20"),
@@ -42,7 +47,10 @@ fn tags_move_and_what_is_removed_comes_back() {
     };
     assert_eq!(names(&environment), ["app:1", "user/app:latest"]);
     let table = environment.ok(["images", "--digests", "user"]);
-    assert!(table.starts_with("REPOSITORY") && table.contains("user/app") && !table.contains("\napp "), "{table}");
+    assert!(
+        table.starts_with("REPOSITORY") && table.contains("user/app") && !table.contains("\napp "),
+        "{table}"
+    );
     environment.ok(["rmi", "app:1"]);
     assert_eq!(names(&environment), ["user/app:latest"]);
     environment.ok(["undelete", "app:1"]);
@@ -70,6 +78,8 @@ fn a_name_that_says_no_registry_is_not_pushed_by_accident() {
     let stderr = environment.fails(["pull", &format!("tar:{}", environment.path("x").display())]);
     assert!(stderr.contains("holds a tree") && stderr.contains("rootling import"), "{stderr}");
     assert!(environment.fails(["pull", "a//b"]).contains("write [HOST/]NAME[:TAG][@DIGEST]"));
-    assert!(environment.fails(["pull", &image(&environment)]).contains("does not say what its image is called"));
+    assert!(
+        environment.fails(["pull", &image(&environment)]).contains("does not say what its image is called")
+    );
     assert!(environment.fails(["pull", "oci:/nowhere", "x"]).contains("/nowhere"));
 }

@@ -5,18 +5,9 @@ use std::fs;
 use serde_json::json;
 
 use super::{change, events, exported, image, make_image};
-use crate::environment::{Environment, found, ran, skip};
+use crate::environment::{Environment, ran};
 use crate::grounds::on_file_systems;
 use crate::registry::server::Registry;
-
-/// A registry that is open to all; `None` where it is not installed.
-pub(super) fn registry() -> Option<Registry> {
-    if found("docker-registry") {
-        return Some(Registry::plain());
-    }
-    skip("docker-registry is not installed");
-    None
-}
 
 #[test]
 fn a_box_comes_back_from_a_registry_with_its_history_on_every_file_system() {
@@ -24,13 +15,21 @@ fn a_box_comes_back_from_a_registry_with_its_history_on_every_file_system() {
     if !make_image(&environment) {
         return;
     }
-    let Some(registry) = registry() else { return };
+    let Some(registry) = Registry::plain() else { return };
     environment.ok(["pull", &image(&environment), "app:1"]);
     environment.ok(["create", "app:1", "dev"]);
-    change(&environment, "dev", "echo a > /etc/a; rm /etc/two; mkdir -p /srv/x; touch -t 199901020304 /srv/x/old");
+    change(
+        &environment,
+        "dev",
+        "echo a > /etc/a; rm /etc/two; mkdir -p /srv/x; touch -t 199901020304 /srv/x/old",
+    );
     environment.ok(["snapshot", "dev", "first", "-m", "the first"]);
     environment.ok(["note", "dev@first", "a note"]);
-    change(&environment, "dev", "echo b > /etc/a; chmod 700 /srv/x; ln -s /nowhere /etc/dangling; rm -r /home");
+    change(
+        &environment,
+        "dev",
+        "echo b > /etc/a; chmod 700 /srv/x; ln -s /nowhere /etc/dangling; rm -r /home",
+    );
     environment.ok(["snapshot", "dev", "second"]);
     change(&environment, "dev", "echo c > /etc/c");
     let remote = format!("{}/team/dev:1", registry.host);
@@ -72,7 +71,7 @@ fn an_image_goes_out_with_its_own_digest() {
     if !make_image(&environment) {
         return;
     }
-    let Some(registry) = registry() else { return };
+    let Some(registry) = Registry::plain() else { return };
     environment.ok(["pull", &image(&environment), "app:1"]);
     let digest = environment.json(["images"])[0]["digest"].as_str().unwrap().to_owned();
     let remote = format!("{}/app:1", registry.host);
@@ -94,7 +93,7 @@ fn run_pulls_what_it_is_told_to_and_nothing_else() {
     if !make_image(&environment) {
         return;
     }
-    let Some(registry) = registry() else { return };
+    let Some(registry) = Registry::plain() else { return };
     let remote = format!("{}/app:1", registry.host);
     environment.ok(["copy", &image(&environment), &format!("docker://{remote}")]);
     let stderr = environment.fails(["run", "app:1", "true"]);
@@ -104,7 +103,10 @@ fn run_pulls_what_it_is_told_to_and_nothing_else() {
     assert_eq!(environment.ok(["images", "-q"]), "");
     assert_eq!(environment.ok(["run", &remote, "echo hello"]), "hello\n");
     let id = environment.ok(["images", "-q"]);
-    assert_eq!(environment.ok(["run", "--pull", "always", &format!("docker://{remote}"), "echo hello"]), "hello\n");
+    assert_eq!(
+        environment.ok(["run", "--pull", "always", &format!("docker://{remote}"), "echo hello"]),
+        "hello\n"
+    );
     assert_eq!(environment.ok(["images", "-q"]), id);
     environment.ok(["create", &format!("docker://{remote}"), "dev"]);
     drop(registry);
@@ -114,14 +116,11 @@ fn run_pulls_what_it_is_told_to_and_nothing_else() {
 
 #[test]
 fn a_login_is_checked_before_it_is_kept() {
-    if !found("docker-registry") || !found("openssl") {
-        return skip("docker-registry or openssl is not installed");
-    }
     let environment = Environment::new();
     if !make_image(&environment) {
         return;
     }
-    let registry = Registry::with_password();
+    let Some(registry) = Registry::with_password() else { return };
     let auth = environment.path("auth.json");
     let certificates = environment.path("config/containers/certs.d").join(&registry.host);
     fs::create_dir_all(&certificates).unwrap();
@@ -129,7 +128,10 @@ fn a_login_is_checked_before_it_is_kept() {
     let run = |arguments: &[&str], password: &str| {
         fs::write(environment.path("password"), password).unwrap();
         let mut command = environment.command();
-        command.args(arguments).env("REGISTRY_AUTH_FILE", &auth).env("XDG_CONFIG_HOME", environment.path("config"));
+        command
+            .args(arguments)
+            .env("REGISTRY_AUTH_FILE", &auth)
+            .env("XDG_CONFIG_HOME", environment.path("config"));
         ran(command.stdin(fs::File::open(environment.path("password")).unwrap()).output().unwrap())
     };
     let host = registry.host.as_str();
