@@ -29,6 +29,8 @@
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
+//! | `line` | the states that become layers when a node leaves the store |
+//! | `pulled` | states that came as layers, as snapshots again |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
 //! | `remove` `removed` | removing for good, and the sweep; removing so that it can be brought back |
 //! | `rename` `marks` | other names; locks, notes and further names |

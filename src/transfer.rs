@@ -15,6 +15,11 @@
 //! | [`catalog`] | names in an index, and which image a word means |
 //! | [`mod@copy`] | an image with all that it is made of, from a source to a sink |
 //! | [`layout`] | a directory in the form of OCI's image layout |
+//! | [`registry`] | a repository of a registry, as a source and as a sink |
+//! | [`store_source`] | any node of the store as a source |
+//! | [`making`] | a node that is no image becomes one: a layer for each of its states |
+//! | [`mod@pull`] | an image from any source into the store: fetched, unpacked, named, its snapshots too |
+//! | `tar` | a whole tree as an archive |
 //! | [`archive`] | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
 
 pub mod archive;
@@ -34,9 +39,9 @@ pub use archive::{ArchiveForm, ImageArchive, ImageArchiveWriter};
 pub use catalog::{Catalog, Listed};
 pub use copy::{CopyOptions, Event, Platforms, copy};
 pub use layout::{Layout, LayoutWriter};
-pub use resolve::{Resolved, resolve};
 pub use pull::{PullOptions, Pulled, pull};
 pub use registry::Repository;
+pub use resolve::{Resolved, resolve};
 pub use store_source::StoreSource;
 pub use stream::{pump, read_blob, read_configuration, read_document};
 pub use tar::{stream_tar, write_tar};

@@ -84,6 +84,11 @@ fn to_tar(context: &Context, store: &Store, node: &Node, path: &Path, pack: Pack
         let path = output::plain_text(OsStr::from_bytes(&skipped.path));
         context.output.say(format!("left out {path}: {}", skipped.reason));
     }
-    context.output.say(format!("exported {} to tar:{}: {} entries", node.label(), path.display(), created.entries));
+    context.output.say(format!(
+        "exported {} to tar:{}: {} entries",
+        node.label(),
+        path.display(),
+        created.entries
+    ));
     Ok(())
 }

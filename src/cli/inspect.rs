@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::places::{self, PackFlags, RegistryFlags};
 use super::{Context, output, said, store};
-use crate::image::{Configuration, DiffId, Document, ImageConfig, Platform, ImageReference};
+use crate::image::{Configuration, DiffId, Document, ImageConfig, ImageReference, Platform};
 use crate::reference::Place;
 use crate::store::{Node, Store};
 use crate::transfer::{Source, StoreSource, read_configuration, resolve};
@@ -166,14 +166,16 @@ fn inspected(text: &str, looked: Looked, node: Option<(&Store, &Node)>) -> Resul
         Some((store, node)) => {
             repo_tags = store.naming_as_asked().of(&node.id).iter().map(ToString::to_string).collect();
             let from = node.record.image.as_ref().and_then(|image| image.reference.as_deref());
-            let digest = node.record.image.as_ref().map(|image| image.index.as_ref().unwrap_or(&image.manifest));
+            let digest =
+                node.record.image.as_ref().map(|image| image.index.as_ref().unwrap_or(&image.manifest));
             if let (Some(Ok(from)), Some(digest)) = (from.map(ImageReference::parse), digest) {
                 repo_digests.push(format!("{}@{digest}", from.repository()));
             }
         }
         None => {
             if let Some(Place::Registry(reference)) = Place::parse(text)? {
-                repo_tags.extend(reference.tag_or_latest().map(|tag| format!("{}:{tag}", reference.repository())));
+                repo_tags
+                    .extend(reference.tag_or_latest().map(|tag| format!("{}:{tag}", reference.repository())));
                 repo_digests.push(format!("{}@{}", reference.repository(), top.digest));
             }
         }
@@ -191,7 +193,10 @@ fn inspected(text: &str, looked: Looked, node: Option<(&Store, &Node)>) -> Resul
         variant: configuration.variant.clone(),
         os: configuration.os.clone(),
         size: parsed.layers.iter().map(|layer| layer.size).sum(),
-        root_fs: RootFs { kind: configuration.rootfs.kind.clone(), layers: configuration.rootfs.diff_ids.clone() },
+        root_fs: RootFs {
+            kind: configuration.rootfs.kind.clone(),
+            layers: configuration.rootfs.diff_ids.clone(),
+        },
         manifest: top.digest.to_string(),
         media_type: top.media_type.clone(),
         layers: parsed.layers.iter().map(|layer| layer.digest.to_string()).collect(),
@@ -228,7 +233,8 @@ fn steps(looked: &Looked) -> Vec<Step> {
     let mut layers = manifest.layers.iter().zip(&configuration.rootfs.diff_ids);
     let fits = configuration.layer_history().iter().all(Option::is_some);
     let mut steps: Vec<Step> = Vec::new();
-    let step = |history: Option<&crate::image::History>, layer: Option<(&crate::image::Descriptor, &DiffId)>| Step {
+    let step = |history: Option<&crate::image::History>,
+                layer: Option<(&crate::image::Descriptor, &DiffId)>| Step {
         created: history.and_then(crate::image::History::created_at),
         created_by: history.map(|step| step.created_by.clone()).unwrap_or_default(),
         comment: history.map(|step| step.comment.clone()).unwrap_or_default(),

@@ -83,7 +83,9 @@ pub(super) fn login(context: &Context, arguments: &LoginArguments) -> Result<()>
     let is_asked = Client::new(settings).log_in(&host)?;
     let file = places::credentials(context)?.store(&host, &credential)?;
     if !is_asked {
-        context.output.say(format!("{host} lets everybody in, so nobody knows whether the password is right"));
+        context
+            .output
+            .say(format!("{host} lets everybody in, so nobody knows whether the password is right"));
     }
     context.output.say(format!("{username} is known at {host} from now on: {}", file.display()));
     Ok(())
@@ -103,7 +105,9 @@ fn asked(context: &Context, question: &str, secret: bool) -> Result<String> {
     }
     let answer = if secret { context.output.ask_secret(question) } else { context.output.ask(question) };
     match answer? {
-        Answer::Line(line) if !line.trim_end().is_empty() => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+        Answer::Line(line) if !line.trim_end().is_empty() => {
+            Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+        }
         _ => Err(Error::new(ErrorKind::InvalidInput, "nothing was said")),
     }
 }

@@ -121,7 +121,8 @@ impl PullWhen {
 /// Does a name say which registry it is in?
 fn says_registry(text: &str) -> bool {
     let host = text.split_once('/').map(|(host, _)| host);
-    host.is_some_and(|host| host.contains(['.', ':']) || host == "localhost") && ImageReference::parse(text).is_ok()
+    host.is_some_and(|host| host.contains(['.', ':']) || host == "localhost")
+        && ImageReference::parse(text).is_ok()
 }
 
 /// What is printed of an image that was pulled.

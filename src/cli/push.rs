@@ -76,15 +76,19 @@ pub(super) fn push(context: &Context, arguments: &PushArguments) -> Result<()> {
 fn home(node: &Node) -> Result<Place> {
     let unclear = || {
         let message = format!("the name {} does not say where to push it", node.label());
-        Error::new(ErrorKind::InvalidInput, message)
-            .hint(format!("say it: rootling push {0} HOST/{0}", node.label().split('@').next().unwrap_or_default()))
+        Error::new(ErrorKind::InvalidInput, message).hint(format!(
+            "say it: rootling push {0} HOST/{0}",
+            node.label().split('@').next().unwrap_or_default()
+        ))
     };
     let name = node.name.as_ref().filter(|name| !name.is_snapshot()).ok_or_else(unclear)?;
     let from = node.record.image.as_ref().and_then(|image| image.reference.as_deref());
     let from = from.and_then(|text| ImageReference::parse(text).ok());
     // A name that was given here says more than where it came from once.
     match from.filter(|from| from.default_name() == name.as_str()) {
-        Some(from) if from.tag_or_latest().is_some() => from.with_tag(from.tag_or_latest().unwrap_or("latest")).map(Place::Registry),
+        Some(from) if from.tag_or_latest().is_some() => {
+            from.with_tag(from.tag_or_latest().unwrap_or("latest")).map(Place::Registry)
+        }
         _ if name.as_str().contains('/') => ImageReference::parse(name.as_str()).map(Place::Registry),
         _ => Err(unclear()),
     }
@@ -167,7 +171,9 @@ fn between(context: &Context, arguments: &CopyArguments, from: &Place, to: &Plac
     let (reader, writer) = (registry.client(context, from)?, registry.client(context, to)?);
     let source = places::source(from, &reader, &places::system_spool())?;
     let siblings = match (from, to) {
-        (Place::Registry(from), Place::Registry(to)) if from.domain() == to.domain() => vec![from.path().to_owned()],
+        (Place::Registry(from), Place::Registry(to)) if from.domain() == to.domain() => {
+            vec![from.path().to_owned()]
+        }
         _ => Vec::new(),
     };
     let (sink, mut names) = places::sink(to, &writer, siblings, context.output)?;

@@ -83,11 +83,14 @@ pub(super) fn load(context: &Context, arguments: &LoadArguments) -> Result<()> {
     }
     for image in listed {
         let place = Place::DockerArchive(InFile { path: path.clone(), image: image.name.clone() });
-        let key = image.name.clone().or_else(|| image.descriptor.as_ref().map(|found| found.digest.to_string()));
+        let key =
+            image.name.clone().or_else(|| image.descriptor.as_ref().map(|found| found.digest.to_string()));
         // What has no name is had by the beginning of its digest, as what is pulled by digest.
         let name = match (&image.name, &image.descriptor) {
             (Some(name), _) => places::name_of(name)?,
-            (None, Some(found)) => Name::parse(&format!("{}-{}", found.digest.algorithm(), found.digest.short()))?,
+            (None, Some(found)) => {
+                Name::parse(&format!("{}-{}", found.digest.algorithm(), found.digest.short()))?
+            }
             (None, None) => places::default_name(&place, &archive)?,
         };
         let options = PullOptions { names: vec![name], ..flags.options(image.name.clone()) };

@@ -118,7 +118,8 @@ pub(super) fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
         Some(name) => (name, true),
         None => (text, false),
     };
-    if !must_be && Name::parse(name).is_ok_and(|name| store.resolve_name(&name).is_ok_and(|id| id.is_some())) {
+    if !must_be && Name::parse(name).is_ok_and(|name| store.resolve_name(&name).is_ok_and(|id| id.is_some()))
+    {
         return Ok(None);
     }
     let reference = match ImageReference::parse(name) {
@@ -139,9 +140,10 @@ pub(super) fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     if let Some(node) = named.filter(has) {
         return Ok(Some(node));
     }
-    let entry = store.images()?.into_iter().find(|entry| {
-        entry.image.manifest == *digest || entry.image.index.as_ref() == Some(digest)
-    });
+    let entry = store
+        .images()?
+        .into_iter()
+        .find(|entry| entry.image.manifest == *digest || entry.image.index.as_ref() == Some(digest));
     match entry {
         Some(entry) => Ok(Some(Node { name: entry.names.first().cloned(), ..store.node(&entry.id)? })),
         None => Err(not_pulled(store, text, name)),
@@ -208,7 +210,9 @@ fn find_one(store: &Store, which: &Which) -> Result<Node> {
     let near = near::near(name.as_str(), names.keys().map(|name| name.as_str()));
     let hint = match near.as_slice() {
         [] if says_image(name.as_str()) => format!("pull it: rootling pull {name}"),
-        [] if names.is_empty() => "the store is empty: begin with `rootling pull IMAGE` or `rootling import SOURCE NAME`".to_owned(),
+        [] if names.is_empty() => {
+            "the store is empty: begin with `rootling pull IMAGE` or `rootling import SOURCE NAME`".to_owned()
+        }
         [] => "`rootling ls` lists what there is".to_owned(),
         near => format!("did you mean {}?", near.join(" or ")),
     };

@@ -1,4 +1,4 @@
-//! The client: settings, one request with all that belongs to it (scheme, token, redirects, retries), and whom to ask.
+//! The client: one request with all that belongs to it (scheme, token, redirects, retries), and whom to ask.
 //!
 //! ```text
 //! send ── for each try ─ once ── authorization, exchange ── 401: a new token, once more
@@ -7,9 +7,8 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ use jiff::Timestamp;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 
 use super::auth::Session;
-use super::credentials::{Credential, Credentials};
+use super::credentials::Credential;
 use super::error::{Refusal, cancelled, unanswered};
-use super::hosts::{Endpoint, Hosts, Purpose};
-use super::progress::{Progress, Silent};
-use super::retry::{self, Patience};
+use super::hosts::{Endpoint, Purpose};
+use super::retry;
 use super::scope::Scope;
-use super::transport::{Body, Failure, Fault, Method, Proxies, Response, Timeouts, Transport, Trust};
+use super::settings::Settings;
+use super::transport::{Body, Failure, Fault, Method, Response, Transport, Trust};
 use super::url::{self, Url};
 
 /// Redirects that are followed.
@@ -31,55 +30,6 @@ const REDIRECTS: usize = 10;
 
 /// Times that a host is tried that nobody answers for.
 const CONNECTS: u32 = 3;
-
-/// Bytes of one piece of an upload that cannot go whole.
-const CHUNK: u64 = 16 << 20;
-
-/// What the client is told.
-#[derive(Clone)]
-pub struct Settings {
-    /// Mirrors, certificates, insecure hosts.
-    pub hosts: Hosts,
-    /// The files of credentials.
-    pub credentials: Credentials,
-    /// What is shown to all hosts in place of what files say: `--creds`.
-    pub given: Option<Credential>,
-    /// How long to wait for servers.
-    pub timeouts: Timeouts,
-    /// Proxies.
-    pub proxies: Proxies,
-    /// How often to try again.
-    pub patience: Patience,
-    /// Bytes of one piece of an upload that cannot go whole.
-    pub chunk: u64,
-    /// Who is told how transfers move on.
-    pub progress: Arc<dyn Progress>,
-    /// Once true, everything ends with an error soon: between two reads, within a wait.
-    pub cancel: Arc<AtomicBool>,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
-
-impl Settings {
-    /// Reads the files of the usual places; `variable` is the environment, `uid` who asks.
-    pub fn of(variable: &dyn Fn(&str) -> Option<String>, uid: u32) -> Result<Self> {
-        Ok(Self {
-            hosts: Hosts::of(variable)?,
-            credentials: Credentials::of(variable, uid),
-            given: None,
-            timeouts: Timeouts::default(),
-            proxies: Proxies::of(variable),
-            patience: Patience::default(),
-            chunk: CHUNK,
-            progress: Arc::new(Silent),
-            cancel: Arc::default(),
-        })
-    }
-}
 
 /// How many pulls a registry still gives, as the hub's headers have it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -105,7 +105,8 @@ impl Store {
         blob: &Descriptor,
     ) -> Result<()> {
         let noted = self.change_record(state, |record| {
-            let known = record.packed.take().filter(|known| known.over.as_ref() == over && known.diff_id == *diff_id);
+            let known =
+                record.packed.take().filter(|known| known.over.as_ref() == over && known.diff_id == *diff_id);
             let mut packed = known.unwrap_or_else(|| PackedState {
                 over: over.cloned(),
                 diff_id: diff_id.clone(),

@@ -143,10 +143,10 @@ impl Store {
             }
             // What is no longer what its name says goes, so that it is fetched anew.
             for step in &stack.steps {
-                match self.remove_damaged_blob(&step.wanted.blob.digest) {
-                    Ok(true) => log::warn!("blob {} was damaged: it is removed", step.wanted.blob.digest),
-                    // Best effort: the error that brought us here is the one to tell.
-                    Ok(false) | Err(_) => {}
+                let digest = &step.wanted.blob.digest;
+                // Best effort: the error that brought us here is the one to tell.
+                if let Ok(true) = self.remove_damaged_blob(digest) {
+                    log::warn!("blob {digest} was damaged: it is removed");
                 }
             }
         })

@@ -41,12 +41,7 @@ struct Layer {
 /// Makes an image of a line of states. `begin` is told before a layer is made, which takes time.
 ///
 /// The same line gives the same manifest, with the same options.
-pub fn make(
-    blobs: &Blobs<'_>,
-    line: &Line,
-    options: &MakeOptions,
-    begin: &dyn Fn(&Node),
-) -> Result<Made> {
+pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn Fn(&Node)) -> Result<Made> {
     let (mut configuration, mut layers) = match &line.base {
         Some(base) => base_of(blobs, base)?,
         None => (bare(), Vec::new()),
@@ -168,12 +163,7 @@ fn known(
 }
 
 /// Makes the layer that turns the state before into this one, and keeps it as a blob, which is not durable yet.
-fn pack(
-    blobs: &Blobs<'_>,
-    state: &LineState,
-    before: Option<&Node>,
-    options: &MakeOptions,
-) -> Result<Layer> {
+fn pack(blobs: &Blobs<'_>, state: &LineState, before: Option<&Node>, options: &MakeOptions) -> Result<Layer> {
     let (store, node) = (blobs.store(), &state.node);
     let intent = || format!("make a layer of {}", node.label());
     let root = store.open_root(node).context(intent)?;
@@ -194,7 +184,12 @@ fn pack(
     let digest = kept.context(intent)?;
     let created = created.context(intent)?;
     for skipped in &created.notes {
-        log::warn!("{}: left out {}: {}", node.label(), String::from_utf8_lossy(&skipped.path), skipped.reason);
+        log::warn!(
+            "{}: left out {}: {}",
+            node.label(),
+            String::from_utf8_lossy(&skipped.path),
+            skipped.reason
+        );
     }
     let blob = Descriptor::new(created.packed.media_type, digest, created.packed.size);
     Ok(Layer { blob, diff_id: created.packed.diff_id })

@@ -16,7 +16,9 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 use super::stream::ours;
 use super::{Event, Resolved, Source, read_configuration, resolve};
-use crate::image::{Configuration, DOCUMENT_MAX, Descriptor, Digest, Document, Manifest, Platform, annotations};
+use crate::image::{
+    Configuration, DOCUMENT_MAX, Descriptor, Digest, Document, Manifest, Platform, annotations,
+};
 use crate::store::{
     AddedImage, Blobs, Durability, ImageParts, Label, Name, Node, Partial, StateOfImage, Store, Supply,
 };
@@ -68,12 +70,8 @@ pub fn pull<S: Source + ?Sized>(
     let parsed = manifest.manifest().expect("an image was chosen");
     let (config, configuration) = configuration(source, store, parsed)?;
     let missing: Vec<&Descriptor> = distinct(&parsed.layers);
-    let parts = ImageParts {
-        manifest: manifest.clone(),
-        config,
-        index,
-        reference: options.reference.clone(),
-    };
+    let parts =
+        ImageParts { manifest: manifest.clone(), config, index, reference: options.reference.clone() };
     report(Event::Planned(&parsed.layers));
     let fetch = Fetch {
         source,

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
-use super::making::{MakeOptions, Made, make};
+use super::making::{Made, MakeOptions, make};
 use super::{Listed, Source};
 use crate::image::{DOCUMENT_MAX, Descriptor, Document};
 use crate::store::{Blobs, Line, Node};

@@ -103,11 +103,7 @@ impl Place {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let ["adder", layout, names @ ..] = arguments else { return self.store.command(arguments) };
-        let tests = std::env::current_exe().unwrap();
-        let mut command = Command::new(tests.ancestors().nth(2).unwrap().join("examples/adder"));
-        command.arg("add").arg(&self.store.root).arg(self.layouts.join(layout)).args(names);
-        command.env_remove("ROOTLING_FAULT").env_remove("ROOTLING_FAULT_TRACE");
-        command
+        adder(&self.store.root, &self.layouts.join(layout), names)
     }
 
     #[track_caller]
@@ -177,6 +173,15 @@ impl Place {
         }
         assert_eq!(damaged, 1);
     }
+}
+
+/// The program that adds the image of a layout to a store.
+pub(crate) fn adder(store: &Path, layout: &Path, names: &[&str]) -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let mut command = Command::new(tests.ancestors().nth(2).unwrap().join("examples/adder"));
+    command.arg("add").arg(store).arg(layout).args(names);
+    command.env_remove("ROOTLING_FAULT").env_remove("ROOTLING_FAULT_TRACE");
+    command
 }
 
 fn write_layouts(at: &Path) {

@@ -62,7 +62,10 @@ impl Members {
                 let message = format!("it has more than {MEMBERS_MAX} members");
                 return Err(Error::new(ErrorKind::InvalidInput, message));
             }
-            let mut archive = Archive::new(BufReader::with_capacity(HEADER_BYTES, Headers { file: &file, at }), Limits::default());
+            let mut archive = Archive::new(
+                BufReader::with_capacity(HEADER_BYTES, Headers { file: &file, at }),
+                Limits::default(),
+            );
             let entry = archive.next_entry().context(|| format!("read the archive from offset {at}"))?;
             let Some(entry) = entry else { break };
             let span = Span { offset: at + archive.offset(), size: entry.member.size() };
