@@ -27,6 +27,7 @@
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
+//! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -65,6 +66,8 @@ mod lab;
 mod layer;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod layers;
 #[cfg(test)]
 mod limited;
 #[cfg(test)]
