@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rootling::layer::{
     ApplyOptions, CreateOptions, Packing, Whiteouts, apply, create, decompress, whole_tree,
 };
-use rootling_backends::{Change, DiffOptions, Dir, compare};
+use rootling_backends::{Change, DiffOptions, Dir, FS, Tree, compare};
 
 use crate::cases::{Case, case};
 use crate::setup::{Fork, Setup};
@@ -69,8 +69,23 @@ impl Receiver {
         // In a plain directory the same changes are the same layer, to the last byte.
         let again = compare::diff_trees(&s.root(&fork.parent), &self.root, times).unwrap();
         assert!(layer(&again, &self.root) == tar, "the layer depends on where the tree lies");
+        if s.makes_deltas() {
+            unpack_alone(s, fork, &tar);
+        }
         bytes
     }
+}
+
+/// Nothing in the layer needs what lies beneath: unpacked without that, it is the upper directory of an overlay.
+fn unpack_alone(s: &Setup, fork: &Fork, tar: &[u8]) {
+    let slot = s.slot();
+    let upper = slot.join(FS);
+    fs::create_dir(&upper).unwrap();
+    let whiteouts = Whiteouts::Overlay { userxattr: s.marks_in_user() };
+    let options = ApplyOptions { whiteouts, ..ApplyOptions::default() };
+    apply(tar, &Dir::open(&upper).unwrap(), &options).unwrap();
+    let alone = Tree::delta(slot, &fork.parent);
+    assert_tree_eq(&s.view(&alone), &s.view(&fork.tree), "the layer alone, over the parent");
 }
 
 /// Such names cannot be in a layer.
@@ -113,7 +128,7 @@ fn one_history(s: &Setup, seed: u64) {
     }
 }
 
-fn grow(s: &Setup, tree: &rootling_backends::Tree, rng: &mut Rng, count: usize, copy_up: bool) {
+fn grow(s: &Setup, tree: &Tree, rng: &mut Rng, count: usize, copy_up: bool) {
     let mut walk = Walk::new(s.view(tree), copy_up, Rng::new(rng.next()));
     s.edit(tree, |root| {
         walk.run(root, count);
