@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use super::or_default;
+
 /// What an image says about how it is run. Fields it does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -42,13 +44,6 @@ pub struct ImageConfig {
     /// What we do not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
-}
-
-/// Builders write `null` for what is empty.
-fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> std::result::Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 const WORDS: &str = "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR";
