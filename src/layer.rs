@@ -43,7 +43,7 @@ mod place;
 pub mod read;
 mod sparse;
 mod whiteout;
-mod write;
+pub(crate) mod write;
 
 pub use apply::{Applied, ApplyOptions, Skipped, Whiteouts, apply, apply_with};
 pub use compression::{Compression, decompress};

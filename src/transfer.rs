@@ -15,8 +15,9 @@
 //! | [`catalog`] | names in an index, and which image a word means |
 //! | [`mod@copy`] | an image with all that it is made of, from a source to a sink |
 //! | [`layout`] | a directory in the form of OCI's image layout |
-//! | `archive` | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
+//! | [`archive`] | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
 
+pub mod archive;
 pub mod catalog;
 pub mod copy;
 mod files;
@@ -24,15 +25,16 @@ pub mod layout;
 mod resolve;
 mod stream;
 
+pub use archive::{ArchiveForm, ImageArchive, ImageArchiveWriter};
 pub use catalog::{Catalog, Listed};
 pub use copy::{CopyOptions, Event, Platforms, copy};
 pub use layout::{Layout, LayoutWriter};
 pub use resolve::{Resolved, resolve};
 pub use stream::{pump, read_blob, read_configuration, read_document};
 
-use std::io::Read;
+use std::io::{self, Read};
 
-use rootling_backends::Result;
+use rootling_backends::{Context, Result};
 
 use crate::image::{Descriptor, Document};
 
@@ -58,6 +60,27 @@ pub trait Source: Sync {
     ///
     /// An error of kind `NotFound` if it is not there. Errors while reading may carry an [`Error`](rootling_backends::Error) of ours.
     fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// Opens content from `offset` on; places that can seek need not read what is before it.
+    fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let mut content = self.open_blob(descriptor)?;
+        let skipped = io::copy(&mut content.by_ref().take(offset), &mut io::sink());
+        skipped.context(|| format!("read the first {offset} bytes of {}", descriptor.digest))?;
+        Ok(content)
+    }
+}
+
+/// Bytes of a blob, to be read from anywhere and again: an upload that was cut goes on in the middle.
+pub trait Content: Sync {
+    /// Returns the bytes from `offset` on.
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>>;
+}
+
+impl Content for Vec<u8> {
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(Box::new(self.get(offset..).unwrap_or_default()))
+    }
 }
 
 /// A place that images go to.
@@ -74,7 +97,7 @@ pub trait Sink: Sync {
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool>;
 
     /// Takes in content and verifies it. After an error nothing of it can be seen here.
-    fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()>;
+    fn put_blob(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()>;
 
     /// Takes in a manifest or index that an index to come names. All that it names is here.
     fn put_document(&self, document: &Document) -> Result<()>;

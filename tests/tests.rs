@@ -8,6 +8,7 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `budget` | what a start costs: system calls and memory |
+//! | `formats` | image layouts and archives, beside skopeo, umoci and podman |
 //! | `forks` | many boxes at once, commands in each, and the one that wins |
 //! | `trying` `trying_host` | what becomes of what a command changed in a fork |
 //! | `limited` | limits as a person asks for them |
@@ -48,6 +49,8 @@ mod diff;
 mod environment;
 #[cfg(test)]
 mod forks;
+#[cfg(test)]
+mod formats;
 #[cfg(test)]
 mod grounds;
 #[cfg(test)]
