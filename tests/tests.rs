@@ -29,6 +29,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
+//! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -89,6 +90,8 @@ mod net;
 mod processes;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod registry;
 #[cfg(test)]
 mod rootless;
 #[cfg(test)]

@@ -8,7 +8,8 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 
 use super::{Context, live};
 use crate::loop_store;
-use crate::reference::{self, Reference, Which};
+use crate::near;
+use crate::reference::{Reference, Which};
 use crate::runner::{self, Entered, Running};
 use crate::store::{BoxSettings, Node, Role, Store};
 
@@ -153,7 +154,7 @@ fn find_one(store: &Store, which: &Which) -> Result<Node> {
         let snapshots = store.snapshots(&owner)?.into_iter();
         names.extend(snapshots.filter_map(|(_, node)| Some((node.name?, node.id))));
     }
-    let near = reference::near(name.as_str(), names.keys().map(|name| name.as_str()));
+    let near = near::near(name.as_str(), names.keys().map(|name| name.as_str()));
     let hint = match near.as_slice() {
         [] if names.is_empty() => "the store is empty: begin with `rootling import SOURCE NAME`".to_owned(),
         [] => "`rootling ls` lists what there is".to_owned(),
