@@ -66,6 +66,7 @@ mod undelete;
 mod undo_host;
 mod unshare;
 mod users;
+mod verify;
 mod volume;
 mod walls;
 
@@ -261,6 +262,8 @@ enum Command {
     Stats(stats::Arguments),
     /// Check the store
     Fsck(fsck::Arguments),
+    /// Compare images, and what was made from them, with what they were, byte by byte
+    Verify(verify::Arguments),
     /// Remove what nothing needs any more: what was removed a while ago, what no policy keeps, leftovers
     Prune(prune::Arguments),
     /// Say what this machine can do, and what to do where it cannot
@@ -594,6 +597,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Unshare(arguments) => return unshare::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Fsck(arguments) => return fsck::run(context, &arguments),
+        Command::Verify(arguments) => return verify::run(context, &arguments),
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Completion(arguments) => completion::completion(context, &arguments),

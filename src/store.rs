@@ -22,6 +22,10 @@
 //! | `settings` | what a box is started with; its home |
 //! | `chain` `shed` | how chains of deltas, and records, stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
+//! | `blobs` | bytes known by their digest: written, verified, kept, swept |
+//! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
+//! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
@@ -45,6 +49,7 @@ use rayon::prelude::*;
 use rootling_backends::probe::{self, Abilities};
 use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, Tree, private};
 
+mod blobs;
 mod boxes;
 mod chain;
 mod check;
@@ -62,9 +67,11 @@ mod host;
 mod host_changes;
 mod id;
 mod identity;
+mod images;
 mod in_place;
 mod index;
 mod labels;
+mod layers;
 mod life;
 mod lock;
 mod marks;
@@ -86,21 +93,28 @@ mod settle;
 mod shed;
 mod sizes;
 mod snapshots;
+mod stack;
 mod three_way;
 mod trying;
 mod unchanged;
 mod undo;
+mod unpack;
+mod verify;
 mod volumes;
 
+pub use blobs::{Blobs, Partial, Synced};
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
+pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
 pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;
+pub use images::{AddedImage, ImageEntry, ImageParts, Progress, Supply};
 pub use index::{Entry, Index};
+pub use layers::{Image, Layer};
 pub use life::Life;
 pub use marks::Marks;
 pub use merging::{Merged, Merging, Range, Sides};
@@ -118,6 +132,7 @@ pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
+pub use verify::{Damage, Fate, Verified};
 pub use volumes::{RemoveVolume, VolumeName, VolumeReference};
 
 #[doc = include_str!("store/FORMAT.md")]
@@ -162,6 +177,9 @@ pub enum Base<'a> {
     /// The running machine.
     Host,
 }
+
+/// How many records at most say that another object has their tree, one after the other.
+const MOST_STEPS_TO_A_TREE: usize = 4;
 
 /// Directories of a store, in the order in which they are made.
 const DIRECTORIES: [&str; 5] = ["o", "n", "labels", "tmp", "trash"];
@@ -424,14 +442,33 @@ impl Store {
         }
     }
 
-    /// Returns the node's tree as far as it is its own, for whoever looks at nothing beneath it.
-    pub(crate) fn own_tree(&self, node: &Node) -> Tree {
-        Tree { slot: self.object_dir(&node.id), form: node.record.form, lowers: Vec::new() }
+    /// Returns the slot that holds a node's `fs/`: its own, or that of the object whose tree it has too.
+    ///
+    /// Whatever looks into a tree begins here; `object_dir` is where a node's record and locks are.
+    pub(crate) fn tree_slot(&self, node: &Node) -> Result<PathBuf> {
+        self.slot_of_tree(&node.id, node.record.tree.as_ref())
+    }
+
+    fn slot_of_tree(&self, id: &ObjectId, tree: Option<&ObjectId>) -> Result<PathBuf> {
+        let mut slot = self.object_dir(tree.unwrap_or(id));
+        let Some(mut at) = tree.cloned() else { return Ok(slot) };
+        // An image has the tree of a layer's node, and that may have another's: only a damaged record goes on.
+        for _ in 0..MOST_STEPS_TO_A_TREE {
+            let ground = Record::read_ground(&slot).context(|| format!("find the tree of {id} at {at}"))?;
+            let Some(next) = ground.tree else { return Ok(slot) };
+            (slot, at) = (self.object_dir(&next), next);
+        }
+        Err(Error::new(ErrorKind::Corrupt, format!("the tree of {id} is not found beyond {at}")))
+    }
+
+    /// Returns the node's tree as far as it is its own layer, for whoever looks at nothing beneath it.
+    pub(crate) fn own_tree(&self, node: &Node) -> Result<Tree> {
+        Ok(Tree { slot: self.tree_slot(node)?, form: node.record.form, lowers: Vec::new() })
     }
 
     /// Returns the node's tree: its slot, and for a delta all directories beneath it. O(length of its chain of deltas).
     pub fn tree(&self, node: &Node) -> Result<Tree> {
-        let slot = self.object_dir(&node.id);
+        let slot = self.tree_slot(node)?;
         if node.record.form == Form::Full {
             return Ok(Tree::full(slot));
         }
@@ -442,7 +479,12 @@ impl Store {
         let mut below = node.record.parent.clone();
         while let Some(id) = below.take() {
             let slot = self.object_dir(&id);
-            let ground = Record::read_ground(&slot)
+            let read = || -> Result<_> {
+                let ground = Record::read_ground(&slot)?;
+                let slot = self.slot_of_tree(&id, ground.tree.as_ref())?;
+                Ok((ground, slot))
+            };
+            let (ground, slot) = read()
                 .context(|| format!("read node {id}"))
                 .context(|| format!("find what {} stands on", node.label()))?;
             lowers.push(slot.join(rootling_backends::FS));
@@ -468,6 +510,6 @@ impl Store {
 
     /// Returns the index of a committed node's content, if one was written.
     pub fn index(&self, node: &Node) -> Result<Option<Index>> {
-        index::read(&self.object_dir(&node.id))
+        index::read(&self.tree_slot(node)?)
     }
 }

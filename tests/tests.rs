@@ -2,6 +2,7 @@
 //!
 //! | module | what it tests |
 //! |---|---|
+//! | `images` | images in the store: layers shared, verified, repaired |
 //! | `layering` | who imports whom, where unsafe stands, who prints |
 //! | `layer` | tar archives, honest and hostile, into trees |
 //! | `attack` | attacks on the walls of a box, first without the wall, then with it |
@@ -63,6 +64,8 @@ mod home;
 #[expect(dead_code, reason = "the namespace of a whole program is the conformance kit's")]
 mod host;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod keeping;
 #[cfg(test)]
 mod lab;
@@ -86,6 +89,9 @@ mod merging;
 mod namespaces;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+#[path = "support/oci.rs"]
+mod oci;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]

@@ -17,11 +17,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::RenameFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, DiffOptions};
-use crate::dir::Dir;
-use crate::error::Result;
+use crate::dir::{Dir, Times};
+use crate::error::{Context, Result};
 use crate::footprint::{self, Footprint};
 use crate::mount::{Access, Mount, Overlay, Upper};
 
@@ -334,6 +335,18 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// `None` says that only the caller can know, who knows which trees never change.
     fn stamp(&self, _tree: &Tree) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// Puts the sealed tree in `made` in the place of the sealed tree in `slot`, and that one where it was, in one step.
+    ///
+    /// What is mounted goes on with what it shows. A kill may leave one of them without its seal.
+    fn exchange(&self, slot: &Path, made: &Path) -> Result<()> {
+        let (slot, made) = (Dir::open(slot)?, Dir::open(made)?);
+        let times = Times::of(&made.stat(FS)?);
+        nix::fcntl::renameat2(&made, FS, &slot, FS, RenameFlags::RENAME_EXCHANGE)
+            .context(|| format!("renameat2({made}, {FS:?}, {slot}, {FS:?}, RENAME_EXCHANGE)"))?;
+        // XFS moves them, because the way up is another.
+        slot.set_times(FS, times)
     }
 
     /// Destroys whatever is in `slot`, the slot included: immutable files, nested subvolumes, half-made trees.

@@ -26,6 +26,7 @@ use std::time::Instant;
 
 use btrfsutil::error::LibError;
 use btrfsutil::subvolume::Subvolume;
+use nix::fcntl::RenameFlags;
 
 use crate::backend::{
     Backend, Baseline, Capabilities, Cost, FS, Finding, ForkOptions, Forked, Form, Kind, Reaped, Snapshotted,
@@ -264,6 +265,19 @@ impl Backend for Btrfs {
 
     fn stamp(&self, tree: &Tree) -> Result<Option<u64>> {
         footprint::stamp(&Dir::open(tree.fs())?)
+    }
+
+    /// A read-only subvolume cannot be moved: it would change its way up. Both lose the flag for a moment.
+    fn exchange(&self, slot: &Path, made: &Path) -> Result<()> {
+        let (one, other) = (Dir::open(slot)?, Dir::open(made)?);
+        for root in [one.open_dir(FS)?, other.open_dir(FS)?] {
+            if is_subvolume(&root)? {
+                nested::set_writable(&root)?;
+            }
+        }
+        nix::fcntl::renameat2(&other, FS, &one, FS, RenameFlags::RENAME_EXCHANGE)
+            .context(|| format!("renameat2({other}, {FS:?}, {one}, {FS:?}, RENAME_EXCHANGE)"))?;
+        self.seal(&Tree::full(slot))
     }
 
     fn reap(&self, slot: &Path) -> Result<Reaped> {

@@ -258,7 +258,7 @@ impl Backend for OverlayFs {
 // ---------------------------------------------------------------- the layer limit
 
 /// Returns how many layers one mount takes here; found out once.
-pub(crate) fn layer_limit() -> usize {
+pub fn layer_limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     *LIMIT.get_or_init(|| if takes_single_layers() { Overlay::LIMIT } else { Overlay::SHORT_LIMIT })
 }

@@ -188,9 +188,13 @@ fn show(context: &Context, pruned: &Everything) {
             0 => String::new(),
             cgroups => format!("removed {cgroups} cgroups of boxes whose caller was killed\n"),
         };
+        let blobs = match pruned.blobs {
+            0 => String::new(),
+            blobs => format!(" {blobs} blobs ({}),", output::bytes(pruned.blob_bytes)),
+        };
         let let_go: String = let_go.iter().map(|row| format!("{}\n", line(row))).collect();
         format!(
-            "{let_go}removed {} unreferenced objects, {} abandoned drafts, {} entries of the trash: {} inodes, {} subvolumes, {} freed\n{cgroups}",
+            "{let_go}removed {} unreferenced objects,{blobs} {} abandoned drafts, {} entries of the trash: {} inodes, {} subvolumes, {} freed\n{cgroups}",
             pruned.objects,
             pruned.drafts,
             pruned.trash,
@@ -232,6 +236,8 @@ struct Intended {
     let_go: Vec<Would>,
     /// Objects that would be destroyed: those, what only they need, and what nothing needs already.
     objects: usize,
+    /// Blobs that would go with them.
+    blobs: u64,
     /// Bytes that would come free by it, all taken together.
     would_free_bytes: u64,
 }
@@ -252,7 +258,8 @@ fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
     let intended = Intended {
         let_go: let_go.into_iter().map(would).collect(),
         objects: outcome.goes.len(),
-        would_free_bytes: frees,
+        blobs: outcome.blobs,
+        would_free_bytes: frees + outcome.blob_bytes,
     };
     let names = intended.let_go.iter().map(|would| shown(&would.row.doomed.name));
     context.output.list_of(&intended, names, || {
@@ -263,7 +270,12 @@ fn dry_run(context: &Context, store: &Store, plan: &Plan) -> Result<()> {
         let lines: String = lines.collect();
         let (count, all) = (intended.objects, output::bytes(intended.would_free_bytes));
         let objects = if count == 1 { "object" } else { "objects" };
-        format!("{lines}would remove {count} {objects}: frees {all}\n")
+        let blobs = match intended.blobs {
+            0 => String::new(),
+            1 => " and 1 blob".to_owned(),
+            blobs => format!(" and {blobs} blobs"),
+        };
+        format!("{lines}would remove {count} {objects}{blobs}: frees {all}\n")
     });
     match plan.free.filter(|_| lacks) {
         Some(wanted) => Err(missed("would be", store.free_bytes()?.saturating_add(frees), wanted)),

@@ -235,7 +235,7 @@ impl Store {
 
     /// Returns where the node is mounted in this mount namespace.
     pub fn mounted_at(&self, node: &Node) -> Result<Vec<std::path::PathBuf>> {
-        host::mounted_at(&self.object_dir(&node.id))
+        host::mounted_at(&self.tree_slot(node)?)
     }
 
     /// Is a tree of this store mounted at `place` in this mount namespace? One look at the mounts, however many nodes there are.

@@ -44,7 +44,7 @@ impl Store {
             let mut group = Vec::new();
             let mut at = due.beneath.clone();
             while group.len() < FAN - 1 && is_mergeable(&at) && at.record.steps() == due.steps {
-                group.push(self.object_dir(&at.id).join(FS));
+                group.push(self.tree_slot(&at)?.join(FS));
                 let below = at.record.parent.clone().expect("a delta of the store has a parent");
                 at = self.node(&below)?;
             }
@@ -74,7 +74,9 @@ impl Store {
     }
 }
 
-/// Is it a delta over another node of the store?
+/// Is it a delta over another node of the store, and no layer of an image? Those are shared, and go where the image goes.
 fn is_mergeable(node: &Node) -> bool {
-    node.record.form == Form::Delta && node.record.outside.is_none() && node.record.parent.is_some()
+    let record = &node.record;
+    let is_layer = record.layer.is_some() || record.tree.is_some();
+    record.form == Form::Delta && record.outside.is_none() && record.parent.is_some() && !is_layer
 }

@@ -10,7 +10,8 @@ use walkdir::WalkDir;
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{Index, Name, Node, ObjectId, Role, State, Store, index};
+use super::{Image, Index, Name, Node, ObjectId, Role, State, Store, index};
+use crate::image::Digest;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,6 +43,8 @@ pub struct Checked {
     pub objects: u64,
     /// Names looked at.
     pub names: u64,
+    /// Blobs looked at.
+    pub blobs: u64,
     /// Trees compared with their index.
     pub verified: u64,
     /// What was found.
@@ -118,10 +121,12 @@ impl Store {
         let reachable = self.reachable().context(intent)?;
         for node in &nodes {
             self.check_node(node, &reachable, repair, &mut checked).context(intent)?;
-            if verify && node.record.state == State::Committed {
-                self.verify(node, &mut checked).context(intent)?;
+            if verify && node.record.state == State::Committed && node.record.tree.is_none() {
+                self.check_content(node, &mut checked).context(intent)?;
             }
         }
+        self.check_blobs(&nodes, repair, verify, &mut checked).context(intent)?;
+        self.check_hints(&mut checked).context(intent)?;
         self.check_slots(&mut checked);
         for directory in ["tmp", "trash"] {
             for id in files::list(&self.root.join(directory)).context(intent)? {
@@ -291,8 +296,15 @@ impl Store {
                 }
             }
         }
+        if let Some(tree) = &node.record.tree {
+            self.check_shared(node, tree, repair, checked)?;
+        }
         let sealed = node.record.state == State::Committed;
-        match (self.tree(node), self.backend(node.record.backend)) {
+        let is_parted =
+            node.record.form == Form::Delta && node.record.layer.is_some() && node.record.parent.is_none();
+        // Such a delta is only shared, by nodes whose trees are looked at.
+        let tree = if is_parted { self.own_tree(node) } else { self.tree(node) };
+        match (tree, self.backend(node.record.backend)) {
             (Ok(tree), Ok(backend)) => {
                 for found in backend.check(&tree, sealed)? {
                     let problem = format!("{:?} {}", found.path, found.problem);
@@ -314,6 +326,32 @@ impl Store {
         Ok(())
     }
 
+    /// Checks a node that has another's tree.
+    fn check_shared(&self, node: &Node, tree: &ObjectId, repair: bool, checked: &mut Checked) -> Result<()> {
+        let id = &node.id;
+        let mut problem = |text: String, repaired| checked.add(Severity::Problem, id, text, repaired);
+        match self.node(tree) {
+            Err(_) => problem(format!("has the tree of {tree}, which is gone"), false),
+            Ok(other) if other.record.state == State::Active => {
+                problem(format!("has the tree of {tree}, which is not committed"), false);
+            }
+            Ok(other) if other.record.form != node.record.form => {
+                problem(format!("has the tree of {tree}, which is of another form"), false);
+            }
+            Ok(_) if !self.child_link(tree, id).is_symlink() => {
+                if repair {
+                    self.link_child(tree, id, Durability::Synced)?;
+                }
+                problem(format!("is not noted beside {tree}, whose tree it has"), repair);
+            }
+            Ok(_) => {}
+        }
+        if self.object_dir(id).join(FS).symlink_metadata().is_ok() {
+            problem(format!("has the tree of {tree}, and one of its own"), false);
+        }
+        Ok(())
+    }
+
     fn rebuild_index(&self, node: &Node) -> Result<bool> {
         if node.record.form == Form::Delta {
             return files::remove_if_exists(&self.object_dir(&node.id).join("index"));
@@ -323,12 +361,47 @@ impl Store {
         Ok(true)
     }
 
-    fn verify(&self, node: &Node, checked: &mut Checked) -> Result<()> {
-        let Ok(Some(index)) = self.index(node) else { return Ok(()) };
+    /// Compares a tree with its index; one that is not there was told of.
+    fn check_content(&self, node: &Node, checked: &mut Checked) -> Result<()> {
+        let Ok(Some(paths)) = self.damaged_paths(node) else { return Ok(()) };
         checked.verified += 1;
-        let now = Index::build(&self.object_dir(&node.id).join(FS))?;
-        for path in index.differences(&now) {
-            checked.add(Severity::Problem, &node.id, format!("{path:?} is not what was imported"), false);
+        let (was, repairs) = match &node.record.layer {
+            Some(_) => ("unpacked", ": `rootling verify --repair` unpacks it again"),
+            None => ("imported", ""),
+        };
+        for path in paths {
+            let problem = format!("{path:?} is not what was {was}{repairs}");
+            checked.add(Severity::Problem, &node.id, problem, false);
+        }
+        Ok(())
+    }
+
+    /// Checks that the documents of images are there, and with `verify` every byte of every blob. A layer's blob that is damaged is removed
+    /// by a repair: the layer is there as a tree.
+    fn check_blobs(&self, nodes: &[Node], repair: bool, verify: bool, checked: &mut Checked) -> Result<()> {
+        for node in nodes {
+            for digest in node.record.image.iter().flat_map(Image::documents) {
+                if self.blob_size(digest)?.is_none() {
+                    let problem = format!("is an image whose document {digest} is gone");
+                    checked.add(Severity::Problem, &node.id, problem, false);
+                }
+            }
+        }
+        let documents: HashSet<&Digest> =
+            nodes.iter().filter_map(|node| node.record.image.as_ref()).flat_map(Image::documents).collect();
+        for (digest, _) in self.all_blobs()? {
+            checked.blobs += 1;
+            if verify && self.verify_blob(&digest).is_err() {
+                let repaired = repair && !documents.contains(&digest) && self.remove_damaged_blob(&digest)?;
+                checked.add(Severity::Problem, &digest, "is a blob that is not what its name says", repaired);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_hints(&self, checked: &mut Checked) -> Result<()> {
+        for path in self.lost_hints()? {
+            checked.add(Severity::Note, path.display(), "was left behind: prune removes it", false);
         }
         Ok(())
     }

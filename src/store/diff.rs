@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use rootling_backends::candidates::Candidates;
 use rootling_backends::{
-    Baseline, Change, Context, DiffOptions, Dir, ErrorKind, FS, Form, Kind, Result, compare,
+    Baseline, Change, Context, DiffOptions, Dir, Error, ErrorKind, FS, Form, Kind, Result, compare,
 };
 
 use super::draft::Ephemeral;
@@ -72,7 +72,7 @@ impl Store {
     pub fn diff(&self, old: &Node, new: &Node, options: DiffOptions) -> Result<Vec<Change>> {
         let _lock = self.share()?;
         let (old, new) = (self.settle(old)?, self.settle(new)?);
-        if old.id == new.id {
+        if self.first_of_tree(&old)? == self.first_of_tree(&new)? {
             return Ok(Vec::new());
         }
         self.compare(&old, &new, options).context(|| format!("compare {} with {}", old.shown(), new.shown()))
@@ -80,7 +80,7 @@ impl Store {
 
     fn compare(&self, old: &Node, new: &Node, options: DiffOptions) -> Result<Vec<Change>> {
         let Some((up, down)) = self.lines(old, new)? else { return self.compare_all(old, new, options) };
-        let (Some(up), Some(down)) = (self.steps(&up), self.steps(&down)) else {
+        let (Some(up), Some(down)) = (self.steps(&up)?, self.steps(&down)?) else {
             return self.compare_all(old, new, options);
         };
         if let ([], [only @ Step::Search { .. }]) = (up.as_slice(), down.as_slice()) {
@@ -109,21 +109,23 @@ impl Store {
     /// Returns both nodes' lines of parents up to the nearest node that is in both, which ends them; `None` where there is none.
     fn lines(&self, old: &Node, new: &Node) -> Result<Option<(Vec<Node>, Vec<Node>)>> {
         let mut lines = [vec![new.clone()], vec![old.clone()]];
-        let mut places = [new, old].map(|node| HashMap::<ObjectId, usize>::from([(node.id.clone(), 0)]));
+        let first = |node| Ok::<_, Error>(HashMap::from([(self.first_of_tree(node)?, 0_usize)]));
+        let mut places: [HashMap<ObjectId, usize>; 2] = [first(new)?, first(old)?];
         // In turns, so that two that are near each other are found wherever the beginning of all is.
         loop {
             let mut ended = true;
             for side in [0, 1] {
                 let at = lines[side].last().expect("it begins with one");
                 let Some(parent) = self.parent(at)? else { continue };
-                if let Some(place) = places[1 - side].get(&parent.id).copied() {
+                let tree = self.first_of_tree(&parent)?;
+                if let Some(place) = places[1 - side].get(&tree).copied() {
                     lines[1 - side].truncate(place + 1);
                     lines[side].push(parent);
                     let [new, old] = lines;
                     return Ok(Some((old, new)));
                 }
                 // Only a damaged record leads back to where it came from.
-                if places[side].insert(parent.id.clone(), lines[side].len()).is_none() {
+                if places[side].insert(tree, lines[side].len()).is_none() {
                     lines[side].push(parent);
                     ended = false;
                 }
@@ -132,6 +134,17 @@ impl Store {
                 return Ok(None);
             }
         }
+    }
+
+    /// Returns the first of the nodes that have one tree: a node that has another's, on the same parent, is that one under another name.
+    fn first_of_tree(&self, node: &Node) -> Result<ObjectId> {
+        let (mut id, mut tree) = (node.id.clone(), node.record.tree.clone());
+        while let Some(other) = tree.take().map(|id| self.node_if_exists(&id)).transpose()?.flatten() {
+            if other.record.parent == node.record.parent {
+                (id, tree) = (other.id, other.record.tree);
+            }
+        }
+        Ok(id)
     }
 
     /// Returns the node that a node was made from; `None` where there was none, or a hand has removed it.
@@ -147,13 +160,13 @@ impl Store {
     }
 
     /// Returns the steps along a line of parents; `None` where one of them does not know what it changed.
-    fn steps<'a>(&self, line: &'a [Node]) -> Option<Vec<Step<'a>>> {
+    fn steps<'a>(&self, line: &'a [Node]) -> Result<Option<Vec<Step<'a>>>> {
         let (mut steps, mut at) = (Vec::new(), 0);
         while at + 1 < line.len() {
             let node = &line[at];
             let mut last = at;
             let step = match &node.record.baseline {
-                _ if node.record.form == Form::Delta => Step::Layer(self.object_dir(&node.id).join(FS)),
+                _ if node.record.form == Form::Delta => Step::Layer(self.tree_slot(node)?.join(FS)),
                 Baseline::Generation { .. } => {
                     while is_snapshot(node) && last + 2 < line.len() && is_snapshot(&line[last + 1]) {
                         last += 1;
@@ -163,12 +176,12 @@ impl Store {
                 baseline @ Baseline::Fence { .. } if node.record.state == State::Active => {
                     Step::Search { node, ancestor: &line[at + 1], baseline }
                 }
-                _ => return None,
+                _ => return Ok(None),
             };
             steps.push(step);
             at = last + 1;
         }
-        Some(steps)
+        Ok(Some(steps))
     }
 
     /// Returns the state that came before a node's: of a box, what it was last snapshotted as or made from. `None` for an import.

@@ -63,7 +63,6 @@ impl Store {
         name: Option<&Name>,
         durability: Durability,
     ) -> Result<Node> {
-        let place = self.object_dir(&draft.id);
         files::make_dir(&draft.slot.join("by"))?;
         files::make_dir(&draft.slot.join("names"))?;
         record.write(&draft.slot, durability)?;
@@ -72,10 +71,7 @@ impl Store {
             self.link_child(needed, &draft.id, durability)?;
             fault::point("publish.linked");
         }
-        files::rename_new(&draft.slot, &place)?;
-        // From here on it is an object: unnamed until the next step, and the sweep's if that never comes.
-        let lock = draft.lock.take();
-        fault::point("publish.moved");
+        let lock = self.move_in(&mut draft)?;
         if durability == Durability::Synced {
             files::sync_dir(&self.root.join("o"))?;
         }
@@ -92,6 +88,14 @@ impl Store {
         }
         drop(lock);
         Ok(Node { id: draft.id.clone(), record: record.clone(), name: name.cloned() })
+    }
+
+    /// Makes a draft that is finished an object, and returns its use lock: unnamed until the next step, and the sweep's if that never comes.
+    pub(super) fn move_in(&self, draft: &mut Draft) -> Result<Option<File>> {
+        files::rename_new(&draft.slot, &self.object_dir(&draft.id))?;
+        let lock = draft.lock.take();
+        fault::point("publish.moved");
+        Ok(lock)
     }
 
     /// Notes in the parent that it has a child. Durable before the child is: removing the parent relies on it.

@@ -12,7 +12,7 @@ use rootling_backends::{Context, Error, Result, small_file};
 
 /// Does the caller need the change to survive a power cut when the call returns?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
+pub enum Durability {
     /// Yes.
     Synced,
     /// No: what is written will be thrown away, or a later sync covers it.

@@ -12,6 +12,12 @@ use super::files::{self, Durability};
 /// The version of the layout that this program writes.
 pub(super) const VERSION: u32 = 1;
 
+/// The feature of a store in which a node may have another's tree, or be a layer or an image: who does not know of it would find no tree.
+pub(super) const SHARED_TREES: &str = "shared-trees";
+
+/// The incompatible features that this program knows.
+const KNOWN: [&str; 1] = [SHARED_TREES];
+
 /// Bytes in the largest `format` file that is read.
 const LIMIT: u64 = 1 << 20;
 
@@ -34,7 +40,7 @@ pub struct Features {
 pub struct Format {
     /// `VERSION` of the program that made the store.
     pub version: u32,
-    /// What else one must know to use it. This program knows none yet.
+    /// What else one must know to use it.
     #[serde(default)]
     pub features: Features,
     /// When the store was made.
@@ -76,7 +82,8 @@ impl Format {
             return Err(newer(format!("has {version}")));
         }
         let format: Self = serde_json::from_value(value).map_err(damaged)?;
-        if let Some(feature) = format.features.incompatible.first() {
+        let mut features = format.features.incompatible.iter();
+        if let Some(feature) = features.find(|feature| !KNOWN.contains(&feature.as_str())) {
             return Err(newer(format!("uses the feature {feature:?}")));
         }
         Ok(format)
@@ -92,6 +99,16 @@ impl Format {
                 Err(Error::new(ErrorKind::Unsupported, message).hint("use a newer rootling"))
             }
         }
+    }
+
+    /// Says in the store at `root` that it has a feature which programs must know. Durable on return; a second call does nothing.
+    pub(super) fn require(root: &Path, feature: &str) -> Result<()> {
+        let mut format = Self::read(root)?;
+        if format.features.incompatible.iter().any(|known| known == feature) {
+            return Ok(());
+        }
+        format.features.incompatible.push(feature.to_owned());
+        format.write(root)
     }
 
     pub(crate) fn write(&self, root: &Path) -> Result<()> {

@@ -244,7 +244,7 @@ impl Store {
 
     /// Seals the box's own upper directory. The caller moves the box's name on, or [`settle`](Self::settle) does.
     pub(crate) fn seal_in_place(&self, node: &Node, how: &Freezing<'_>) -> Result<Node> {
-        let (tree, backend) = (self.own_tree(node), self.backend(node.record.backend)?);
+        let (tree, backend) = (self.own_tree(node)?, self.backend(node.record.backend)?);
         let record = Record {
             state: State::Committed,
             continued_by: node.name.clone(),

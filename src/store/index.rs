@@ -3,6 +3,7 @@
 //! It can be rebuilt from the tree at any time; what it is for is to tell later that the tree is still what it
 //! was (`fsck --verify`), without a second copy. Layout: `FORMAT.md`.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -63,14 +64,66 @@ pub struct Index {
     pub entries: Vec<Entry>,
 }
 
+/// The digests of files that were just written, by path: they need not be read again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Digests(HashMap<Vec<u8>, [u8; 32]>);
+
+impl Digests {
+    /// Says what a file holds.
+    pub(super) fn put(&mut self, path: &[u8], digest: [u8; 32]) {
+        self.0.insert(path.to_vec(), digest);
+    }
+
+    /// Says that a path is a further name of what is at another.
+    pub(super) fn link(&mut self, path: &[u8], first: &[u8]) {
+        match self.0.get(first).copied() {
+            Some(digest) => self.put(path, digest),
+            None => self.forget(path),
+        }
+    }
+
+    /// Says that something else is there now.
+    pub(super) fn forget(&mut self, path: &[u8]) {
+        self.0.remove(path);
+    }
+}
+
 impl Index {
     /// Reads every byte of the full tree at `root`. Files of one directory are read in parallel.
     pub fn build(root: &Path) -> Result<Self> {
+        Self::build_knowing(root, &Digests::default())
+    }
+
+    /// As [`build`](Self::build), but reads no file whose digest is known.
+    pub(super) fn build_knowing(root: &Path, known: &Digests) -> Result<Self> {
         let dir = Dir::open(root)?;
-        let mut entries = vec![describe(&dir, OsStr::new("."), Vec::new())?];
-        walk(&dir, &mut entries).context(|| format!("index {root:?}"))?;
+        let mut entries = vec![describe(&dir, OsStr::new("."), Vec::new(), known)?];
+        walk(&dir, &mut entries, known).context(|| format!("index {root:?}"))?;
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Self { entries })
+    }
+
+    /// Returns the digests of all files.
+    pub(super) fn digests(&self) -> Digests {
+        let files = self.entries.iter().filter(|entry| entry.entry_type == EntryType::File);
+        Digests(files.filter_map(|entry| Some((entry.path.clone(), entry.digest?))).collect())
+    }
+
+    /// Returns the directories that hold whiteouts of OverlayFS, sorted.
+    pub(super) fn whiteout_directories(&self) -> Vec<Vec<u8>> {
+        let whiteouts = self
+            .entries
+            .iter()
+            .filter(|entry| entry.entry_type == EntryType::CharDevice && entry.device == 0);
+        let mut directories: Vec<Vec<u8>> = whiteouts
+            .map(|entry| {
+                let end = entry.path.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
+                entry.path[..end].to_vec()
+            })
+            .collect();
+        directories.sort_unstable();
+        directories.dedup();
+        directories
     }
 
     /// Returns the paths at which `self` (then) and `other` (now) differ.
@@ -94,7 +147,7 @@ impl Index {
 }
 
 /// What waits is a path: the depth of a tree must not cost open files.
-fn walk(root: &Dir, entries: &mut Vec<Entry>) -> Result<()> {
+fn walk(root: &Dir, entries: &mut Vec<Entry>, known: &Digests) -> Result<()> {
     let mut pending = vec![Vec::new()];
     while let Some(path) = pending.pop() {
         let dir = root.open_deep(Path::new(OsStr::from_bytes(&path)))?;
@@ -104,7 +157,7 @@ fn walk(root: &Dir, entries: &mut Vec<Entry>) -> Result<()> {
         };
         let names = dir.entries()?;
         let described: Result<Vec<Entry>> =
-            names.par_iter().map(|entry| describe(&dir, &entry.name, place(&entry.name))).collect();
+            names.par_iter().map(|entry| describe(&dir, &entry.name, place(&entry.name), known)).collect();
         let described = described?;
         let directories = described.iter().filter(|entry| entry.entry_type == EntryType::Directory);
         pending.extend(directories.map(|entry| entry.path.clone()));
@@ -113,12 +166,15 @@ fn walk(root: &Dir, entries: &mut Vec<Entry>) -> Result<()> {
     Ok(())
 }
 
-fn describe(dir: &Dir, name: &OsStr, path: Vec<u8>) -> Result<Entry> {
+fn describe(dir: &Dir, name: &OsStr, path: Vec<u8>, known: &Digests) -> Result<Entry> {
     let stat = dir.stat(name)?;
     let entry_type = EntryType::of_mode(stat.st_mode);
     let is_device = matches!(entry_type, EntryType::CharDevice | EntryType::BlockDevice);
     let digest = match entry_type {
-        EntryType::File => Some(digest_of(dir, name)?),
+        EntryType::File => match known.0.get(&path) {
+            Some(digest) => Some(*digest),
+            None => Some(digest_of(dir, name)?),
+        },
         EntryType::Symlink => Some(Sha256::digest(dir.read_link(name)?.as_bytes()).into()),
         _ => None,
     };
@@ -281,7 +337,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_damaged_index_is_an_error_never_other_data(at in 0_usize..1 << 16, bit in 0_u8..8, cut in 0_usize..64) {
-            let entries = vec![describe(&Dir::open("/").unwrap(), OsStr::new("."), Vec::new()).unwrap()];
+            let entries = vec![describe(&Dir::open("/").unwrap(), OsStr::new("."), Vec::new(), &Digests::default()).unwrap()];
             let good = encode(&Index { entries }).unwrap();
             let mut bad = good.clone();
             let at = at % bad.len();

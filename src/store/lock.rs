@@ -40,6 +40,15 @@ pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
     Ok(file)
 }
 
+/// Opens the file `path` (made where it is missing) and waits for its lock, alone, for as long as its holder works.
+///
+/// For what takes as long as a network does.
+pub(crate) fn wait_for_file(path: &Path, what: &str) -> Result<File> {
+    let file = open(path)?;
+    wait_until(&file, Mode::Exclusive, what, None)?;
+    Ok(file)
+}
+
 /// Takes the lock of the file `path` alone if nobody else holds it.
 pub(crate) fn try_lock_file(path: &Path) -> Result<Option<File>> {
     let file = open(path)?;
@@ -95,10 +104,14 @@ fn try_lock(file: &File, mode: Mode) -> Result<bool> {
 }
 
 fn wait(file: &File, mode: Mode, what: &str) -> Result<()> {
-    let (start, limit) = (Instant::now(), timeout());
+    wait_until(file, mode, what, Some(timeout()))
+}
+
+fn wait_until(file: &File, mode: Mode, what: &str, limit: Option<Duration>) -> Result<()> {
+    let start = Instant::now();
     let mut told = false;
     while !try_lock(file, mode)? {
-        if start.elapsed() >= limit {
+        if limit.is_some_and(|limit| start.elapsed() >= limit) {
             return Err(busy(file, what));
         }
         if !told && start.elapsed() > Duration::from_millis(500) {

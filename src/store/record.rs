@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
 use super::id::ObjectId;
+use super::layers::{Image, Layer};
 use super::life::Life;
 use super::marks::Marks;
 use super::name::Name;
@@ -90,6 +91,16 @@ pub struct Record {
     /// The committed node it was made from. A delta stands on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ObjectId>,
+    /// The object that holds this node's `fs/`, where that is not its own: what a delta changes is the same whatever it lies on, and
+    /// two images of equal layers differ only in what they say of themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<ObjectId>,
+    /// Which layer of an image the tree is against the parent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
+    /// Which image it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
     /// For a delta over something outside the store: the directory it stands on (`/` for a fork of the host).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<PathBuf>,
@@ -193,6 +204,9 @@ impl Record {
             backend,
             form: Form::Full,
             parent: None,
+            tree: None,
+            layer: None,
+            image: None,
             outside: None,
             baseline: Baseline::None,
             created: Timestamp::now(),
@@ -220,7 +234,11 @@ impl Record {
         let becoming = self.becoming.iter().flat_map(|becoming| {
             std::iter::once(&becoming.state).chain(becoming.volumes.iter().map(|kept| &kept.snapshot))
         });
-        self.parent.iter().chain(becoming).chain(self.volumes.iter().map(|kept| &kept.snapshot))
+        self.parent
+            .iter()
+            .chain(&self.tree)
+            .chain(becoming)
+            .chain(self.volumes.iter().map(|kept| &kept.snapshot))
     }
 
     /// Returns how many steps of history the node's own tree says, if it is a delta.
@@ -286,6 +304,8 @@ pub(crate) struct Ground {
     pub(crate) form: Form,
     /// What it was made from.
     pub(crate) parent: Option<ObjectId>,
+    /// The object that holds its `fs/`, where that is not its own.
+    pub(crate) tree: Option<ObjectId>,
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {

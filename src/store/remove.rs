@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 
-use rootling_backends::{Baseline, Context, Error, ErrorKind, Result, reap};
+use rootling_backends::{Baseline, Context, Error, ErrorKind, Form, Result, reap};
 use serde::Serialize;
 
 use super::files::Durability;
@@ -24,6 +24,10 @@ pub struct Pruned {
     pub objects: u64,
     /// Drafts whose process died.
     pub drafts: u64,
+    /// Blobs that no image and no layer names, what was left of downloads included.
+    pub blobs: u64,
+    /// Bytes of these.
+    pub blob_bytes: u64,
     /// Entries of `trash/`, those two included.
     pub trash: u64,
     /// Inodes unlinked.
@@ -253,7 +257,8 @@ impl Store {
     pub(crate) fn lock_unused(&self, node: &Node) -> Result<File> {
         let slot = self.object_dir(&node.id);
         let alone = self.lock_alone(&slot, &node.shown())?;
-        if let Some(place) = host::mounted_at(&slot)?.first() {
+        // Of one that is damaged, whatever lies in its own slot.
+        if let Some(place) = host::mounted_at(&self.tree_slot(node).unwrap_or(slot))?.first() {
             let message = format!("{} is mounted at {place:?}", node.shown());
             return Err(
                 Error::new(ErrorKind::Busy, message).hint(format!("rootling umount {}", place.display()))
@@ -284,39 +289,47 @@ impl Store {
         files::sync_dir(&self.root.join("n"))
     }
 
-    /// Moves an object to the trash, and each of its parents that nothing else holds.
+    /// Moves an object to the trash, and what only it needed: each parent that nothing else holds, and the object that has its tree.
     ///
     /// `alone` is the object's use lock: whoever forks it takes that too, so that nobody forks what is on its way out.
     pub(crate) fn discard(
         &self,
         id: &ObjectId,
         parent: Option<&ObjectId>,
-        mut alone: Option<File>,
+        alone: Option<File>,
     ) -> Result<()> {
-        let (mut id, mut parent) = (id.clone(), parent.cloned());
-        loop {
+        // Best effort: what has the tree of one whose record is damaged is left to the sweep.
+        let tree = Record::read(&self.object_dir(id)).ok().and_then(|record| record.tree);
+        let mut doomed = vec![(id.clone(), parent.cloned(), tree, alone)];
+        while let Some((id, parent, tree, alone)) = doomed.pop() {
             self.to_trash(&self.object_dir(&id), &id)?;
             fault::point("remove.moved");
             drop(alone);
-            let Some(above) = parent else { return Ok(()) };
-            files::remove_if_exists(&self.child_link(&above, &id))?;
-            if self.is_needed(&above)? {
-                return Ok(());
+            for above in tree.into_iter().chain(parent) {
+                files::remove_if_exists(&self.child_link(&above, &id))?;
+                if let Some((node, alone)) = self.unneeded(&above)? {
+                    doomed.push((node.id, node.record.parent, node.record.tree, Some(alone)));
+                }
             }
-            let node = match self.node(&above) {
-                Ok(node) => node,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            // Somebody may be entering it, or building on it, right now: then it is the sweep's, later.
-            let Ok(held) = self.lock_unused(&node) else { return Ok(()) };
-            // Once more: a fork may have been published before the lock was ours.
-            if self.is_needed(&above)? || self.is_base_of_a_draft(&above)? {
-                return Ok(());
-            }
-            alone = Some(held);
-            (id, parent) = (above, node.record.parent);
         }
+        Ok(())
+    }
+
+    /// Returns an object that nothing needs any more, with its use lock; `None` where something does, or somebody uses it.
+    pub(super) fn unneeded(&self, id: &ObjectId) -> Result<Option<(Node, File)>> {
+        if self.is_needed(id)? {
+            return Ok(None);
+        }
+        let node = match self.node(id) {
+            Ok(node) => node,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Somebody may be entering it, or building on it, right now: then it is the sweep's, later.
+        let Ok(held) = self.lock_unused(&node) else { return Ok(None) };
+        // Once more: a fork may have been published before the lock was ours.
+        let is_needed = self.is_needed(id)? || self.is_base_of_a_draft(id)?;
+        Ok((!is_needed).then_some((node, held)))
     }
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
@@ -390,6 +403,12 @@ impl Store {
             if !goes(&record.parent) && !goes(&record.follows) {
                 continue;
             }
+            if record.form == Form::Delta && record.layer.is_some() && goes(&record.parent) {
+                // Others have its tree, on something else; nothing reads it on what goes.
+                Record { parent: None, ..record }.write(&self.object_dir(id), Durability::Synced)?;
+                fault::point("prune.parted");
+                continue;
+            }
             let parent = Records::new(self).stands_on(&record)?;
             let mut follows = record.follows.clone();
             while let Some(gone) = follows.clone().filter(|id| !reachable.contains(id)) {
@@ -454,22 +473,31 @@ impl Store {
         }
         self.tidy_removed()?;
         self.tidy_labels()?;
-        let reachable = self.reachable()?;
-        self.lead_past(&reachable)?;
+        let mut reachable = self.reachable()?;
+        let mut used = HashSet::new();
         for id in self.ids()?.into_iter().filter(|id| !reachable.contains(id)) {
             let place = self.object_dir(&id);
-            let in_use = lock::try_lock_dir(&place, Mode::Exclusive)?.is_none() || host::is_mounted(&place)?;
-            if in_use {
-                continue;
+            if lock::try_lock_dir(&place, Mode::Exclusive)?.is_none() || host::is_mounted(&place)? {
+                used.insert(id);
             }
-            let parent = Record::read(&place).ok().and_then(|record| record.parent);
+        }
+        // What such a tree stands on is looked at through it.
+        reachable.extend(Records::new(self).reachable_from(used.iter().cloned())?);
+        self.lead_past(&reachable)?;
+        let goes = |id: &ObjectId| !reachable.contains(id) && !used.contains(id);
+        for id in self.ids()?.into_iter().filter(goes) {
+            let place = self.object_dir(&id);
+            let needed = Record::read(&place).map(|record| record.needs().cloned().collect::<Vec<_>>());
             self.to_trash(&place, &id)?;
             fault::point("prune.moved");
-            if let Some(parent) = parent {
-                files::remove_if_exists(&self.child_link(&parent, &id))?;
+            // Best effort: of a damaged record nothing is known, and a link to what is gone means nothing.
+            for needed in needed.unwrap_or_default() {
+                files::remove_if_exists(&self.child_link(&needed, &id))?;
             }
             pruned.objects += 1;
         }
+        (pruned.blobs, pruned.blob_bytes) = self.sweep_blobs()?;
+        self.sweep_hints()?;
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
             self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
             pruned.drafts += 1;

@@ -192,6 +192,10 @@ pub struct Outcome {
     pub goes: Vec<ObjectId>,
     /// Objects that stay, with the name that keeps each.
     pub stays: BTreeMap<ObjectId, String>,
+    /// Blobs that nothing would name any more.
+    pub blobs: u64,
+    /// Bytes of these.
+    pub blob_bytes: u64,
 }
 
 /// What would be left of a store if names were let go: all that was read of it, and what is thought to have gone.
@@ -239,7 +243,14 @@ impl<'a> Prospect<'a> {
             stays.insert(id.clone(), store.who_stands_on(id, &roots)?);
         }
         let goes = self.ids.iter().filter(|id| !needed.contains(id)).cloned().collect();
-        Ok(Outcome { goes, stays })
+        let kept = needed.iter().map(|id| self.records.record(id));
+        let kept: Vec<_> = kept.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let named = Store::named_blobs(kept.iter().map(|record| &**record));
+        let (mut blobs, mut blob_bytes) = (0, 0);
+        for (_, size) in store.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)) {
+            (blobs, blob_bytes) = (blobs + 1, blob_bytes + size);
+        }
+        Ok(Outcome { goes, stays, blobs, blob_bytes })
     }
 
     /// What keeps objects, as it is told to a person: where there are several, a name rather than what was removed.

@@ -46,6 +46,8 @@ pub struct Size {
 pub struct Sizes {
     places: HashMap<ObjectId, usize>,
     known: Vec<Known>,
+    /// For each node what it was made from, and the one whose tree it has.
+    needs: Vec<Vec<usize>>,
     holders: Holders,
     used_bytes: u64,
     /// Bytes on disk for each byte of metadata items.
@@ -55,8 +57,6 @@ pub struct Sizes {
 /// What is known of a node beside what it holds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
-    /// The node that it was made from.
-    made_from: Option<usize>,
     /// How many were made from it, or need it for another reason.
     made: usize,
     /// A name leads to it, or something that runs stands on it.
@@ -96,7 +96,7 @@ impl Store {
     }
 
     fn measure(&self, node: &Node) -> Result<Footprint> {
-        self.backend(node.record.backend)?.footprint(&self.own_tree(node))
+        self.backend(node.record.backend)?.footprint(&self.own_tree(node)?)
     }
 
     /// Returns what a node's tree shares with somebody, measured now and remembered; `None` for one that is gone.
@@ -105,7 +105,7 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             found => found?,
         };
-        let stamp = self.backend(node.record.backend)?.stamp(&self.own_tree(node))?;
+        let stamp = self.backend(node.record.backend)?.stamp(&self.own_tree(node)?)?;
         load::remember(&extents::write(&self.object_dir(&node.id), stamp, None, &found), node);
         Ok(Some(found.elsewhere))
     }
@@ -127,9 +127,12 @@ impl Sizes {
             for needed in node.record.needs().filter_map(|needed| places.get(needed).copied()) {
                 known[needed].made += 1;
             }
-            let parent = node.record.parent.as_ref();
-            known[place].made_from = parent.and_then(|parent| places.get(parent).copied());
         }
+        let needs = nodes.iter().map(|node| {
+            let needed = node.record.tree.iter().chain(&node.record.parent);
+            needed.filter_map(|id| places.get(id).copied()).collect()
+        });
+        let needs = needs.collect();
         let holders = Holders::new(added, &surroundings.outside);
         let items = holders.held.items + holders.outside_items;
         #[expect(clippy::cast_precision_loss, reason = "a ratio of sizes")]
@@ -137,7 +140,7 @@ impl Sizes {
             Some(bytes) if items > 0 => bytes as f64 / items as f64,
             _ => 1.0,
         };
-        Self { places, known, holders, used_bytes: surroundings.used_bytes, metadata_factor }
+        Self { places, known, needs, holders, used_bytes: surroundings.used_bytes, metadata_factor }
     }
 
     /// Measures anew the nodes that would be said to share with somebody outside because they did when they were measured: it may have
@@ -194,16 +197,20 @@ impl Sizes {
     /// Returns a node and the nameless ones beneath it that nothing else needs: they go with it.
     fn goes_with(&self, place: usize) -> Vec<usize> {
         let mut goes = vec![place];
-        let mut at = &self.known[place];
-        // Something else was made from the node itself: it stays.
-        let mut left = 0;
-        while at.made == left
-            && let Some(beneath) = at.made_from
-            && !self.known[beneath].is_root
-            && self.known[beneath].made == 1
-        {
-            goes.push(beneath);
-            (at, left) = (&self.known[beneath], 1);
+        if self.known[place].made > 0 {
+            // Something else was made from the node itself: it stays.
+            return goes;
+        }
+        let (mut let_go, mut next) = (HashMap::<usize, usize>::new(), 0);
+        while let Some(&at) = goes.get(next) {
+            next += 1;
+            for &needed in &self.needs[at] {
+                let gone = let_go.entry(needed).or_default();
+                *gone += 1;
+                if *gone == self.known[needed].made && !self.known[needed].is_root {
+                    goes.push(needed);
+                }
+            }
         }
         goes
     }

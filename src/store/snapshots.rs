@@ -96,7 +96,7 @@ impl Store {
         if node.record.form == Form::Full {
             return self.differs(node);
         }
-        let root = Dir::open(self.object_dir(&node.id).join(FS))?;
+        let root = Dir::open(self.tree_slot(node)?.join(FS))?;
         let moment = (moment.as_second(), i64::from(moment.subsec_nanosecond()));
         let mut pending = vec![PathBuf::new()];
         while let Some(path) = pending.pop() {

@@ -125,6 +125,13 @@ fn set_read_only(dir: &Dir) -> Result<()> {
         .context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_SETFLAGS, BTRFS_SUBVOL_RDONLY)"))
 }
 
+/// Makes a subvolume writable, and nothing in it.
+pub(super) fn set_writable(dir: &Dir) -> Result<()> {
+    let flags = flags(dir)?;
+    sys::set_subvolume_flags(dir.as_fd(), flags & !sys::BTRFS_SUBVOL_RDONLY)
+        .context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_SETFLAGS, 0)"))
+}
+
 fn flags(dir: &Dir) -> Result<u64> {
     sys::subvolume_flags(dir.as_fd()).context(|| format!("ioctl({dir}, BTRFS_IOC_SUBVOL_GETFLAGS)"))
 }

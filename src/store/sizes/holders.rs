@@ -24,12 +24,16 @@ pub(super) struct Holder {
     pub(super) removed: Extents,
     /// Cannot be read without its parent, so that it holds the parent's own bytes too.
     pub(super) is_delta: bool,
+    /// The node in whose directory it has its tree, so that it holds that one's own bytes too.
+    pub(super) shares: Option<usize>,
     /// Bytes that are in no set.
     pub(super) own_bytes: u64,
     /// What the file system calls shared although the node refers to it once.
     pub(super) elsewhere: Extents,
     /// The nodes whose parent this one is; filled in by [`Holders::new`].
     pub(super) children: Vec<usize>,
+    /// The nodes that have their tree here; filled in by [`Holders::new`].
+    pub(super) sharers: Vec<usize>,
 }
 
 /// All nodes.
@@ -72,6 +76,9 @@ impl Holders {
         for child in 0..holders.len() {
             if let Some(parent) = holders[child].parent {
                 holders[parent].children.push(child);
+            }
+            if let Some(owner) = holders[child].shares {
+                holders[owner].sharers.push(child);
             }
         }
         let swept = Swept::sweep(&added, outside);
@@ -122,8 +129,10 @@ impl Holders {
 
     /// Does a delta outside the group need this node, directly or not?
     fn is_stood_on(&self, place: usize, among: &impl Fn(usize) -> bool) -> bool {
-        let mut children = self.holders[place].children.iter().filter(|&&child| self.holders[child].is_delta);
-        children.any(|&child| !among(child) || self.is_stood_on(child, among))
+        let holder = &self.holders[place];
+        let deltas = holder.children.iter().filter(|&&child| self.holders[child].is_delta);
+        let mut standing = deltas.chain(&holder.sharers);
+        standing.any(|&node| !among(node) || self.is_stood_on(node, among))
     }
 
     /// Returns the part of `set`, which the node holds, that no descendant outside the group has from it.

@@ -48,6 +48,10 @@ struct Loader<'a> {
     nodes: &'a [Node],
     fresh: bool,
     parents: Vec<Option<usize>>,
+    /// The object whose tree, and nothing else, a node has.
+    twins: Vec<Option<usize>>,
+    /// The object that holds a node's `fs/`.
+    trees: Vec<Option<usize>>,
     children: Vec<Vec<usize>>,
     loaded: Mutex<Vec<Loaded>>,
     failure: Mutex<Option<Error>>,
@@ -57,8 +61,19 @@ impl<'a> Loader<'a> {
     fn new(store: &'a Store, nodes: &'a [Node], fresh: bool) -> Self {
         let places: HashMap<&ObjectId, usize> =
             nodes.iter().enumerate().map(|(place, node)| (&node.id, place)).collect();
-        let parents: Vec<Option<usize>> =
-            nodes.iter().map(|node| places.get(node.record.parent.as_ref()?).copied()).collect();
+        let place = |id: &Option<ObjectId>| places.get(id.as_ref()?).copied();
+        let trees: Vec<Option<usize>> = nodes.iter().map(|node| place(&node.record.tree)).collect();
+        // What has another's tree, on the same parent, stands on that one, and adds nothing.
+        let twin = |node: &Node, tree: &Option<usize>| {
+            tree.filter(|&tree| nodes[tree].record.parent == node.record.parent)
+        };
+        let twins: Vec<Option<usize>> =
+            nodes.iter().zip(&trees).map(|(node, tree)| twin(node, tree)).collect();
+        let parents: Vec<Option<usize>> = nodes
+            .iter()
+            .zip(&twins)
+            .map(|(node, twin)| twin.or_else(|| place(&node.record.parent)))
+            .collect();
         let mut children = vec![Vec::new(); nodes.len()];
         for (child, parent) in parents.iter().enumerate() {
             parent.iter().for_each(|&parent| children[parent].push(child));
@@ -69,6 +84,8 @@ impl<'a> Loader<'a> {
             nodes,
             fresh,
             parents,
+            twins,
+            trees,
             children,
             loaded: Mutex::new(loaded),
             failure: Mutex::new(None),
@@ -128,15 +145,21 @@ impl<'a> Loader<'a> {
 
     fn load(&self, place: usize, parent: Option<&Base>) -> Result<(Loaded, Base)> {
         let node = &self.nodes[place];
+        if let (Some(_), Some(parent)) = (self.twins[place], parent) {
+            return self.load_twin(place, parent);
+        }
         let is_delta = node.record.form == Form::Delta;
         let (mut found, is_remembered) = self
             .footprint(node, parent.filter(|_| !is_delta))
             .context(|| format!("measure {}", node.label()))?;
         let beside = footprint::beside(&Dir::open(self.store.object_dir(&node.id))?)?;
         let own_bytes = found.own_bytes + beside;
+        let shares = self.trees[place];
         let mut holder = Holder {
             is_delta: is_delta && parent.is_some(),
-            own_bytes,
+            // What is in no set is that object's.
+            own_bytes: if shares.is_some() { beside } else { own_bytes },
+            shares,
             elsewhere: std::mem::take(&mut found.elsewhere),
             ..Holder::default()
         };
@@ -172,10 +195,20 @@ impl<'a> Loader<'a> {
         Ok((Loaded { holder, added, known, rest: found }, base))
     }
 
+    /// Loads a node that is another under a second name: it holds what that one holds, and what is beside it.
+    fn load_twin(&self, place: usize, twin: &Base) -> Result<(Loaded, Base)> {
+        let beside = footprint::beside(&Dir::open(self.store.object_dir(&self.nodes[place].id))?)?;
+        let holder =
+            Holder { parent: self.parents[place], is_delta: true, own_bytes: beside, ..Holder::default() };
+        let base = Base { set: twin.set.clone(), hash: OnceLock::new(), own_bytes: twin.own_bytes + beside };
+        let known = Known { needs: Bytes::of(base.own_bytes, &base.set), ..Known::default() };
+        Ok((Loaded { holder, known, ..Loaded::default() }, base))
+    }
+
     /// Returns what a node's own directory occupies, and whether that was remembered.
     fn footprint(&self, node: &Node, base: Option<&Base>) -> Result<(Footprint, bool)> {
         let (store, slot) = (self.store, self.store.object_dir(&node.id));
-        let stamp = store.backend(node.record.backend)?.stamp(&store.own_tree(node))?;
+        let stamp = store.backend(node.record.backend)?.stamp(&store.own_tree(node)?)?;
         let stays = stamp.is_some() || node.record.state == State::Committed;
         let base = base.filter(|_| stamp.is_some()).map(Base::known);
         if stays
