@@ -18,8 +18,9 @@ pub(super) struct Arguments {
     /// Which: an image, a box as it stands, any tree
     reference: String,
 
-    /// Where to: tar:FILE, tar:- for standard output, dir:PATH (not there yet, or empty), oci:DIR[:NAME], oci-archive:FILE[:NAME],
-    /// docker-archive:FILE[:NAME]
+    #[arg(
+        help = "Where to: tar:FILE, tar:- for standard output, dir:PATH (not there yet, or empty), oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]"
+    )]
     #[arg(value_parser = said(Place::parse_outside), default_value = "tar:-")]
     destination: Place,
 

@@ -16,8 +16,9 @@ pub(super) struct PushArguments {
     /// What: an image, a box as it stands with its history, any tree
     reference: String,
 
-    /// Where to: [HOST/]NAME[:TAG], docker://, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME] [default: where its
-    /// name says]
+    #[arg(
+        help = "Where to: [HOST/]NAME[:TAG], docker://, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME] [default: where its name says]"
+    )]
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
 
@@ -30,7 +31,9 @@ pub(super) struct PushArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CopyArguments {
-    /// From where: docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE], or a name in the store
+    #[arg(
+        help = "From where: docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE], or a name in the store"
+    )]
     source: String,
 
     /// To where, likewise
