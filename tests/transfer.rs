@@ -144,6 +144,14 @@ fn a_commit_is_an_image_with_a_step_of_its_own() {
         "CMD [\"cat /etc/mine\"]",
     ]);
     assert_eq!(environment.ok(["run", "app:2"]), "mine\n");
+    let names = |flags: &[&str]| -> Vec<String> {
+        let images = environment.json([&["images"], flags].concat());
+        images.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (names(&[]), names(&["-a"])),
+        (vec!["app:1".to_owned()], vec!["app:1".to_owned(), "app:2".to_owned()])
+    );
     let inspected = &environment.json(["inspect", "app:2"])[0];
     assert_eq!((&inspected["Author"], &inspected["Comment"]), (&json!("Me <me@x>"), &json!("my words")));
     assert_eq!(inspected["Config"]["Labels"]["x"], "y");
