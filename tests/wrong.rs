@@ -21,7 +21,10 @@ fn a_wrong_name_suggests_near_ones() {
     assert!(environment.fails(["show", "base~3"]).contains("goes back further than base has parents"));
     assert!(environment.fails(["create", "tar:x", "dev"]).contains("hint: import it first"));
     let stderr = environment.fails(["import", "x.tar", "dev"]);
-    assert!(stderr.contains("does not say what kind of place it is") && stderr.contains("tar:FILE"), "{stderr}");
+    assert!(
+        stderr.contains("does not say what kind of place it is") && stderr.contains("tar:FILE"),
+        "{stderr}"
+    );
     assert!(environment.fails(["create", "base", "../x"]).contains("begin with a letter or digit"));
     environment.assert_tidy(&["base"]);
 }

@@ -6,13 +6,17 @@ use serde::Serialize;
 
 use super::places;
 use super::{Context, live, output, rm, show, store};
-use crate::store::{ImageEntry, Name, State};
+use crate::store::{ImageEntry, Name, Node, State};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ImagesArguments {
     /// Show the digests by which registries know them
     #[arg(long)]
     digests: bool,
+
+    /// List trees that did not come as images, too: what was committed or imported here
+    #[arg(short, long)]
+    all: bool,
 
     /// Only those whose name has this in it
     #[arg(value_name = "TEXT")]
@@ -34,20 +38,25 @@ pub(super) struct TagArguments {
 struct Row {
     name: String,
     id: String,
-    digest: String,
-    config_digest: String,
+    digest: Option<String>,
+    config_digest: Option<String>,
     platform: Option<String>,
     reference: Option<String>,
     created: Option<Timestamp>,
     added: Timestamp,
-    layers: usize,
-    size_bytes: u64,
+    layers: Option<usize>,
+    size_bytes: Option<u64>,
     blob_bytes: u64,
 }
 
 pub(super) fn list(context: &Context, arguments: &ImagesArguments) -> Result<()> {
     let store = context.store()?;
     let mut rows: Vec<Row> = store.images()?.iter().flat_map(rows_of).collect();
+    if arguments.all {
+        let trees = store.nodes()?.into_iter();
+        rows.extend(trees.filter(|node| node.record.state == State::Committed).filter_map(row_of_tree));
+        rows.sort_by(|one, other| one.name.cmp(&other.name));
+    }
     if let Some(text) = &arguments.filter {
         rows.retain(|row| row.name.contains(text.as_str()));
     }
@@ -68,17 +77,37 @@ fn rows_of(entry: &ImageEntry) -> Vec<Row> {
     let row = |name: &Name| Row {
         name: name.to_string(),
         id: entry.id.to_string(),
-        digest: entry.image.index.as_ref().unwrap_or(&entry.image.manifest).to_string(),
-        config_digest: entry.image.config.to_string(),
+        digest: Some(entry.image.index.as_ref().unwrap_or(&entry.image.manifest).to_string()),
+        config_digest: Some(entry.image.config.to_string()),
         platform: entry.image.platform.as_ref().map(ToString::to_string),
         reference: entry.image.reference.clone(),
         created: entry.created,
         added: entry.added,
-        layers: entry.layers,
-        size_bytes: entry.size_bytes,
+        layers: Some(entry.layers),
+        size_bytes: Some(entry.size_bytes),
         blob_bytes: entry.blob_bytes,
     };
     entry.names.iter().map(row).collect()
+}
+
+/// Returns a row for a tree that is no image yet: it becomes one when it goes elsewhere.
+fn row_of_tree(node: Node) -> Option<Row> {
+    if node.record.image.is_some() {
+        return None;
+    }
+    Some(Row {
+        name: node.name?.to_string(),
+        id: node.id.to_string(),
+        digest: None,
+        config_digest: None,
+        platform: None,
+        reference: node.record.source,
+        created: Some(node.record.created),
+        added: node.record.created,
+        layers: None,
+        size_bytes: None,
+        blob_bytes: 0,
+    })
 }
 
 impl Row {
@@ -89,10 +118,11 @@ impl Row {
         };
         let mut cells = vec![repository.to_owned(), tag.to_owned()];
         if digests {
-            cells.push(self.digest.clone());
+            cells.push(self.digest.clone().unwrap_or_else(|| "-".to_owned()));
         }
         let age = self.created.map_or_else(|| "-".to_owned(), |created| output::age(created, now));
-        cells.extend([self.id.clone(), age, output::bytes(self.size_bytes)]);
+        let size = self.size_bytes.map_or_else(|| "-".to_owned(), output::bytes);
+        cells.extend([self.id.clone(), age, size]);
         cells
     }
 }

@@ -1,10 +1,10 @@
 //! `pull`: an image from elsewhere into the store.
 
-use rootling_backends::{ErrorKind, Result};
+use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::places::{self, RegistryFlags};
-use super::{Context, output, said, store};
+use super::{Context, live, output, said, store};
 use crate::image::{ImageReference, Platform};
 use crate::reference::Place;
 use crate::store::{Name, Node, Store};
@@ -12,7 +12,9 @@ use crate::transfer::{self, PullOptions, Pulled, pull};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What: [HOST/]NAME[:TAG][@DIGEST] in a registry, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]
+    #[arg(
+        help = "What: [HOST/]NAME[:TAG][@DIGEST] in a registry, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]"
+    )]
     #[arg(value_name = "IMAGE")]
     image: String,
 
@@ -158,6 +160,7 @@ pub(super) fn fetch(
     let client = flags.registry.client(context, place)?;
     let source = places::source(place, &client, &places::spool(store))?;
     let name = name.map_or_else(|| places::default_name(place, &*source), Ok)?;
+    require_free_or_image(store, &name)?;
     let reference = match place {
         Place::Registry(reference) => reference.to_string(),
         other => other.to_string(),
@@ -169,6 +172,19 @@ pub(super) fn fetch(
     let pulled = pulled?;
     store::remember(store, &pulled.image.node);
     Ok(pulled)
+}
+
+/// Refuses a name that something else has, before anything is fetched.
+fn require_free_or_image(store: &Store, name: &Name) -> Result<()> {
+    live::require_no_fork(store, name)?;
+    match store.named(name)? {
+        Some(node) if node.record.image.is_none() => {
+            let message = format!("{name} is no image, and keeps its name");
+            Err(Error::new(ErrorKind::AlreadyExists, message)
+                .hint("choose another name: rootling pull IMAGE NAME"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says what came.

@@ -130,8 +130,7 @@ pub(super) fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     };
     let named = store.named(&Name::parse(&reference.default_name())?)?;
     let Some(digest) = reference.digest() else {
-        let image = named.filter(|node| node.record.image.is_some());
-        return if must_be && image.is_none() { Err(not_pulled(store, text, name)) } else { Ok(image) };
+        return if must_be && named.is_none() { Err(not_pulled(store, text, name)) } else { Ok(named) };
     };
     let has = |node: &Node| {
         let image = node.record.image.as_ref();

@@ -13,6 +13,7 @@ fn every_form_of_a_name_finds_the_image() {
     }
     environment.ok(["pull", &image(&environment), "alpine:latest"]);
     let digest = environment.json(["images"])[0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(environment.json(["show", "alpine"])["image"]["manifest"], json!(digest));
     let by_digest = format!("alpine@{digest}");
     for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "docker.io/alpine:latest", &by_digest]
     {
@@ -73,6 +74,9 @@ fn a_name_that_says_no_registry_is_not_pushed_by_accident() {
     environment.ok(["create", "app:1", "dev"]);
     let stderr = environment.fails(["push", "dev"]);
     assert!(stderr.contains("does not say where to push it") && stderr.contains("hint: say it"), "{stderr}");
+    let stderr = environment.fails(["pull", &image(&environment), "dev"]);
+    assert!(stderr.contains("dev is no image") && stderr.contains("hint: choose another name"), "{stderr}");
+    assert_eq!(environment.json(["show", "dev"])["kind"], "box");
     let stderr = environment.fails(["copy", "app:1", "app:2"]);
     assert!(stderr.contains("rootling tag app:1 app:2"), "{stderr}");
     let stderr = environment.fails(["pull", &format!("tar:{}", environment.path("x").display())]);
