@@ -1,9 +1,13 @@
-//! Tar archives and trees: what an import, and later an image layer, is unpacked with.
+//! Tar archives and trees: what an import or an image layer is unpacked with, and what a layer is made of a tree with.
 //!
 //! ```text
 //! bytes ── compression ──> tar ── read ──> members ── apply ──> tree
 //!                                  │                    │
 //!                          header, pax, sparse     place, content
+//!
+//! blob <── pack ── tar <── write ── members <── create ── changes of a tree
+//!            │                                    │
+//!           gzip                         plan, inode, data
 //! ```
 //!
 //! | module | what it is for |
@@ -12,6 +16,9 @@
 //! | [`member`] | one entry of an archive: data |
 //! | [`read`] | a tar stream, member by member; never touches a tree |
 //! | [`mod@apply`] | members into a tree |
+//! | [`mod@create`] | a tree, or what changed in it, into an archive that depends on nothing else |
+//! | `write` | a member into headers |
+//! | [`mod@pack`] | an archive into a blob: compression, digests, threads |
 //!
 //! An archive is hostile input. Nothing in it may reach outside the tree, take unbounded memory, or be
 //! half understood: where the tar programs of this world disagree about what an archive means, it is
@@ -20,14 +27,20 @@
 pub mod apply;
 pub mod compression;
 mod content;
+pub mod create;
+mod gzip;
 mod header;
 pub mod member;
+pub mod pack;
 mod pax;
 mod place;
 pub mod read;
 mod sparse;
+mod write;
 
 pub use apply::{Applied, ApplyOptions, Skipped, Whiteouts, apply, apply_with};
 pub use compression::{Compression, decompress};
+pub use create::{CreateOptions, Created, create, whole_tree};
 pub use member::{Content, Member};
+pub use pack::{Packed, Packing, Recipe, pack};
 pub use read::{Archive, Limits};

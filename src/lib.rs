@@ -17,10 +17,11 @@
 //! | module | what it is for | may import | never |
 //! |---|---|---|---|
 //! | `rootling_backends` | trees: making, forking, comparing, destroying them | nothing of ours | names, records, processes |
-//! | [`layer`] | tar archives into trees | backends | store |
+//! | [`layer`] | tar archives into trees, trees into layers | backends, image | store |
 //! | [`image`] | what the OCI documents say of images, as data | backends | files |
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
+//! | [`transfer`] | images between registries, stores, directories and archives | layer, image, store, registry | processes |
 //! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
@@ -40,3 +41,4 @@ pub mod process;
 pub mod reference;
 pub mod runner;
 pub mod store;
+pub mod transfer;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stderr, reason = "a test that cannot run says why; a failed one panics")]
 
+mod create;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;

@@ -27,6 +27,13 @@ pub struct Change {
     pub aspects: Aspects,
 }
 
+impl Change {
+    /// Is the modification time all that is different?
+    pub fn is_time_only(&self) -> bool {
+        self.kind == ChangeKind::Modified && self.aspects == Aspects { times: true, ..Aspects::default() }
+    }
+}
+
 /// The three things that can happen to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,11 +4,13 @@ use std::fmt;
 use std::io::{self, Cursor, Read};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
 
 use super::header::{BLOCK, is_header};
 
 /// The ways of packing that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// A plain tar.
     None,

@@ -218,7 +218,7 @@ impl Store {
         let changed = self.diff(&range.from, onto, times)?;
         let decision = decide(&theirs, &changed, |path| is_same(&to, &ours, path))?;
         let is_rebase = onto.id != before.id;
-        if !is_rebase && decision.conflicts.is_empty() && decision.take.iter().all(is_time_only) {
+        if !is_rebase && decision.conflicts.is_empty() && decision.take.iter().all(Change::is_time_only) {
             return Ok(None);
         }
         let _held = self.hold(onto)?;
@@ -252,7 +252,7 @@ impl Store {
         let node = Node { name: Some(name), ..built };
         Ok(Some(Built {
             node,
-            taken: decision.take.iter().filter(|change| !is_time_only(change)).count(),
+            taken: decision.take.iter().filter(|change| !change.is_time_only()).count(),
             conflicts,
         }))
     }
@@ -393,9 +393,4 @@ fn parent_of(root: &Dir, path: &Path) -> Result<Option<Dir>> {
 fn exists(root: &Dir, path: &Path) -> Result<bool> {
     let Some(parent) = parent_of(root, path)? else { return Ok(false) };
     Ok(parent.stat_if_exists(path.file_name().unwrap_or(OsStr::new(".")))?.is_some())
-}
-
-fn is_time_only(change: &Change) -> bool {
-    let times = rootling_backends::Aspects { times: true, ..rootling_backends::Aspects::default() };
-    change.kind == ChangeKind::Modified && change.aspects == times
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use rootling_backends::{Aspects, Change, ChangeKind, EntryType, Result};
+use rootling_backends::{Change, ChangeKind, EntryType, Result};
 use serde::{Deserialize, Serialize};
 
 use super::path_text;
@@ -73,17 +73,17 @@ struct Ours<'a>(BTreeMap<&'a Path, &'a Change>);
 impl Ours<'_> {
     fn verdict(&self, theirs: &Change, same: impl Fn(&Path) -> Result<bool>) -> Result<Verdict> {
         // Times alone are not worth a conflict.
-        if let Some(ours) = self.0.get(theirs.path.as_path()).filter(|ours| !is_time_only(ours)) {
+        if let Some(ours) = self.0.get(theirs.path.as_path()).filter(|ours| !ours.is_time_only()) {
             return both(theirs, ours, same);
         }
-        if is_time_only(theirs) && self.0.contains_key(theirs.path.as_path()) {
+        if theirs.is_time_only() && self.0.contains_key(theirs.path.as_path()) {
             // Ours stays: then what is taken back again leaves nothing, not even a time.
             return Ok(Verdict::Nothing);
         }
         if let Some(gone) = self.gone_above(&theirs.path) {
             // They took away what is away already, with all around it.
             let agreed = theirs.kind == ChangeKind::Deleted && gone.kind == ChangeKind::Deleted;
-            return Ok(if agreed || is_time_only(theirs) {
+            return Ok(if agreed || theirs.is_time_only() {
                 Verdict::Nothing
             } else {
                 Verdict::Conflict(gone.kind)
@@ -110,7 +110,7 @@ impl Ours<'_> {
         let below = self.0.range::<Path, _>(after).map(|(_, change)| *change);
         below
             .take_while(|change| change.path.starts_with(path))
-            .find(|change| change.kind != ChangeKind::Deleted && !is_time_only(change))
+            .find(|change| change.kind != ChangeKind::Deleted && !change.is_time_only())
     }
 }
 
@@ -118,19 +118,17 @@ fn both(theirs: &Change, ours: &Change, same: impl Fn(&Path) -> Result<bool>) ->
     use ChangeKind::Deleted;
     match (theirs.kind, ours.kind) {
         (Deleted, Deleted) => return Ok(Verdict::Nothing),
-        _ if is_time_only(theirs) => return Ok(Verdict::Nothing),
+        _ if theirs.is_time_only() => return Ok(Verdict::Nothing),
         (Deleted, _) | (_, Deleted) => return Ok(Verdict::Conflict(ours.kind)),
         _ => {}
     }
     Ok(if same(&theirs.path)? { Verdict::Nothing } else { Verdict::Conflict(ours.kind) })
 }
 
-fn is_time_only(change: &Change) -> bool {
-    change.kind == ChangeKind::Modified && change.aspects == Aspects { times: true, ..Aspects::default() }
-}
-
 #[cfg(test)]
 mod tests {
+    use rootling_backends::Aspects;
+
     use super::*;
 
     /// `A path`, `D path/`, `C path mode`: a slash at the end is a directory.

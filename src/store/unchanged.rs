@@ -1,7 +1,7 @@
 //! Boxes that have not changed: they are in a state that exists already, which only gets one more name.
 
 use rootling_backends::{
-    Aspects, Baseline, Change, DiffOptions, EntryType, ErrorKind, Form, Kind, Result, Tree, overlay,
+    Baseline, Change, DiffOptions, EntryType, ErrorKind, Form, Kind, Result, Tree, overlay,
 };
 
 use super::files::Durability;
@@ -92,6 +92,5 @@ impl Store {
 
 /// Are these no changes to speak of? What is shown in a running box at a mount point that was missing moves the times of directories.
 fn is_nothing(changes: &[Change]) -> bool {
-    let times = Aspects { times: true, ..Aspects::default() };
-    changes.iter().all(|change| change.entry_type == EntryType::Directory && change.aspects == times)
+    changes.iter().all(|change| change.entry_type == EntryType::Directory && change.is_time_only())
 }

@@ -33,6 +33,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         crate::chains::CASES,
         crate::concurrency::CASES,
         crate::errors::CASES,
+        crate::layers::CASES,
     ];
     groups.into_iter().flatten().copied()
 }

@@ -13,6 +13,7 @@ mod commands;
 mod concurrency;
 mod errors;
 mod fidelity;
+mod layers;
 mod lifecycle;
 mod nested;
 mod open;
