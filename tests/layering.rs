@@ -50,6 +50,7 @@ fn imports_point_one_way() {
         ("loop_store", &[]),
         ("runner", &[]),
         ("process", &["image", "runner"]),
+        ("serve", &["store", "image"]),
         (
             "cli",
             &[
@@ -62,6 +63,7 @@ fn imports_point_one_way() {
                 "packages",
                 "runner",
                 "process",
+                "serve",
             ],
         ),
         ("main", &[]),

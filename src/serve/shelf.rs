@@ -1,0 +1,113 @@
+//! What a repository offers: what was pushed to it, and the images of the store that are called as it is.
+//!
+//! A tag may be both. Then the one that was given later counts, as if there were one tag that moved.
+
+use rootling_backends::Result;
+
+use crate::image::{DOCUMENT_MAX, Digest, Document, Parsed};
+use crate::store::{Node, Repository, Store};
+
+/// A repository as clients see it.
+#[derive(Debug)]
+pub(super) struct Shelf<'a> {
+    pub(super) store: &'a Store,
+    pub(super) pushed: Repository<'a>,
+}
+
+/// A manifest that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+}
+
+impl<'a> Shelf<'a> {
+    pub(super) fn new(store: &'a Store, pushed: Repository<'a>) -> Self {
+        Self { store, pushed }
+    }
+
+    /// Is there anything?
+    pub(super) fn exists(&self) -> Result<bool> {
+        Ok(self.pushed.exists() || !self.pushed.images()?.is_empty())
+    }
+
+    /// Returns the tags, sorted.
+    pub(super) fn tags(&self) -> Result<Vec<String>> {
+        let mut tags = self.pushed.tags()?;
+        tags.extend(self.pushed.images()?.into_iter().map(|(tag, _)| tag));
+        tags.sort_unstable();
+        tags.dedup();
+        Ok(tags)
+    }
+
+    /// Returns the manifest that a tag means.
+    pub(super) fn tag(&self, tag: &str) -> Result<Option<Found>> {
+        let (pushed, image) = (self.pushed.tag(tag)?, self.pushed.image(tag)?);
+        match (pushed, image) {
+            (Some((digest, since)), Some((node, named))) if named > since && !is_of(&node, &digest) => {
+                Ok(found_in(&node))
+            }
+            (Some((digest, _)), _) => self.manifest(&digest),
+            (None, Some((node, _))) => Ok(found_in(&node)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Returns the manifest or index of that digest.
+    pub(super) fn manifest(&self, digest: &Digest) -> Result<Option<Found>> {
+        if let Some(pushed) = self.pushed.manifest(digest)? {
+            return Ok(Some(Found { digest: digest.clone(), media_type: pushed.media_type }));
+        }
+        for (_, node) in self.pushed.images()? {
+            let Some(image) = &node.record.image else { continue };
+            if image.manifest == *digest {
+                return Ok(found_in(&node));
+            }
+            // The index that it was chosen from is offered by its digest alone: what else it names need not be here.
+            if image.index.as_ref() == Some(digest) {
+                let index = Document::parse_with_digest(self.bytes(digest)?, digest, None)?;
+                return Ok(Some(Found { digest: digest.clone(), media_type: index.media_type }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the bytes of a manifest that is there, verified.
+    pub(super) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>> {
+        self.store.read_blob(digest, DOCUMENT_MAX)
+    }
+
+    /// Returns the length of a blob of the repository.
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<u64>> {
+        if let Some(size) = self.pushed.blob(digest)? {
+            return Ok(Some(size));
+        }
+        match self.has_in_images(digest)? {
+            true => self.store.blob_size(digest),
+            false => Ok(None),
+        }
+    }
+
+    /// Does an image of the store name this blob?
+    pub(super) fn has_in_images(&self, digest: &Digest) -> Result<bool> {
+        for (_, node) in self.pushed.images()? {
+            let Some(image) = &node.record.image else { continue };
+            let document = Document::parse_with_digest(self.bytes(&image.manifest)?, &image.manifest, Some(&image.media_type))?;
+            let Parsed::Manifest(manifest) = &document.parsed else { continue };
+            if manifest.blobs().any(|blob| blob.digest == *digest) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn found_in(node: &Node) -> Option<Found> {
+    let image = node.record.image.as_ref()?;
+    Some(Found { digest: image.manifest.clone(), media_type: image.media_type.clone() })
+}
+
+/// Was the node made of what has this digest?
+fn is_of(node: &Node, digest: &Digest) -> bool {
+    node.record.image.as_ref().is_some_and(|image| image.manifest == *digest || image.index.as_ref() == Some(digest))
+}
