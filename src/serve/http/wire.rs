@@ -76,6 +76,10 @@ impl Wire {
             while self.buffer.starts_with(b"\r\n") {
                 self.buffer.drain(..2);
             }
+            // A client that tries TLS first waits for an answer before it speaks plainly: it gets one at once.
+            if self.buffer.first().is_some_and(|byte| !byte.is_ascii_uppercase() && *byte != b'\r') {
+                return Ok(Some(self.refuse(Refusal::new(400, "plain HTTP is spoken here"))));
+            }
             let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
             if end.unwrap_or(self.buffer.len()) > HEAD_MAX {
                 return Ok(Some(self.refuse(Refusal::new(431, "the head is too long"))));
