@@ -26,17 +26,21 @@ mod diff;
 mod doctor;
 mod du;
 mod enter;
+mod export;
 mod fork;
 mod fsck;
 mod generate;
 mod home;
+mod images;
 mod import;
 mod init;
+mod inspect;
 mod keep;
 mod kept;
 mod limits;
 mod live;
 mod log;
+mod login;
 mod logs;
 mod ls;
 mod man;
@@ -46,14 +50,18 @@ mod merging;
 mod mount;
 mod mounts;
 mod net;
+mod places;
 mod policy;
 mod promote;
 mod prune;
 mod ps;
+mod pull;
+mod push;
 mod rename;
 mod restore;
 mod rm;
 mod run;
+mod save;
 mod serve;
 mod set;
 mod show;
@@ -156,8 +164,34 @@ impl Materialize {
 enum Command {
     /// Make a store
     Init(init::Arguments),
-    /// Make a committed tree of a directory, a tar archive or the running machine
+    /// Make a committed tree of a directory, a tar archive, an image or the running machine
     Import(import::Arguments),
+    /// Write a tree as files, as a tar archive or as an image
+    Export(export::Arguments),
+    /// Fetch an image from a registry, a directory or an archive
+    Pull(pull::Arguments),
+    /// Send an image, a box with its history or a tree to a registry
+    Push(push::PushArguments),
+    /// Copy images between registries, directories, archives and the store, without unpacking them
+    Copy(push::CopyArguments),
+    /// Check who you are at a registry, and keep it
+    Login(login::LoginArguments),
+    /// Forget who you are at a registry
+    Logout(login::LogoutArguments),
+    /// Look for images in a registry
+    Search(login::SearchArguments),
+    /// List images
+    Images(images::ImagesArguments),
+    /// Remove names of images, and images with their last name; they can be brought back for a while
+    Rmi(rm::Arguments),
+    /// Show what an image says of itself
+    Inspect(inspect::InspectArguments),
+    /// Show by which steps an image came to be
+    History(inspect::HistoryArguments),
+    /// Write images to an archive that docker and podman load
+    Save(save::SaveArguments),
+    /// Take all images of an archive into the store
+    Load(save::LoadArguments),
     /// Run a command in a fork that is thrown away afterwards
     Run(run::RunArguments),
     /// Run a command in a fork, show what it changed, then keep, apply or discard that
@@ -170,7 +204,7 @@ enum Command {
     /// Copy files into a box, out of a box or tree, or from one to another
     Cp(cp::Arguments),
     /// Fork a tree or a box as it stands, once or many times
-    #[command(visible_aliases = ["clone", "copy"])]
+    #[command(visible_alias = "clone")]
     Fork(fork::ForkArguments),
     /// Give a box the name of another; what that held becomes a snapshot
     Promote(promote::Arguments),
@@ -241,8 +275,8 @@ enum Command {
     Lock(marks::LockArguments),
     /// Undo a lock
     Unlock(marks::LockArguments),
-    /// Give a tree or a snapshot one name more
-    Tag(marks::TagArguments),
+    /// Give an image, a tree or a snapshot one name more
+    Tag(images::TagArguments),
     /// Write a note on a box, a tree or a snapshot, or show it
     Note(marks::NoteArguments),
     /// Say when a box is snapshotted by itself, and which of its snapshots stay
@@ -519,6 +553,9 @@ impl Command {
                 | Self::Kill(_)
                 | Self::Wait(_)
                 | Self::Generate(_)
+                | Self::Login(_)
+                | Self::Logout(_)
+                | Self::Search(_)
         )
     }
 
@@ -554,6 +591,19 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
     let done = match command {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, &arguments),
+        Command::Export(arguments) => export::run(context, &arguments),
+        Command::Pull(arguments) => pull::run(context, &arguments),
+        Command::Push(arguments) => push::push(context, &arguments),
+        Command::Copy(arguments) => push::run_copy(context, &arguments),
+        Command::Login(arguments) => login::login(context, &arguments),
+        Command::Logout(arguments) => login::logout(context, &arguments),
+        Command::Search(arguments) => login::search(context, &arguments),
+        Command::Images(arguments) => images::list(context, &arguments),
+        Command::Rmi(arguments) => images::remove(context, &arguments),
+        Command::Inspect(arguments) => inspect::inspect(context, &arguments),
+        Command::History(arguments) => inspect::history(context, &arguments),
+        Command::Save(arguments) => save::save(context, &arguments),
+        Command::Load(arguments) => save::load(context, &arguments),
         Command::Run(arguments) => return run::run(context, arguments),
         Command::Try(arguments) => return trying::run(context, arguments),
         Command::Create(arguments) => create::create(context, &arguments),
@@ -590,7 +640,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Rename(arguments) => rename::run(context, &arguments),
         Command::Lock(arguments) => marks::lock(context, &arguments, true),
         Command::Unlock(arguments) => marks::lock(context, &arguments, false),
-        Command::Tag(arguments) => marks::tag(context, &arguments),
+        Command::Tag(arguments) => images::tag(context, &arguments),
         Command::Note(arguments) => marks::note(context, &arguments),
         Command::Policy(arguments) => policy::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),

@@ -36,7 +36,7 @@ mod pax;
 mod place;
 pub mod read;
 mod sparse;
-mod write;
+pub(crate) mod write;
 
 pub use apply::{Applied, ApplyOptions, Skipped, Whiteouts, apply, apply_with};
 pub use compression::{Compression, decompress};

@@ -22,7 +22,9 @@
 //! | [`packages`] | what package managers say is installed in a tree | backends | store, processes |
 //! | [`store`] | what is on disk and true | backends, layer, image | network, processes |
 //! | [`transfer`] | images between registries, stores, directories and archives | layer, image, store, registry | processes |
-//! | [`mod@reference`] | the grammar of references | store (its ids and names) | files |
+//! | [`mod@reference`] | the grammar of references | store (its ids and names), image (its names) | files |
+//! | [`registry`] | talking to registries: pull, push, credentials, mirrors | image, near | store, files of its own |
+//! | [`near`] | names that somebody may have meant | nothing of ours | files |
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
@@ -37,9 +39,11 @@ pub mod cli;
 pub mod image;
 pub mod layer;
 pub mod loop_store;
+pub mod near;
 pub mod packages;
 pub mod process;
 pub mod reference;
+pub mod registry;
 pub mod runner;
 pub mod serve;
 pub mod store;

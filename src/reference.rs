@@ -6,16 +6,27 @@
 //! 3f9a      the beginning of an id (>= 4)      - or @   the last one used
 //! A..B      a range                            host:/   the running machine
 //! REF:/p    a path inside
-//! dir:/p    a directory (import)               tar:F|-  a tar archive (import)
+//! ```
+//!
+//! and of places outside the store:
+//!
+//! ```text
+//! docker://[HOST/]NAME[:TAG][@DIGEST]          a registry
+//! oci:DIR[:IMAGE]                              a directory in OCI's layout
+//! oci-archive:FILE|-[:IMAGE]                   such a layout as a tar
+//! docker-archive:FILE|-[:IMAGE]                what `docker save` writes
+//! dir:/p                                       a directory
+//! tar:F|-                                      a tar archive of a root file system
 //! ```
 //!
 //! This module only reads text; what a reference means, the store says.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rootling_backends::{Error, ErrorKind, Result};
 
+use crate::image::ImageReference;
 use crate::store::{Name, ObjectId};
 
 /// What something can be forked, run, shown or compared by.
@@ -55,17 +66,32 @@ pub enum Which {
     Last,
 }
 
-/// Where an import comes from.
+/// A place outside the store, where images or trees are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A directory of the host.
+pub enum Place {
+    /// `docker://`: an image in a registry.
+    Registry(ImageReference),
+    /// `oci:`: a directory in OCI's layout.
+    Layout(InFile),
+    /// `oci-archive:`: such a layout as a tar.
+    OciArchive(InFile),
+    /// `docker-archive:`: what `docker save` writes.
+    DockerArchive(InFile),
+    /// `dir:`: a directory of the host.
     Directory(PathBuf),
-    /// A tar archive, compressed or not.
+    /// `tar:`: a tar archive of a root file system, compressed or not; `-` is standard input or output.
     Tar(PathBuf),
-    /// A tar archive on standard input.
-    StandardInput,
-    /// The running machine.
+    /// `host:/`: the running machine.
     Host,
+}
+
+/// Images in a directory or file, and which of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFile {
+    /// The directory or file; `-` is standard input or output.
+    pub path: PathBuf,
+    /// A name or digest; without one it is the only image.
+    pub image: Option<String>,
 }
 
 fn unknown(text: &str, hint: &'static str) -> Error {
@@ -92,11 +118,18 @@ fn one_suffix<'a>(text: &str, which: &'a str) -> Result<Option<(&'a str, u32)>> 
 impl Reference {
     /// Reads a reference to a node or to the host.
     pub fn parse(text: &str) -> Result<Self> {
-        if text == "host:/" || text == "host:" {
+        if Self::is_host(text) {
             return Ok(Self::Host);
         }
-        if ["dir:", "tar:", "oci:", "docker:", "host:"].iter().any(|transport| text.starts_with(transport)) {
-            return Err(unknown(text, "import it first: rootling import SOURCE NAME"));
+        const PLACES: [&str; 7] =
+            ["dir:", "tar:", "oci:", "oci-archive:", "docker-archive:", "docker:", "host:"];
+        if PLACES.iter().any(|transport| text.starts_with(transport)) {
+            let hint = if text.starts_with("docker:") {
+                "pull it first: rootling pull NAME"
+            } else {
+                "import it first: rootling import SOURCE NAME"
+            };
+            return Err(unknown(text, hint));
         }
         let (mut which, mut back) = (text, 0_u32);
         while let Some((before, steps)) = one_suffix(text, which)? {
@@ -110,6 +143,11 @@ impl Reference {
             name => Which::Named(Name::parse_with_label(name)?),
         };
         Ok(Self::Node { which, back })
+    }
+
+    /// Does a text mean the running machine?
+    pub fn is_host(text: &str) -> bool {
+        text == "host:/" || text == "host:"
     }
 
     /// Reads `REFERENCE:/PATH`: a path inside a tree. `None` where the text has no `:/`, so that it can be something else.
@@ -143,18 +181,55 @@ impl Which {
     }
 }
 
-impl Source {
-    /// Reads where an import comes from.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text.split_once(':') {
-            Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
-            Some(("tar", "-")) => Ok(Self::StandardInput),
-            Some(("tar", path)) if !path.is_empty() => Ok(Self::Tar(path.into())),
-            Some(("host", "/" | "")) => Ok(Self::Host),
-            _ if text == "-" => Ok(Self::StandardInput),
-            _ => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} does not say what to import"))
-                .hint("say dir:PATH, tar:FILE, tar:- or host:/")),
+impl Place {
+    /// Reads a place; `None` where the text begins with none of their words, and is a name in the store.
+    pub fn parse(text: &str) -> Result<Option<Self>> {
+        if let Some(name) = text.strip_prefix("docker://") {
+            return ImageReference::parse(name).map(|reference| Some(Self::Registry(reference)));
         }
+        let place = match text.split_once(':') {
+            Some(("oci", rest)) => InFile::parse(text, rest).map(Self::Layout)?,
+            Some(("oci-archive", rest)) => InFile::parse(text, rest).map(Self::OciArchive)?,
+            Some(("docker-archive", rest)) => InFile::parse(text, rest).map(Self::DockerArchive)?,
+            Some(("dir", path)) if !path.is_empty() => Self::Directory(path.into()),
+            Some(("tar", path)) if !path.is_empty() => Self::Tar(path.into()),
+            Some(("host", "/" | "")) => Self::Host,
+            _ if text == "-" => Self::Tar("-".into()),
+            _ => return Ok(None),
+        };
+        Ok(Some(place))
+    }
+
+    /// Reads what is imported or copied from elsewhere; anything else is an error.
+    pub fn parse_outside(text: &str) -> Result<Self> {
+        Self::parse(text)?.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, format!("{text:?} does not say what kind of place it is")).hint(
+                "say docker://NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, dir:PATH, tar:FILE or host:/",
+            )
+        })
+    }
+
+    /// Are there images in it, and not a tree?
+    pub fn has_images(&self) -> bool {
+        !matches!(self, Self::Directory(_) | Self::Tar(_) | Self::Host)
+    }
+}
+
+impl InFile {
+    fn parse(text: &str, rest: &str) -> Result<Self> {
+        let (path, image) = match rest.split_once(':') {
+            Some((path, image)) => (path, Some(image.to_owned()).filter(|image| !image.is_empty())),
+            None => (rest, None),
+        };
+        if path.is_empty() {
+            return Err(unknown(text, "say where: oci:DIR, oci-archive:FILE, docker-archive:FILE"));
+        }
+        Ok(Self { path: path.into(), image })
+    }
+
+    /// Is it standard input, or output?
+    pub fn is_stream(&self) -> bool {
+        self.path == Path::new("-")
     }
 }
 
@@ -173,47 +248,27 @@ impl fmt::Display for Reference {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Registry(reference) => write!(f, "docker://{reference}"),
+            Self::Layout(place) => write!(f, "oci:{place}"),
+            Self::OciArchive(place) => write!(f, "oci-archive:{place}"),
+            Self::DockerArchive(place) => write!(f, "docker-archive:{place}"),
             Self::Directory(path) => write!(f, "dir:{}", path.display()),
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
-            Self::StandardInput => f.write_str("tar:-"),
             Self::Host => f.write_str("host:/"),
         }
     }
 }
 
-/// Returns up to three of `names` that somebody who typed `text` may have meant, nearest first.
-pub fn near<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let limit = text.len() / 3 + 1;
-    let mut scored: Vec<(usize, &str)> = names
-        .map(|name| (if name.starts_with(text) { 1 } else { distance(text, name) }, name))
-        .filter(|(score, _)| *score <= limit)
-        .collect();
-    scored.sort();
-    scored.into_iter().map(|(_, name)| name).take(3).collect()
-}
-
-/// Levenshtein's distance with swapped neighbours counted as one, in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let change = usize::from(a[i - 1] != b[j - 1]);
-                let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
+impl fmt::Display for InFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.image {
+            Some(image) => write!(f, "{}:{image}", self.path.display()),
+            None => write!(f, "{}", self.path.display()),
         }
     }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -243,8 +298,32 @@ mod tests {
         let open = Reference::parse_range("dev~3..").unwrap();
         assert_eq!(open, Range::Between { from: Some(named("dev", 3)), to: None });
         assert_eq!(Reference::parse_range("dev").unwrap(), Range::One(named("dev", 0)));
-        assert_eq!(Source::parse("tar:-").unwrap(), Source::StandardInput);
-        assert_eq!(Source::parse("dir:/srv/x").unwrap(), Source::Directory("/srv/x".into()));
+        assert_eq!(Place::parse("tar:-").unwrap(), Some(Place::Tar("-".into())));
+        assert_eq!(Place::parse("dir:/srv/x").unwrap(), Some(Place::Directory("/srv/x".into())));
+    }
+
+    #[test]
+    fn places_outside_are_read_and_print_back() {
+        let in_file =
+            |path: &str, image: Option<&str>| InFile { path: path.into(), image: image.map(str::to_owned) };
+        for (text, place) in [
+            ("oci:/srv/x", Place::Layout(in_file("/srv/x", None))),
+            ("oci:x:app:1", Place::Layout(in_file("x", Some("app:1")))),
+            ("oci-archive:x.tar:1", Place::OciArchive(in_file("x.tar", Some("1")))),
+            ("docker-archive:-", Place::DockerArchive(in_file("-", None))),
+            ("host:/", Place::Host),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), Some(place.clone()), "{text}");
+            assert_eq!(place.to_string(), text);
+        }
+        let alpine = Place::parse("docker://alpine").unwrap().unwrap();
+        assert_eq!(alpine.to_string(), "docker://docker.io/library/alpine");
+        for name in ["alpine", "alpine:3.20", "localhost:5000/app:1", "dev@one", "oci", "tar:"] {
+            assert_eq!(Place::parse(name).unwrap(), None, "{name}");
+        }
+        for text in ["docker://A", "docker://", "oci:", "oci-archive::x"] {
+            assert!(Place::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -254,15 +333,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}");
             assert!(error.first_hint().is_some(), "{text:?}");
         }
-        assert!(Source::parse("x.tar").unwrap_err().first_hint().unwrap().contains("tar:FILE"));
-    }
-
-    #[test]
-    fn near_names_are_found() {
-        let names = ["debian", "devel", "dev", "alpine"];
-        assert_eq!(near("debain", names.into_iter()), ["debian"]);
-        assert_eq!(near("deb", names.into_iter()), ["debian", "dev"]);
-        assert!(near("zzz", names.into_iter()).is_empty());
+        assert!(Place::parse_outside("x.tar").unwrap_err().first_hint().unwrap().contains("tar:FILE"));
     }
 
     proptest! {
@@ -271,7 +342,9 @@ mod tests {
             if let Ok(reference) = Reference::parse(&text) {
                 prop_assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
             }
-            drop(Source::parse(&text));
+            if let Ok(Some(place)) = Place::parse(&text) {
+                prop_assert_eq!(Place::parse(&place.to_string()).unwrap(), Some(place));
+            }
         }
     }
 }

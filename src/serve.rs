@@ -152,9 +152,11 @@ impl Server {
     /// Binds the address.
     pub fn bind(&self) -> Result<TcpListener> {
         let address = self.settings.address;
-        TcpListener::bind(address).context(|| format!("listen on {address}")).map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => error.hint("ports below 1024 are root's"),
-            _ => error.hint("choose another: --listen 127.0.0.1:0 takes any that is free"),
+        TcpListener::bind(address).context(|| format!("listen on {address}")).map_err(|error| {
+            match error.kind() {
+                ErrorKind::PermissionDenied => error.hint("ports below 1024 are root's"),
+                _ => error.hint("choose another: --listen 127.0.0.1:0 takes any that is free"),
+            }
         })
     }
 
@@ -185,7 +187,9 @@ impl Server {
         loop {
             match self.store.sweep_uploads() {
                 Ok((0, _)) => {}
-                Ok((count, bytes)) => log::info!("removed {count} uploads that nobody went on with, {bytes} bytes"),
+                Ok((count, bytes)) => {
+                    log::info!("removed {count} uploads that nobody went on with, {bytes} bytes")
+                }
                 Err(error) => log::warn!("sweep uploads: {error}"),
             }
             if end.recv_timeout(SWEEP) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
@@ -274,7 +278,9 @@ impl Server {
         let Some(name) = route.repository() else {
             return match (head.method, route) {
                 (Method::Get | Method::Head, Route::Catalog) => tags::catalog(&self.store, head),
-                (Method::Get | Method::Head, _) => Ok(Answer::json(200, "application/json", &serde_json::json!({}))),
+                (Method::Get | Method::Head, _) => {
+                    Ok(Answer::json(200, "application/json", &serde_json::json!({})))
+                }
                 _ => unsupported(),
             };
         };
@@ -284,7 +290,9 @@ impl Server {
         let shelf = Shelf::new(&self.store, repository);
         match (head.method, route) {
             (Method::Get | Method::Head, Route::Tags(_)) => tags::list(&shelf, head),
-            (Method::Get | Method::Head, Route::Manifest(_, reference)) => manifests::get(&shelf, reference, head),
+            (Method::Get | Method::Head, Route::Manifest(_, reference)) => {
+                manifests::get(&shelf, reference, head)
+            }
             (Method::Put, Route::Manifest(_, reference)) => manifests::put(&shelf, reference, head, body),
             (Method::Delete, Route::Manifest(_, reference)) => manifests::delete(&shelf, reference),
             (Method::Get | Method::Head, Route::Blob(_, digest)) => blobs::get(&shelf, digest, head),
@@ -294,7 +302,9 @@ impl Server {
             (Method::Patch, Route::Upload(_, id)) => uploads::patch(&shelf, &self.taken, id, head, body),
             (Method::Put, Route::Upload(_, id)) => uploads::put(&shelf, &self.taken, id, head, body),
             (Method::Delete, Route::Upload(_, id)) => uploads::delete(&shelf, &self.taken, id),
-            (Method::Get | Method::Head, Route::Referrers(_, subject)) => referrers::list(&shelf, subject, head),
+            (Method::Get | Method::Head, Route::Referrers(_, subject)) => {
+                referrers::list(&shelf, subject, head)
+            }
             _ => unsupported(),
         }
     }
@@ -304,7 +314,11 @@ impl Server {
             return refuse(405, Code::Unsupported, "the registry is read-only");
         }
         if !self.takes_pushes() {
-            return refuse(403, Code::Denied, "the registry takes no pushes: start it with --allow-push or --htpasswd");
+            return refuse(
+                403,
+                Code::Denied,
+                "the registry takes no pushes: start it with --allow-push or --htpasswd",
+            );
         }
         // Only browsers say where a page came from, and no page has a reason to write here.
         if head.line("origin").is_some() {

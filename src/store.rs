@@ -22,6 +22,10 @@
 //! | `settings` | what a box is started with; its home |
 //! | `chain` `shed` | how chains of deltas, and records, stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
+//! | `blobs` | bytes known by their digest: written, verified, kept, swept |
+//! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
+//! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
@@ -63,12 +67,13 @@ mod host;
 mod host_changes;
 mod id;
 mod identity;
-mod in_place;
 mod images;
+mod in_place;
 mod index;
 mod labels;
 mod layers;
 mod life;
+mod line;
 mod lock;
 mod marks;
 mod merging;
@@ -78,6 +83,7 @@ mod needed;
 mod path_text;
 mod policy;
 mod promote;
+mod pulled;
 mod record;
 mod remove;
 mod removed;
@@ -103,26 +109,28 @@ pub use blobs::{Blobs, Partial, Synced, Upload};
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
 pub use draft::Ephemeral;
+pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
 pub use host_changes::{HostReview, HostUndone};
-pub use files::Durability;
 pub use id::ObjectId;
 pub use identity::Identity;
 pub use images::{AddedImage, ImageEntry, ImageParts, Progress, Supply};
 pub use index::{Entry, Index};
 pub use layers::{Image, Layer};
 pub use life::Life;
+pub use line::{Line, LineState, PackedState};
 pub use marks::Marks;
 pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};
 pub use names::Naming;
 pub use policy::{Keep, Policy, Trigger};
 pub use promote::{Promoted, Promotion};
-pub use repositories::{Kept, Push, Pushed, Repository, canonical, is_tag, repository_of};
+pub use pulled::StateOfImage;
 pub use record::{Becoming, Cause, KeptVolume, Part, Record, Role, State};
 pub use remove::Pruned;
 pub use removed::Removed;
+pub use repositories::{Kept, Push, Pushed, PushedTag, Repository, Tagged, canonical, is_tag, repository_of};
 pub use restore::{Moved, RestoreOptions};
 pub use retention::{Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};

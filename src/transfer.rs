@@ -15,20 +15,31 @@
 //! | [`catalog`] | names in an index, and which image a word means |
 //! | [`mod@copy`] | an image with all that it is made of, from a source to a sink |
 //! | [`layout`] | a directory in the form of OCI's image layout |
-//! | `archive` | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
+//! | [`archive`] | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
 
+pub mod archive;
 pub mod catalog;
 pub mod copy;
 mod files;
 pub mod layout;
+pub mod making;
+pub mod pull;
+pub mod registry;
 mod resolve;
+pub mod store_source;
 mod stream;
+mod tar;
 
+pub use archive::{ArchiveForm, ImageArchive, ImageArchiveWriter};
 pub use catalog::{Catalog, Listed};
 pub use copy::{CopyOptions, Event, Platforms, copy};
 pub use layout::{Layout, LayoutWriter};
+pub use pull::{PullOptions, Pulled, pull};
+pub use registry::Repository;
 pub use resolve::{Resolved, resolve};
+pub use store_source::StoreSource;
 pub use stream::{pump, read_blob, read_configuration, read_document};
+pub use tar::{stream_tar, write_tar};
 
 use std::io::Read;
 
@@ -54,6 +65,15 @@ pub trait Source: Sync {
         read_document(self, descriptor)
     }
 
+    /// As [`open_blob`](Self::open_blob), from a byte in the middle; `None` where the place can only begin at the beginning.
+    fn open_blob_from(
+        &self,
+        _descriptor: &Descriptor,
+        _offset: u64,
+    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
+        Ok(None)
+    }
+
     /// Opens content that a manifest of this place names. What is read is **not** verified: the caller does it.
     ///
     /// An error of kind `NotFound` if it is not there. Errors while reading may carry an [`Error`](rootling_backends::Error) of ours.
@@ -75,6 +95,11 @@ pub trait Sink: Sync {
 
     /// Takes in content and verifies it. After an error nothing of it can be seen here.
     fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()>;
+
+    /// Takes in content that it reads from where it is, as often as it takes; false where it does not do that.
+    fn take_blob(&self, _source: &dyn Source, _descriptor: &Descriptor) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Takes in a manifest or index that an index to come names. All that it names is here.
     fn put_document(&self, document: &Document) -> Result<()>;

@@ -133,7 +133,10 @@ fn layers_are_unpacked_once_whatever_images_have_them() {
         let unpacked = if is_delta(sort) { 1 } else { 2 };
         assert_eq!(add(environment, &moved, &["moved:1"]).unpacked, unpacked, "{sort}");
         let found = files(environment, "moved:1");
-        assert_eq!((found["etc/other"].as_str(), found["etc/second"].as_str()), ("another system\n", "added\n"));
+        assert_eq!(
+            (found["etc/other"].as_str(), found["etc/second"].as_str()),
+            ("another system\n", "added\n")
+        );
         assert!(!found.contains_key("etc/motd"));
         environment.ok(["fsck", "--verify"]);
 
@@ -396,14 +399,21 @@ fn a_blob_that_is_damaged_is_told_of_and_goes() {
     on_file_systems(|environment, sort| {
         let app = layout(environment, "app", &[base(), second()], "/app");
         add(environment, &app, &["app:1"]);
-        let blob = layer(environment, "app:1", 0)["layer"]["blobs"][0]["digest"].as_str().unwrap().replace("sha256:", "");
+        let blob = layer(environment, "app:1", 0)["layer"]["blobs"][0]["digest"]
+            .as_str()
+            .unwrap()
+            .replace("sha256:", "");
         let path = environment.store().join("blobs/sha256").join(&blob);
         let mut bytes = fs::read(&path).unwrap();
         bytes[20] ^= 1;
         fs::write(&path, bytes).unwrap();
         let ran = environment.run(["fsck", "--verify"]);
         assert_eq!(ran.code, 1, "{sort}");
-        assert!(ran.stdout.contains(&format!("sha256:{blob} is a blob that is not")), "{sort}: {}", ran.stdout);
+        assert!(
+            ran.stdout.contains(&format!("sha256:{blob} is a blob that is not")),
+            "{sort}: {}",
+            ran.stdout
+        );
         environment.ok(["fsck", "--verify", "--repair"]);
         assert!(!path.exists());
         environment.ok(["fsck", "--verify"]);

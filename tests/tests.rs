@@ -9,6 +9,7 @@
 //! | `rootless` | the whole life as an ordinary user |
 //! | `runner` | processes in namespaces, through the library |
 //! | `budget` | what a start costs: system calls and memory |
+//! | `formats` | image layouts and archives, beside skopeo, umoci and podman |
 //! | `forks` | many boxes at once, commands in each, and the one that wins |
 //! | `trying` `trying_host` | what becomes of what a command changed in a fork |
 //! | `limited` | limits as a person asks for them |
@@ -28,6 +29,8 @@
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
+//! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -48,6 +51,8 @@ mod diff;
 mod environment;
 #[cfg(test)]
 mod forks;
+#[cfg(test)]
+mod formats;
 #[cfg(test)]
 mod grounds;
 #[cfg(test)]
@@ -90,9 +95,13 @@ mod processes;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod serve;
 #[cfg(test)]
 mod sizes;
 #[cfg(test)]

@@ -16,8 +16,12 @@ pub(super) struct Arguments {
     name: Name,
 
     /// What it is, in your words
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "comment")]
     message: Option<String>,
+
+    /// Who made it: NAME <ADDRESS>
+    #[arg(short, long)]
+    author: Option<String>,
 
     /// Say how it is run, in a Dockerfile's words: 'CMD [\"/bin/app\"]', 'ENV A=b', 'USER app'
     #[arg(long, value_name = "CHANGE")]
@@ -32,8 +36,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     for change in &arguments.change {
         config.change(change)?;
     }
-    let description =
-        Description { message: arguments.message.clone(), config: Some(config), ..Description::default() };
+    let description = Description {
+        message: arguments.message.clone(),
+        author: arguments.author.clone(),
+        config: Some(config),
+        ..Description::default()
+    };
     let progress = context.output.progress(format!("committing {}", node.label()));
     let committed = store.commit(&node, &arguments.name, &description);
     drop(progress);

@@ -3,6 +3,7 @@
 use rootling_backends::Result;
 
 use super::home::HomeFlag;
+use super::pull::PullWhen;
 use super::start::Settings;
 use super::{Context, Materialize, home, live, said, show, store};
 use crate::process;
@@ -11,7 +12,7 @@ use crate::store::{Base, CreateOptions, Identity, Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CreateArguments {
-    /// What the box stands on: a name, an id, host:/
+    /// What the box stands on: an image or another name, an id, host:/; docker://NAME is pulled if it is not there
     reference: String,
 
     /// Name of the box
@@ -26,6 +27,9 @@ pub(super) struct CreateArguments {
     identity: IdentityChoice,
 
     #[command(flatten)]
+    pull: PullWhen,
+
+    #[command(flatten)]
     home: HomeFlag,
 
     /// What is kept with the box
@@ -37,9 +41,17 @@ pub(super) struct CreateArguments {
 }
 
 pub(super) fn create(context: &Context, arguments: &CreateArguments) -> Result<()> {
-    let CreateArguments { reference, name, materialize, home, identity, settings: _ } = arguments;
+    let CreateArguments { reference, name, materialize, pull, home, identity, settings: _ } = arguments;
     let options = CreateOptions { identity: identity.identity(), ..materialize.options() };
-    make(context, &context.store()?, reference, name, options, *home)
+    let store = context.store()?;
+    let base = if Reference::is_host(reference) {
+        None
+    } else {
+        // A name that is taken is told before anything is pulled.
+        live::require_free(&store, name)?;
+        Some(pull.find(context, &store, reference)?)
+    };
+    make(context, &store, reference, base, name, options, *home)
 }
 
 /// The identities of a box, as they are written on the command line.
@@ -60,23 +72,21 @@ impl IdentityChoice {
     }
 }
 
-/// Makes one box and says so.
+/// Makes one box and says so. Without a base it is one of the running machine.
 pub(super) fn make(
     context: &Context,
     store: &Store,
     reference: &str,
+    base: Option<Node>,
     name: &Name,
     options: CreateOptions,
     home: HomeFlag,
 ) -> Result<()> {
     live::require_free(store, name)?;
-    let node = match Reference::parse(reference)? {
-        Reference::Host => {
-            context.require_root_for_host()?;
-            None
-        }
-        Reference::Node { .. } => Some(store::find(store, reference)?),
-    };
+    if base.is_none() {
+        context.require_root_for_host()?;
+    }
+    let node = base;
     let base = node.as_ref().map_or(Base::Host, Base::Node);
     let said = !context.given.is_empty() || home.is_given();
     let settings = said.then(|| {

@@ -133,7 +133,8 @@ fn refuse_flags_without_use(context: &Context, arguments: &ForkArguments) -> Res
 fn fork_once(context: &Context, store: &Store, arguments: &ForkArguments) -> Result<()> {
     let make = |name: &Name| {
         let home = HomeFlag::default();
-        create::make(context, store, &arguments.reference, name, arguments.options(), home)
+        let base = base(store, &arguments.reference)?;
+        create::make(context, store, &arguments.reference, base, name, arguments.options(), home)
     };
     if let Some(name) = &arguments.name {
         return make(name);
@@ -147,11 +148,16 @@ fn fork_once(context: &Context, store: &Store, arguments: &ForkArguments) -> Res
     }
 }
 
+/// Returns what is forked; `None` for the running machine.
+fn base(store: &Store, reference: &str) -> Result<Option<Node>> {
+    if Reference::is_host(reference) { Ok(None) } else { store::find(store, reference).map(Some) }
+}
+
 fn fork_all(context: &Context, store: &Store, arguments: &ForkArguments) -> Result<Vec<Node>> {
-    let node = match Reference::parse(&arguments.reference)? {
-        Reference::Host => context.require_root_for_host().map(|()| None)?,
-        Reference::Node { .. } => Some(store::find(store, &arguments.reference)?),
-    };
+    let node = base(store, &arguments.reference)?;
+    if node.is_none() {
+        context.require_root_for_host()?;
+    }
     let base = node.as_ref().map_or(Base::Host, Base::Node);
     let stem = stem(store, arguments)?;
     loop {

@@ -8,19 +8,21 @@ use std::path::Path;
 
 use rootling_backends::attributes::Owners;
 use rootling_backends::entry::CloneMode;
-use rootling_backends::{Context as _, Cost, Dir, ErrorKind, Result, replicate};
+use rootling_backends::{Context as _, Cost, Dir, Error, ErrorKind, Result, replicate};
 
-use super::{Context, Materialize, live, output, said, show, store};
+use super::pull::PullFlags;
+use super::{Context, Materialize, live, output, pull, said, show, store};
 use crate::layer;
-use crate::reference::Source;
+use crate::reference::Place;
 use crate::runner::Entered;
 use crate::store::{Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What: dir:PATH, tar:FILE (plain, gzip, xz or zstd), tar:- for standard input, host:/ for this machine
-    #[arg(value_parser = said(Source::parse))]
-    source: Source,
+    /// What: dir:PATH, tar:FILE (plain, gzip, xz or zstd), tar:- for standard input, host:/ for this machine; of images docker://NAME,
+    /// oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]
+    #[arg(value_parser = said(Place::parse_outside))]
+    source: Place,
 
     /// Name of the tree
     #[arg(value_parser = said(Name::parse))]
@@ -41,6 +43,9 @@ pub(super) struct Arguments {
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     live::require_free(&store, &arguments.name)?;
+    if arguments.source.has_images() {
+        return import_image(context, &store, arguments);
+    }
     let progress = context.output.progress(format!("importing {}", arguments.source));
     let imported = import(context, &store, arguments);
     drop(progress);
@@ -51,6 +56,18 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     show::made(context, &store, &node)
 }
 
+fn import_image(context: &Context, store: &Store, arguments: &Arguments) -> Result<()> {
+    if arguments.no_owners || !arguments.change.is_empty() {
+        let message = "an image is taken as it is: --no-owners and --change are for trees";
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("change it in a box, and commit that: rootling commit BOX NAME --change CHANGE"));
+    }
+    let (source, name) = (&arguments.source, Some(arguments.name.clone()));
+    let pulled = pull::fetch(context, store, source, name, &PullFlags::default())?;
+    context.output.say(format!("imported {source} as {}", pulled.image.node.label()));
+    show::made(context, store, &pulled.image.node)
+}
+
 fn import(context: &Context, store: &Store, arguments: &Arguments) -> Result<Node> {
     let (name, source) = (&arguments.name, arguments.source.to_string());
     let mut options = arguments.materialize.options();
@@ -59,25 +76,28 @@ fn import(context: &Context, store: &Store, arguments: &Arguments) -> Result<Nod
     }
     let always_clone = options.always_clone;
     match &arguments.source {
-        Source::Host => {
+        Place::Host => {
             context.require_root_for_host()?;
             store.import_host(name, options)
         }
-        Source::Directory(path) => store.import(name, &source, options, |target| {
+        Place::Directory(path) => store.import(name, &source, options, |target| {
             copy_directory(path, target, always_clone, owners(context, arguments.no_owners))
         }),
-        Source::Tar(path) => {
+        Place::Tar(path) if path == Path::new("-") => store.import(name, &source, options, |target| {
+            unpack(context, io::stdin(), target, arguments.no_owners)
+        }),
+        Place::Tar(path) => {
             let file = File::open(path).context(|| format!("open({path:?})"))?;
             store.import(name, &source, options, |target| unpack(context, file, target, arguments.no_owners))
         }
-        Source::StandardInput => store.import(name, &source, options, |target| {
-            unpack(context, io::stdin(), target, arguments.no_owners)
-        }),
+        Place::Registry(_) | Place::Layout(_) | Place::OciArchive(_) | Place::DockerArchive(_) => {
+            unreachable!("images are pulled")
+        }
     }
 }
 
 /// The owners that a user namespace has no number for cannot be kept, and are not told apart either.
-fn owners(context: &Context, none: bool) -> Owners {
+pub(super) fn owners(context: &Context, none: bool) -> Owners {
     let shown = |id: &str| {
         let text = fs::read_to_string(format!("/proc/sys/kernel/overflow{id}"));
         // The kernel's own default.

@@ -1,26 +1,16 @@
-//! `lock`, `unlock`, `tag` and `note`: what people put on nodes.
+//! `lock`, `unlock` and `note`: what people put on nodes.
 
 use rootling_backends::Result;
 use serde::Serialize;
 
-use super::{Context, live, output, said, show, store};
-use crate::store::{Marks, Name, Node};
+use super::{Context, output, store};
+use crate::store::{Marks, Node};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LockArguments {
     /// Which: boxes, trees, snapshots
     #[arg(required = true)]
     references: Vec<String>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct TagArguments {
-    /// Which: a tree or a snapshot
-    reference: String,
-
-    /// The further name
-    #[arg(value_parser = said(Name::parse))]
-    name: Name,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,14 +54,6 @@ pub(super) fn lock(context: &Context, arguments: &LockArguments, locked: bool) -
     if context.output.format == output::Format::Json {
         context.output.data(&done.iter().map(marked).collect::<Vec<_>>(), String::new);
     }
-    Ok(())
-}
-
-pub(super) fn tag(context: &Context, arguments: &TagArguments) -> Result<()> {
-    let store = context.store()?;
-    live::require_free(&store, &arguments.name)?;
-    let node = store.tag(&store::find(&store, &arguments.reference)?, &arguments.name)?;
-    context.output.data(&show::summary(&store, &node)?, || format!("{}\n", node.id));
     Ok(())
 }
 

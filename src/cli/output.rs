@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stderr, reason = "this is the file that may print")]
 
+mod bars;
+
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -20,8 +22,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use rootling_backends::{Context as _, Cost, Error, ErrorKind, Kind, Result};
 use serde::Serialize;
+
+pub(crate) use bars::{Bars, Stage};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -159,6 +164,15 @@ impl Output {
         lines
     }
 
+    /// Returns standard output, for an archive; a terminal is an error of kind `InvalidInput`.
+    pub(crate) fn sink(self) -> Result<Box<dyn Write + Send>> {
+        if io::stdout().is_terminal() {
+            return Err(Error::new(ErrorKind::InvalidInput, "an archive is nothing for a terminal")
+                .hint("say where to: a file, or | COMMAND"));
+        }
+        Ok(Box::new(io::stdout()))
+    }
+
     /// Returns standard error, for a program whose words are no data here.
     pub(crate) fn talk(self) -> Result<std::process::Stdio> {
         let talk = io::stderr().as_fd().try_clone_to_owned();
@@ -211,6 +225,19 @@ impl Output {
     /// Is there somebody who could be asked?
     pub(crate) fn can_ask(self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks the person at the terminal for something that is not shown as it is typed.
+    pub(crate) fn ask_secret(self, question: &str) -> Result<Answer> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin).context(|| "tcgetattr(stdin)")?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent).context(|| "tcsetattr(stdin)")?;
+        let answer = self.ask(question);
+        tcsetattr(&stdin, SetArg::TCSANOW, &before).context(|| "tcsetattr(stdin)")?;
+        eprintln!();
+        answer
     }
 
     /// Asks the person at the terminal.

@@ -28,6 +28,18 @@ pub(super) struct Arguments {
     keep: KeepRemoved,
 }
 
+impl Arguments {
+    /// Returns what is to be removed.
+    pub(super) fn references(&self) -> &[String] {
+        &self.references
+    }
+
+    /// Returns the same of these alone.
+    pub(super) fn only(&self, references: Vec<String>) -> Self {
+        Self { references, ..*self }
+    }
+}
+
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     if arguments.list {

@@ -7,6 +7,7 @@ use rootling_backends::{Access, Kind, Result};
 
 use super::detach::DetachFlags;
 use super::live::{self, Claimed};
+use super::pull::PullWhen;
 use super::start::{self, Flags, Place, Settings};
 use super::{Context, Materialize, said, store};
 use crate::process;
@@ -15,7 +16,7 @@ use crate::store::{Base, CreateOptions, Ephemeral, Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArguments {
-    /// What to fork: a tree, a box as it stands, host:/
+    /// What to fork: an image, a tree, a box as it stands, host:/; docker://NAME is pulled if it is not there
     reference: String,
 
     /// Keep the fork as a box of this name
@@ -41,6 +42,9 @@ pub(super) struct RunArguments {
     materialize: Materialize,
 
     #[command(flatten)]
+    pull: PullWhen,
+
+    #[command(flatten)]
     pub(super) settings: Settings,
 
     /// The command [default: the tree's own, else the user's shell]
@@ -57,6 +61,7 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
     let joinable = arguments.name.is_some() || arguments.detach.detach;
     let wish = Wish {
         reference: &arguments.reference,
+        pull: Some(&arguments.pull),
         name: arguments.name.as_ref(),
         entrypoint: arguments.entrypoint.as_deref(),
         command: arguments.command,
@@ -82,6 +87,8 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
 #[derive(Debug)]
 pub(super) struct Wish<'a> {
     pub(super) reference: &'a str,
+    /// Whether it may have to be pulled.
+    pub(super) pull: Option<&'a PullWhen>,
     /// What it is called while it runs.
     pub(super) name: Option<&'a Name>,
     /// Instead of the tree's own.
@@ -109,19 +116,21 @@ pub(super) struct Ran {
 /// Runs something in a fork; `None` where it was only printed.
 pub(super) fn in_fork(context: &Context, store: &Store, wish: Wish<'_>) -> Result<Option<Ran>> {
     let Wish { flags, name, .. } = wish;
-    let reference = Reference::parse(wish.reference)?;
-    let node = match &reference {
-        Reference::Host => {
-            context.require_root_for_host()?;
-            None
-        }
-        Reference::Node { .. } => Some(store::find(store, wish.reference)?),
+    let reference = wish.reference;
+    let node = if Reference::is_host(reference) {
+        context.require_root_for_host()?;
+        None
+    } else {
+        Some(match wish.pull {
+            Some(pull) => pull.find(context, store, reference)?,
+            None => store::find(store, reference)?,
+        })
     };
     // Nothing is forked for flags that are wrong.
     let config = node.as_ref().map(|node| node.record.config.clone()).unwrap_or_default();
     let args = process::arguments(&config, wish.entrypoint, wish.command);
     let command = args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    let host = name.map_or_else(|| label(&reference, node.as_ref()), ToString::to_string);
+    let host = name.map_or_else(|| label(node.as_ref()), ToString::to_string);
     let wanted = start::request(context, store, flags, args, &config, &host)?;
     workers_take_no_signals(store);
     let progress = context.output.progress(format!("forking {reference}"));
@@ -146,11 +155,8 @@ pub(super) fn in_fork(context: &Context, store: &Store, wish: Wish<'_>) -> Resul
     Ok(code.map(|code| Ran { code, fork, claimed, node, command }))
 }
 
-fn label(reference: &Reference, node: Option<&Node>) -> String {
-    match (reference, node) {
-        (Reference::Host, _) | (_, None) => "fork-of-host".to_owned(),
-        (_, Some(node)) => node.label().to_owned(),
-    }
+fn label(node: Option<&Node>) -> String {
+    node.map_or_else(|| "fork-of-host".to_owned(), |node| node.label().to_owned())
 }
 
 /// Threads that walk trees must leave signals to the one that runs the command.

@@ -7,10 +7,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 
 use super::{Context, live};
+use crate::image::{ImageReference, Platform};
 use crate::loop_store;
-use crate::reference::{self, Reference, Which};
+use crate::near;
+use crate::reference::{Reference, Which};
 use crate::runner::{self, Entered, Running};
-use crate::store::{BoxSettings, Node, Role, Store};
+use crate::store::{BoxSettings, Name, Node, Role, Store};
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 ///
@@ -99,11 +101,71 @@ pub(super) fn running(store: &Store, name: &str) -> Result<Running> {
 
 /// Returns the node that a reference means; what does not exist suggests near names.
 pub(super) fn find(store: &Store, text: &str) -> Result<Node> {
+    if let Some(node) = find_image(store, text)? {
+        return Ok(node);
+    }
     match Reference::parse(text)? {
         Reference::Host => Err(Error::new(ErrorKind::InvalidInput, "host:/ is not a node of the store")
             .hint("make one of it: rootling import host:/ NAME")),
         Reference::Node { which, back } => find_back(store, text, &which, back),
     }
+}
+
+/// Returns the image that a text means which is no name of a node: `docker://NAME`, a name with a digest, without its tag, or with what
+/// its name here has not: `docker.io/library/alpine`.
+pub(super) fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
+    let (name, must_be) = match text.strip_prefix("docker://") {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    // What was pushed here since is what the name means now; only a box or a tree of exactly the name is meant before that.
+    let known = Name::parse(name).ok().map(|name| store.named(&name)).transpose()?.flatten();
+    if known.is_none_or(|node| node.record.image.is_some())
+        && let Ok(reference) = ImageReference::parse(name)
+        && let Some(node) = store.materialize(&reference, &Platform::host())?
+    {
+        return Ok(Some(node));
+    }
+    if !must_be && Name::parse(name).is_ok_and(|name| store.resolve_name(&name).is_ok_and(|id| id.is_some()))
+    {
+        return Ok(None);
+    }
+    let reference = match ImageReference::parse(name) {
+        Ok(reference) => reference,
+        Err(error) if must_be => return Err(error),
+        // It may be a state of a box, or the beginning of an id.
+        Err(_) => return Ok(None),
+    };
+    let named = store.named(&Name::parse(&reference.default_name())?)?;
+    let Some(digest) = reference.digest() else {
+        let image = named.filter(|node| node.record.image.is_some());
+        return if must_be && image.is_none() { Err(not_pulled(store, text, name)) } else { Ok(image) };
+    };
+    let has = |node: &Node| {
+        let image = node.record.image.as_ref();
+        image.is_some_and(|image| image.manifest == *digest || image.index.as_ref() == Some(digest))
+    };
+    if let Some(node) = named.filter(has) {
+        return Ok(Some(node));
+    }
+    let entry = store
+        .images()?
+        .into_iter()
+        .find(|entry| entry.image.manifest == *digest || entry.image.index.as_ref() == Some(digest));
+    match entry {
+        Some(entry) => Ok(Some(Node { name: entry.names.first().cloned(), ..store.node(&entry.id)? })),
+        None => Err(not_pulled(store, text, name)),
+    }
+}
+
+fn not_pulled(store: &Store, text: &str, name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no {text} in store {:?}", store.root()))
+        .hint(format!("pull it: rootling pull {name}"))
+}
+
+/// Could this be the name of an image, because it says a registry or a tag?
+fn says_image(name: &str) -> bool {
+    ImageReference::parse(name).is_ok_and(|reference| reference.tag().is_some() || name.contains('/'))
 }
 
 fn find_back(store: &Store, text: &str, which: &Which, back: u32) -> Result<Node> {
@@ -153,9 +215,12 @@ fn find_one(store: &Store, which: &Which) -> Result<Node> {
         let snapshots = store.snapshots(&owner)?.into_iter();
         names.extend(snapshots.filter_map(|(_, node)| Some((node.name?, node.id))));
     }
-    let near = reference::near(name.as_str(), names.keys().map(|name| name.as_str()));
+    let near = near::near(name.as_str(), names.keys().map(|name| name.as_str()));
     let hint = match near.as_slice() {
-        [] if names.is_empty() => "the store is empty: begin with `rootling import SOURCE NAME`".to_owned(),
+        [] if says_image(name.as_str()) => format!("pull it: rootling pull {name}"),
+        [] if names.is_empty() => {
+            "the store is empty: begin with `rootling pull IMAGE` or `rootling import SOURCE NAME`".to_owned()
+        }
         [] => "`rootling ls` lists what there is".to_owned(),
         near => format!("did you mean {}?", near.join(" or ")),
     };
@@ -174,7 +239,7 @@ fn last(store: &Store) -> Result<Node> {
             .hint("say a name instead of -")
     };
     let name = fs::read_to_string(last_file(store)).map_err(|_| none())?;
-    let name = crate::store::Name::parse_with_label(name.trim()).map_err(|_| none())?;
+    let name = Name::parse_with_label(name.trim()).map_err(|_| none())?;
     store.named(&name)?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("{name}, which was used last, is gone"))
             .hint("say a name instead of -")

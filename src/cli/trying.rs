@@ -91,6 +91,7 @@ pub(super) fn run(context: &Context, mut arguments: TryArguments) -> Result<i32>
         require_applicable(&store, &arguments, can_ask)?;
     }
     let wish = Wish {
+        pull: None,
         reference: &arguments.reference,
         name: None,
         entrypoint: None,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::keep::KeepRemoved;
 use super::{Context, live, output, said, show};
-use crate::reference;
+use crate::near;
 use crate::store::{Name, Node, Removed, Store, VolumeReference};
 
 /// How long a removal counts as just done.
@@ -71,7 +71,7 @@ fn find(store: &Store, text: &str, shown: impl Fn(&Name) -> Option<String>) -> R
     if let Some((_, removed)) = all.iter().rev().find(fits) {
         return Ok(removed.clone());
     }
-    let hint = match reference::near(text, all.iter().map(|(name, _)| name.as_str())).as_slice() {
+    let hint = match near::near(text, all.iter().map(|(name, _)| name.as_str())).as_slice() {
         [] => "`rootling undelete` lists what was removed".to_owned(),
         near => format!("did you mean {}?", near.join(" or ")),
     };

@@ -63,6 +63,13 @@ pub struct Entry {
     pub(super) map: Option<Map>,
 }
 
+impl Entry {
+    /// Is its data stored without its holes?
+    pub fn is_sparse(&self) -> bool {
+        self.map.is_some()
+    }
+}
+
 /// What extension headers said about the member to come.
 #[derive(Debug, Default)]
 struct Extensions {

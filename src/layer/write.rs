@@ -27,7 +27,7 @@ pub(super) fn can_hold_xattr(name: &[u8]) -> bool {
 }
 
 /// Returns the headers of a member. Its data follows, filled up to a block.
-pub(super) fn headers(member: &Member) -> Vec<u8> {
+pub(crate) fn headers(member: &Member) -> Vec<u8> {
     let mut records = Records::default();
     let mut header = Header::new(kind(&member.content));
     header.name(&name(member), &mut records);

@@ -80,7 +80,8 @@ fn range(asked: Option<&str>, size: u64) -> Asked {
     let Some((first, last)) = asked.and_then(|asked| asked.strip_prefix("bytes=")?.split_once('-')) else {
         return Asked::All;
     };
-    let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number =
+        |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     let (first, last) = match (first, last) {
         ("", last) => match number(last) {
             Some(0) => return Asked::Nothing,

@@ -138,8 +138,7 @@ enum Next {
 fn wait(listener: &TcpListener, stop: BorrowedFd<'_>, is_full: bool) -> Result<Next> {
     let mut fds = [PollFd::new(stop, PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     // Nothing tells that a connection ended: it is looked at often.
-    let (watched, patience) =
-        if is_full { (1, PollTimeout::from(20_u8)) } else { (2, PollTimeout::NONE) };
+    let (watched, patience) = if is_full { (1, PollTimeout::from(20_u8)) } else { (2, PollTimeout::NONE) };
     match poll(&mut fds[..watched], patience) {
         Err(Errno::EINTR) => return Ok(Next::Nothing),
         polled => polled.context(|| "poll(listener)")?,

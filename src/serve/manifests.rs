@@ -21,9 +21,8 @@ fn find(shelf: &Shelf<'_>, reference: &str) -> Answered<Option<Found>> {
 /// Sends a manifest.
 pub(super) fn get(shelf: &Shelf<'_>, reference: &str, head: &Head) -> Answered {
     let Some(Found { digest, media_type }) = find(shelf, reference)? else { return unknown(reference) };
-    let answer = |status| {
-        Answer::new(status).line(DIGEST, digest.to_string()).line("ETag", format!("\"{digest}\""))
-    };
+    let answer =
+        |status| Answer::new(status).line(DIGEST, digest.to_string()).line("ETag", format!("\"{digest}\""));
     if is_known(head, &digest.to_string()) {
         return Ok(answer(304));
     }
@@ -38,7 +37,11 @@ pub(super) fn put(shelf: &Shelf<'_>, reference: &str, head: &Head, body: &mut Bo
         tags.insert(0, reference);
     }
     if tags.len() > TAGS_MAX || !tags.iter().all(|tag| is_tag(tag)) {
-        return refuse(400, Code::TagInvalid, "a tag is up to 128 letters, digits and _ . -, and there may be ten");
+        return refuse(
+            400,
+            Code::TagInvalid,
+            "a tag is up to 128 letters, digits and _ . -, and there may be ten",
+        );
     }
     let Some(bytes) = body.read_all(DOCUMENT_MAX)? else {
         return refuse(413, Code::ManifestInvalid, format!("a manifest has {DOCUMENT_MAX} bytes at most"));
@@ -54,7 +57,8 @@ pub(super) fn put(shelf: &Shelf<'_>, reference: &str, head: &Head, body: &mut Bo
             return refuse(400, Code::DigestInvalid, error.to_string());
         }
         Err(error) => {
-            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let why =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             return refuse(400, Code::ManifestInvalid, why);
         }
     };

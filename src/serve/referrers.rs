@@ -1,9 +1,9 @@
 //! Referrers (end-12): what says that it is about a manifest: signatures, bills of materials, attestations.
 
+use super::digest;
 use super::http::{Answer, Head};
 use super::shelf::Shelf;
 use super::trouble::Answered;
-use super::digest;
 use crate::image::{Descriptor, Document, Index, Parsed, media_type};
 
 /// Lists what is about a manifest, which need not be here.

@@ -35,7 +35,9 @@ impl<'p> Route<'p> {
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Some(Self::Tags(name));
         }
-        if let Some(name) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
+        if let Some(name) =
+            rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"))
+        {
             return Some(Self::Uploads(name));
         }
         let (before, last) = rest.rsplit_once('/')?;
@@ -80,7 +82,10 @@ mod tests {
         assert_eq!(Route::of("/v2/a/blobs/uploads/x"), Some(Route::Upload("a", "x")));
         assert_eq!(Route::of("/v2/a/referrers/sha256:0"), Some(Route::Referrers("a", "sha256:0")));
         // A repository may be called as an endpoint is.
-        assert_eq!(Route::of("/v2/manifests/manifests/manifests"), Some(Route::Manifest("manifests", "manifests")));
+        assert_eq!(
+            Route::of("/v2/manifests/manifests/manifests"),
+            Some(Route::Manifest("manifests", "manifests"))
+        );
         for path in ["/", "/v1/", "/v2x", "/v2/a", "/v2/a/b", "/v2/a/manifests", "/v2/manifests/x"] {
             assert_eq!(Route::of(path), None, "{path}");
         }

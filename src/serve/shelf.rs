@@ -1,11 +1,9 @@
 //! What a repository offers: what was pushed to it, and the images of the store that are called as it is.
-//!
-//! A tag may be both. Then the one that was given later counts, as if there were one tag that moved.
 
 use rootling_backends::Result;
 
 use crate::image::{DOCUMENT_MAX, Digest, Document, Parsed};
-use crate::store::{Node, Repository, Store};
+use crate::store::{Node, Repository, Store, Tagged};
 
 /// A repository as clients see it.
 #[derive(Debug)]
@@ -42,14 +40,10 @@ impl<'a> Shelf<'a> {
 
     /// Returns the manifest that a tag means.
     pub(super) fn tag(&self, tag: &str) -> Result<Option<Found>> {
-        let (pushed, image) = (self.pushed.tag(tag)?, self.pushed.image(tag)?);
-        match (pushed, image) {
-            (Some((digest, since)), Some((node, named))) if named > since && !is_of(&node, &digest) => {
-                Ok(found_in(&node))
-            }
-            (Some((digest, _)), _) => self.manifest(&digest),
-            (None, Some((node, _))) => Ok(found_in(&node)),
-            (None, None) => Ok(None),
+        match self.pushed.tagged(tag)? {
+            Some(Tagged::Pushed(digest)) => self.manifest(&digest),
+            Some(Tagged::Image(node)) => Ok(found_in(&node)),
+            None => Ok(None),
         }
     }
 
@@ -92,7 +86,11 @@ impl<'a> Shelf<'a> {
     pub(super) fn has_in_images(&self, digest: &Digest) -> Result<bool> {
         for (_, node) in self.pushed.images()? {
             let Some(image) = &node.record.image else { continue };
-            let document = Document::parse_with_digest(self.bytes(&image.manifest)?, &image.manifest, Some(&image.media_type))?;
+            let document = Document::parse_with_digest(
+                self.bytes(&image.manifest)?,
+                &image.manifest,
+                Some(&image.media_type),
+            )?;
             let Parsed::Manifest(manifest) = &document.parsed else { continue };
             if manifest.blobs().any(|blob| blob.digest == *digest) {
                 return Ok(true);
@@ -105,9 +103,4 @@ impl<'a> Shelf<'a> {
 fn found_in(node: &Node) -> Option<Found> {
     let image = node.record.image.as_ref()?;
     Some(Found { digest: image.manifest.clone(), media_type: image.media_type.clone() })
-}
-
-/// Was the node made of what has this digest?
-fn is_of(node: &Node, digest: &Digest) -> bool {
-    node.record.image.as_ref().is_some_and(|image| image.manifest == *digest || image.index.as_ref() == Some(digest))
 }

@@ -95,7 +95,13 @@ pub(super) fn get(shelf: &Shelf<'_>, id: &str) -> Answered {
 }
 
 /// Goes on with an upload.
-pub(super) fn patch(shelf: &Shelf<'_>, taken: &Taken, id: &str, head: &Head, body: &mut Body<'_>) -> Answered {
+pub(super) fn patch(
+    shelf: &Shelf<'_>,
+    taken: &Taken,
+    id: &str,
+    head: &Head,
+    body: &mut Body<'_>,
+) -> Answered {
     let upload = open(shelf, id)?;
     require_next(shelf, &upload, id, head, body)?;
     let upload = receive(upload, taken, id, body)?;
@@ -139,11 +145,18 @@ fn open<'a>(shelf: &Shelf<'a>, id: &str) -> Answered<Upload<'a>> {
 }
 
 /// Refuses a part that does not follow on what is there.
-fn require_next(shelf: &Shelf<'_>, upload: &Upload<'_>, id: &str, head: &Head, body: &Body<'_>) -> Answered<()> {
+fn require_next(
+    shelf: &Shelf<'_>,
+    upload: &Upload<'_>,
+    id: &str,
+    head: &Head,
+    body: &Body<'_>,
+) -> Answered<()> {
     let Some(range) = head.line("content-range") else { return Ok(()) };
     let range = range.trim_start_matches("bytes").trim_start_matches([' ', '=']);
     let ends = range.split('/').next().unwrap_or_default().split_once('-');
-    let Some((Ok(first), Ok(last))) = ends.map(|(first, last)| (first.parse::<u64>(), last.parse::<u64>())) else {
+    let Some((Ok(first), Ok(last))) = ends.map(|(first, last)| (first.parse::<u64>(), last.parse::<u64>()))
+    else {
         return refuse(400, Code::BlobUploadInvalid, "the Content-Range is malformed");
     };
     if first != upload.size() {

@@ -110,7 +110,8 @@ impl Store {
         for record in records {
             named.extend(record.image.iter().flat_map(|image| image.documents().cloned()));
             let layers = record.layer.iter().flat_map(|layer| &layer.blobs);
-            named.extend(layers.map(|blob| blob.digest.clone()));
+            let packed = record.packed.iter().flat_map(|packed| &packed.blobs);
+            named.extend(layers.chain(packed).map(|blob| blob.digest.clone()));
         }
         named
     }
@@ -242,7 +243,8 @@ impl<'a> Blobs<'a> {
             }
             return Ok(digest.clone());
         }
-        let what = || expected.map_or_else(|| "add a blob".to_owned(), |(digest, _)| format!("add blob {digest}"));
+        let what =
+            || expected.map_or_else(|| "add a blob".to_owned(), |(digest, _)| format!("add blob {digest}"));
         let (file, path) = self.new_file().context(what)?;
         let written = write_verified(reader, &file, expected).context(what);
         let (digest, size) = written.inspect_err(|_| remove_temporary(path.as_deref()))?;
@@ -309,7 +311,9 @@ impl<'a> Blobs<'a> {
         match options.open(&directory) {
             Ok(file) => Ok((file, None)),
             // Not this file system, or not this kernel.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) =>
+            {
                 self.new_named_file().map(|(file, path)| (file, Some(path)))
             }
             Err(error) => Err(Error::io(format!("open({directory:?}, O_TMPFILE)"), error)),
@@ -346,8 +350,7 @@ impl<'a> Blobs<'a> {
         match fs::rename(path, &target) {
             // Somebody else downloaded on, and was faster here.
             Err(error)
-                if error.kind() == IoKind::NotFound
-                    && self.store.blob_size(digest)? == Some(staged.size) =>
+                if error.kind() == IoKind::NotFound && self.store.blob_size(digest)? == Some(staged.size) =>
             {
                 Ok(())
             }
@@ -519,5 +522,184 @@ fn remove_temporary(path: Option<&Path>) {
     // Best effort: the sweep knows the suffix.
     if let Some(Err(error)) = path.map(files::remove_if_exists) {
         log::debug!("{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::init(&dir.path().join("store"), None).unwrap();
+        (dir, store)
+    }
+
+    fn listed(store: &Store, directory: &str) -> Vec<String> {
+        files::list(&store.blobs_dir().join(directory)).unwrap()
+    }
+
+    /// Fails when it is read.
+    struct Unread;
+
+    impl Read for Unread {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("it was read"))
+        }
+    }
+
+    #[test]
+    fn a_blob_has_its_name_when_it_is_durable_and_is_not_read_twice() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let digest = blobs.put(&b"one"[..], None, Durability::Synced).unwrap();
+        assert_eq!(store.read_blob(&digest, 10).unwrap(), b"one");
+        assert_eq!(blobs.put(Unread, Some((&digest, 3)), Durability::Synced).unwrap(), digest);
+
+        let lazy = blobs.put(&b"two"[..], None, Durability::Lazy).unwrap();
+        assert_eq!(store.blob_size(&lazy).unwrap(), None);
+        assert!(blobs.has(&lazy, 3).unwrap());
+        for _ in 0..2 {
+            // Each reader begins at the front.
+            let mut text = String::new();
+            blobs.open(&lazy).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "two");
+        }
+        blobs.settle(Synced::No).unwrap();
+        assert_eq!(store.read_blob(&lazy, 10).unwrap(), b"two");
+        assert_eq!(store.all_blobs().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_what_was_promised_leaves_nothing() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let digest = Digest::sha256_of(b"four");
+        for bytes in ["five!", "fou", "FOUR"] {
+            let put = blobs.put(bytes.as_bytes(), Some((&digest, 4)), Durability::Synced);
+            assert_eq!(put.unwrap_err().kind(), ErrorKind::Corrupt, "{bytes}");
+        }
+        assert_eq!(store.all_blobs().unwrap(), []);
+        assert_eq!(listed(&store, ""), ["partial", "sha256", "sha512"]);
+    }
+
+    #[test]
+    fn a_damaged_blob_is_found_and_replaced() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let digest = blobs.put(&b"bytes"[..], None, Durability::Synced).unwrap();
+        fs::write(store.blob_path(&digest), "bytEs").unwrap();
+        assert_eq!(store.verify_blob(&digest).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(store.remove_damaged_blob(&digest).unwrap());
+        // One that was cut short needs no looking at.
+        for damaged in ["", "b"] {
+            fs::write(store.blob_path(&digest), damaged).unwrap();
+            blobs.put(&b"bytes"[..], Some((&digest, 5)), Durability::Synced).unwrap();
+            assert_eq!(store.verify_blob(&digest).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn without_files_that_have_no_name_it_is_the_same() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let (digest, bytes) = (Digest::sha256_of(b"named"), &b"named"[..]);
+        let (file, path) = blobs.new_named_file().unwrap();
+        let (found, size) = write_verified(bytes, &file, None).unwrap();
+        assert_eq!((&found, size), (&digest, 5));
+        blobs.staged().insert(found, Staged { file, path: Some(path.clone()), size });
+        blobs.settle(Synced::No).unwrap();
+        assert_eq!(store.read_blob(&digest, 10).unwrap(), b"named");
+        // What nobody settles goes.
+        let (file, path) = blobs.new_named_file().unwrap();
+        blobs.staged().insert(Digest::sha256_of(b""), Staged { file, path: Some(path.clone()), size: 0 });
+        drop(blobs);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_download_goes_on_and_is_verified_as_a_whole() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let digest = Digest::sha256_of(b"hello world");
+        let begin = || blobs.partial(&digest, 11).unwrap().unwrap();
+        let mut partial = begin();
+        partial.write_all(b"hello ").unwrap();
+        drop(partial);
+        let mut partial = begin();
+        assert_eq!((partial.have(), partial.size()), (6, 11));
+        assert!(partial.write(b"world, and more").is_err());
+        partial.write_all(b"world").unwrap();
+        partial.finish().unwrap();
+        assert!(blobs.partial(&digest, 11).unwrap().is_none());
+        assert_eq!(store.blob_size(&digest).unwrap(), None);
+        blobs.settle(Synced::No).unwrap();
+        assert_eq!(store.read_blob(&digest, 20).unwrap(), b"hello world");
+        assert_eq!(listed(&store, "partial"), [""; 0]);
+    }
+
+    #[test]
+    fn a_download_that_went_wrong_begins_anew() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let digest = Digest::sha256_of(b"hello world");
+        let begin = || blobs.partial(&digest, 11).unwrap().unwrap();
+        let mut partial = begin();
+        partial.write_all(b"HELLO world").unwrap();
+        drop(partial);
+        // All of it is there, and wrong.
+        assert_eq!(begin().have(), 0);
+        let mut partial = begin();
+        partial.write_all(b"hello").unwrap();
+        assert_eq!(partial.finish().unwrap_err().kind(), ErrorKind::Corrupt);
+        // What came so far is as good as before.
+        let mut partial = begin();
+        assert_eq!(partial.have(), 5);
+        partial.restart().unwrap();
+        partial.write_all(b"hello World").unwrap();
+        assert_eq!(partial.finish().unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(begin().have(), 0);
+    }
+
+    #[test]
+    fn who_downloads_the_same_waits_and_then_has_it() {
+        let (_dir, store) = store();
+        let digest = Digest::sha256_of(b"shared");
+        let (one, other) = (store.blobs().unwrap(), store.blobs().unwrap());
+        let mut partial = one.partial(&digest, 6).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                // It is all there, though not durable yet: it is verified, and either names it.
+                let partial = other.partial(&digest, 6).unwrap();
+                partial.map(|partial| (partial.have(), partial.finish().unwrap()))
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            partial.write_all(b"shared").unwrap();
+            partial.finish().unwrap();
+            assert!(waits.join().unwrap().is_none_or(|(have, ())| have == 6));
+        });
+        other.settle(Synced::No).unwrap();
+        one.settle(Synced::No).unwrap();
+        assert_eq!(store.read_blob(&digest, 10).unwrap(), b"shared");
+    }
+
+    #[test]
+    fn the_sweep_waits_for_nobody_and_takes_nothing_that_is_on_its_way() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        blobs.put(&b"on its way"[..], None, Durability::Synced).unwrap();
+        assert_eq!(store.prune(&[]).unwrap().blobs, 0);
+        let mut partial = blobs.partial(&Digest::sha256_of(b"x"), 1000).unwrap().unwrap();
+        partial.write_all(b"part").unwrap();
+        drop(partial);
+        drop(blobs);
+        let pruned = store.prune(&[]).unwrap();
+        assert_eq!((pruned.blobs, pruned.blob_bytes), (1, 10));
+        let [partial] = listed(&store, "partial").try_into().unwrap();
+        let old = std::time::SystemTime::now() - KEPT_PARTIAL - Duration::from_secs(60);
+        let file =
+            OpenOptions::new().write(true).open(store.blobs_dir().join("partial").join(partial)).unwrap();
+        file.set_modified(old).unwrap();
+        assert_eq!(store.prune(&[]).unwrap().blobs, 1);
     }
 }

@@ -36,6 +36,8 @@ pub struct CreateOptions {
 pub struct Description {
     /// What it is, in the words of who commits it.
     pub message: Option<String>,
+    /// Who commits it.
+    pub author: Option<String>,
     /// How it wants to be run; `None` as the box does.
     pub config: Option<ImageConfig>,
     /// Why it is committed.

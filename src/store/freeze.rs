@@ -52,8 +52,9 @@ impl Call<'_> {
 impl Freezing<'_> {
     /// Would a node of its own say the same as this state?
     fn may_share(&self, node: &Node, state: &Node) -> bool {
-        let Description { message, config, expires, volumes, .. } = self.description;
-        let same_words = message.is_none() || *message == state.record.message;
+        let Description { message, author, config, expires, volumes, .. } = self.description;
+        let same_words = (message.is_none() || *message == state.record.message)
+            && (author.is_none() || *author == state.record.author);
         let lasting = expires.is_none() && state.record.expires.is_none();
         let same_config = *config.as_ref().unwrap_or(&node.record.config) == state.record.config;
         // What is forked of a state that has a name begins as the box did.
@@ -373,6 +374,7 @@ impl Store {
             // What is forked of it starts as the box does; its past and future are the box's.
             life: Life { settings: own.life.settings.clone(), ..Life::default() },
             message: how.description.message.clone(),
+            author: how.description.author.clone(),
             config: how.description.config.clone().unwrap_or_else(|| own.config.clone()),
             cause: how.description.cause,
             expires: how.description.expires,
@@ -456,6 +458,7 @@ impl Store {
 fn described(description: &Description, node: &Node) -> Record {
     Record {
         message: description.message.clone(),
+        author: description.author.clone(),
         config: description.config.clone().unwrap_or_else(|| node.record.config.clone()),
         cause: description.cause,
         expires: description.expires,

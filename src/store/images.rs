@@ -118,7 +118,9 @@ impl Store {
         parts: &ImageParts,
         supply: &Supply<'_>,
     ) -> Result<AddedImage> {
-        let what = || format!("add image {}", names.first().map_or(parts.manifest.digest.to_string(), Name::to_string));
+        let what = || {
+            format!("add image {}", names.first().map_or(parts.manifest.digest.to_string(), Name::to_string))
+        };
         let added = self.add_parts(blobs, names, parts, supply).context(what)?;
         self.empty_trash().context(what)?;
         Ok(added)
@@ -158,7 +160,11 @@ impl Store {
             format::Format::require(&self.root, format::SHARED_TREES)?;
             let (known, below) = self.known_stack(&chains)?;
             self.note_blobs(below.as_ref(), &wanted[..known], blobs)?;
-            match self.existing_image(names, below.as_ref().filter(|_| known == wanted.len()), &image.manifest)? {
+            match self.existing_image(
+                names,
+                below.as_ref().filter(|_| known == wanted.len()),
+                &image.manifest,
+            )? {
                 Some(node) => Err((self.hold(&node)?, node)),
                 None => Ok(self.begin_stack(below, &wanted[known..])?),
             }

@@ -12,6 +12,7 @@ use super::files::{self, Durability};
 use super::id::ObjectId;
 use super::layers::{Image, Layer};
 use super::life::Life;
+use super::line::PackedState;
 use super::marks::Marks;
 use super::name::Name;
 use super::promote::Promotion;
@@ -148,6 +149,12 @@ pub struct Record {
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Who committed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// For a state that left the store as a layer of an image: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<PackedState>,
     /// How the tree wants to be run; what is made from it wants the same.
     #[serde(default, skip_serializing_if = "ImageConfig::is_empty")]
     pub config: ImageConfig,
@@ -223,6 +230,8 @@ impl Record {
             continued_by: None,
             promotion: None,
             message: None,
+            author: None,
+            packed: None,
             config: ImageConfig::default(),
             cost: Cost::default(),
             other: BTreeMap::new(),
@@ -234,7 +243,11 @@ impl Record {
         let becoming = self.becoming.iter().flat_map(|becoming| {
             std::iter::once(&becoming.state).chain(becoming.volumes.iter().map(|kept| &kept.snapshot))
         });
-        self.parent.iter().chain(&self.tree).chain(becoming).chain(self.volumes.iter().map(|kept| &kept.snapshot))
+        self.parent
+            .iter()
+            .chain(&self.tree)
+            .chain(becoming)
+            .chain(self.volumes.iter().map(|kept| &kept.snapshot))
     }
 
     /// Returns how many steps of history the node's own tree says, if it is a delta.

@@ -80,6 +80,28 @@ pub struct Push<'p> {
     pub from: Option<&'p str>,
 }
 
+/// What a tag means: what was pushed, or an image of the store that is called so. Of both the one that had the name later counts.
+#[derive(Debug, Clone)]
+pub enum Tagged {
+    /// What was pushed. An image of the store that was made of it is the same.
+    Pushed(Digest),
+    /// An image of the store.
+    Image(Box<Node>),
+}
+
+/// A tag that was pushed, and is no node.
+#[derive(Debug, Clone)]
+pub struct PushedTag {
+    /// The repository and the tag.
+    pub name: String,
+    /// What it leads to.
+    pub digest: Digest,
+    /// When that came.
+    pub pushed: Timestamp,
+    /// Bytes of what it names.
+    pub blob_bytes: u64,
+}
+
 /// One repository. It is not there before something is in it.
 #[derive(Debug, Clone)]
 pub struct Repository<'a> {
@@ -135,20 +157,14 @@ impl Store {
         Ok(Repository { store: self, name: name.to_owned(), directory: self.refs_dir().join(encoded) })
     }
 
-    /// Makes an image that was pushed here a node, by the name that it has in a store; `None` where nothing of that name was pushed.
+    /// Makes an image that was pushed here a node, by the name that it has in a store; `None` where nothing of that name was pushed, or
+    /// a node of the name counts, since it is the same or came later.
     ///
     /// Of an index it is the image for `platform`. What is unpacked already is not unpacked again. Durable on return; a kill costs what was
     /// unpacked.
     pub fn materialize(&self, reference: &ImageReference, platform: &Platform) -> Result<Option<Node>> {
+        let Some((repository, digest)) = self.pushed(reference)? else { return Ok(None) };
         let whole = reference.familiar();
-        // A registry with a port is no repository here.
-        let Ok(repository) = self.repository(&repository_of(reference)) else { return Ok(None) };
-        let digest = match (reference.digest(), reference.tag_or_latest()) {
-            (Some(digest), _) => repository.manifest(digest)?.map(|_| digest.clone()),
-            (None, Some(tag)) => repository.tag(tag)?.map(|(digest, _)| digest),
-            (None, None) => None,
-        };
-        let Some(digest) = digest else { return Ok(None) };
         let intent = || format!("unpack {whole}, which was pushed here");
         let blobs = self.blobs().context(intent)?;
         let mut manifest = repository.document(&digest).context(intent)?;
@@ -171,6 +187,49 @@ impl Store {
         Ok(Some(added.node))
     }
 
+    /// Returns the repository and the manifest that a reference means, if that was pushed here and no node of the name counts.
+    pub fn pushed(&self, reference: &ImageReference) -> Result<Option<(Repository<'_>, Digest)>> {
+        // A registry with a port is no repository here.
+        let Ok(repository) = self.repository(&repository_of(reference)) else { return Ok(None) };
+        if !repository.exists() {
+            return Ok(None);
+        }
+        let digest = match (reference.digest(), reference.tag_or_latest()) {
+            (Some(digest), _) => repository.manifest(digest)?.map(|_| digest.clone()),
+            (None, tag) => repository.tag_without_node(tag.unwrap_or_default())?,
+        };
+        Ok(digest.map(|digest| (repository, digest)))
+    }
+
+    /// Removes what was pushed by a name: the tag, or with a digest the manifest and all its tags; says whether there was something.
+    pub fn unpush(&self, reference: &ImageReference) -> Result<bool> {
+        let Ok(repository) = self.repository(&repository_of(reference)) else { return Ok(false) };
+        match (reference.digest(), reference.tag_or_latest()) {
+            (Some(digest), _) => repository.remove_manifest(digest),
+            (None, tag) => repository.untag(tag.unwrap_or_default()),
+        }
+    }
+
+    /// Returns what was pushed and counts by its name, for lists: not what a node of the name is, or came after. O(tags).
+    pub fn pushed_tags(&self) -> Result<Vec<PushedTag>> {
+        let mut found = Vec::new();
+        for name in self.repositories()? {
+            let repository = self.repository(&name)?;
+            for tag in repository.tags()? {
+                let Some(digest) = repository.tag_without_node(&tag)? else { continue };
+                let Some(pushed) = repository.manifest(&digest)? else { continue };
+                let blob_bytes = pushed.keeps.iter().map(|kept| kept.size).sum();
+                found.push(PushedTag {
+                    name: format!("{name}:{tag}"),
+                    digest,
+                    pushed: pushed.pushed,
+                    blob_bytes,
+                });
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns all blobs that repositories keep. One file that cannot be read is an error: it may keep any of them.
     pub(super) fn pushed_blobs(&self) -> Result<HashSet<Digest>> {
         let mut kept = HashSet::new();
@@ -178,7 +237,13 @@ impl Store {
             let repository = self.repository(&name)?;
             kept.extend(repository.listed("blobs")?);
             for digest in repository.manifests()? {
-                kept.extend(repository.manifest(&digest)?.into_iter().flat_map(|pushed| pushed.keeps).map(|kept| kept.digest));
+                kept.extend(
+                    repository
+                        .manifest(&digest)?
+                        .into_iter()
+                        .flat_map(|pushed| pushed.keeps)
+                        .map(|kept| kept.digest),
+                );
                 kept.insert(digest);
             }
         }
@@ -239,7 +304,8 @@ impl<'a> Repository<'a> {
         };
         let digest = target.file_name().and_then(|name| name.to_str()).map(Digest::parse);
         let digest = digest.transpose().context(|| format!("read tag {tag} of {}", self.name))?;
-        let since = fs::symlink_metadata(&link).and_then(|link| link.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since =
+            fs::symlink_metadata(&link).and_then(|link| link.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let is_there = digest.as_ref().is_some_and(|digest| self.manifest_file(digest).is_file());
         Ok(digest.filter(|_| is_there).map(|digest| (digest, since)))
     }
@@ -257,7 +323,8 @@ impl<'a> Repository<'a> {
             bytes => bytes?,
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("{path:?} is damaged: {error}")).hint("push the image again")
+            Error::new(ErrorKind::Corrupt, format!("{path:?} is damaged: {error}"))
+                .hint("push the image again")
         })
     }
 
@@ -276,7 +343,9 @@ impl<'a> Repository<'a> {
         let Ok(found) = fs::symlink_metadata(&mark) else { return Ok(None) };
         if found.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > OLD_BLOB)) {
             // Best effort: a store that is only read has no sweep.
-            drop(File::options().write(true).open(&mark).and_then(|file| file.set_modified(SystemTime::now())));
+            drop(
+                File::options().write(true).open(&mark).and_then(|file| file.set_modified(SystemTime::now())),
+            );
         }
         self.store.blob_size(digest)
     }
@@ -296,7 +365,8 @@ impl<'a> Repository<'a> {
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Digest>> {
         let mut referrers = self.listed(&format!("referrers/{subject}"))?;
         referrers.retain(|digest| {
-            self.manifest(digest).is_ok_and(|pushed| pushed.is_some_and(|pushed| pushed.subject.as_ref() == Some(subject)))
+            self.manifest(digest)
+                .is_ok_and(|pushed| pushed.is_some_and(|pushed| pushed.subject.as_ref() == Some(subject)))
         });
         Ok(referrers)
     }
@@ -321,11 +391,46 @@ impl<'a> Repository<'a> {
         let plain = (tag == "latest").then(|| self.name.clone());
         for name in std::iter::once(format!("{}:{tag}", self.name)).chain(plain) {
             let Ok(name) = Name::parse(&name) else { continue };
-            let Some(node) = self.store.named(&name)?.filter(|node| node.record.image.is_some()) else { continue };
+            let Some(node) = self.store.named(&name)?.filter(|node| node.record.image.is_some()) else {
+                continue;
+            };
             let since = fs::symlink_metadata(self.store.name_link(&name)).and_then(|link| link.modified());
             return Ok(Some((node, since.unwrap_or(SystemTime::UNIX_EPOCH))));
         }
         Ok(None)
+    }
+
+    /// Returns what a tag means.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Tagged>> {
+        Ok(match (self.tag(tag)?, self.image(tag)?) {
+            (Some((digest, since)), Some((node, named))) => {
+                match named > since && !self.is_made_of(&node, &digest)? {
+                    true => Some(Tagged::Image(Box::new(node))),
+                    false => Some(Tagged::Pushed(digest)),
+                }
+            }
+            (Some((digest, _)), None) => Some(Tagged::Pushed(digest)),
+            (None, Some((node, _))) => Some(Tagged::Image(Box::new(node))),
+            (None, None) => None,
+        })
+    }
+
+    /// Is the image what was pushed with this digest, or the one of that index which runs here?
+    fn is_made_of(&self, node: &Node, digest: &Digest) -> Result<bool> {
+        let Some(image) = &node.record.image else { return Ok(false) };
+        if image.manifest == *digest || image.index.as_ref() == Some(digest) {
+            return Ok(true);
+        }
+        let pushed = self.manifest(digest)?;
+        Ok(pushed.is_some_and(|pushed| pushed.keeps.iter().any(|kept| kept.digest == image.manifest)))
+    }
+
+    /// Returns what was pushed by a tag, where no image of the store is that, or counts instead.
+    fn tag_without_node(&self, tag: &str) -> Result<Option<Digest>> {
+        let Some(Tagged::Pushed(digest)) = self.tagged(tag)? else { return Ok(None) };
+        let image = self.image(tag)?;
+        let is_node = image.map(|(node, _)| self.is_made_of(&node, &digest)).transpose()?.unwrap_or(false);
+        Ok((!is_node).then_some(digest))
     }
 
     /// Returns the tag that a name of the store is in this repository.
@@ -367,7 +472,11 @@ impl<'a> Repository<'a> {
     pub fn put(&self, blobs: &Blobs<'_>, push: &Push<'_>) -> Result<()> {
         let Push { document, media_type, tags, from } = push;
         let digest = &document.digest;
-        blobs.put(document.bytes.as_slice(), Some((digest, document.bytes.len() as u64)), Durability::Synced)?;
+        blobs.put(
+            document.bytes.as_slice(),
+            Some((digest, document.bytes.len() as u64)),
+            Durability::Synced,
+        )?;
         fault::point("push.document");
         let _lock = self.store.share_to_write()?;
         let _change = self.change()?;
@@ -385,7 +494,9 @@ impl<'a> Repository<'a> {
         let pushed = Pushed {
             media_type: (*media_type).to_owned(),
             pushed: Timestamp::now(),
-            keeps: keeps.map(|Descriptor { digest, size, .. }| Kept { digest: digest.clone(), size: *size }).collect(),
+            keeps: keeps
+                .map(|Descriptor { digest, size, .. }| Kept { digest: digest.clone(), size: *size })
+                .collect(),
             subject,
             from: from.map(str::to_owned),
         };
@@ -432,8 +543,9 @@ impl<'a> Repository<'a> {
         files::sync_dir(&self.directory.join("manifests"))?;
         for tag in tags {
             let link = self.directory.join("tags").join(tag);
-            let leads_there = fs::read_link(&link)
-                .is_ok_and(|target| target.file_name().is_some_and(|name| name == digest.to_string().as_str()));
+            let leads_there = fs::read_link(&link).is_ok_and(|target| {
+                target.file_name().is_some_and(|name| name == digest.to_string().as_str())
+            });
             if leads_there {
                 files::remove_if_exists(&link)?;
             }
@@ -541,9 +653,10 @@ fn is_repository(name: &str) -> bool {
     let is_part = |part: &str| {
         let bytes = part.as_bytes();
         let ends = [bytes.first(), bytes.last()];
-        let separators = part.split(|c: char| u8::try_from(c).is_ok_and(is_word)).filter(|text| !text.is_empty());
-        ends.iter().all(|end| end.is_some_and(|byte| is_word(*byte)))
-            && { separators }.all(|text| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-'))
+        let separators =
+            part.split(|c: char| u8::try_from(c).is_ok_and(is_word)).filter(|text| !text.is_empty());
+        ends.iter().all(|end| end.is_some_and(|byte| is_word(*byte))) && { separators }
+            .all(|text| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-'))
     };
     name.len() <= NAME_MAX && name.split('/').all(is_part)
 }
@@ -565,7 +678,10 @@ mod tests {
         for name in ["a", "library/alpine", "a.b/c_d/e__f/g---h", "ghcr.io/x/y", "0"] {
             assert!(is_repository(name), "{name}");
         }
-        let names = ["", "/", "a/", "/a", "a//b", "..", "a/../b", "A", "a..b", "a___b", "-a", "a-", "a_.b", "a:1", "a%2fb", "é", "a b", "a\0"];
+        let names = [
+            "", "/", "a/", "/a", "a//b", "..", "a/../b", "A", "a..b", "a___b", "-a", "a-", "a_.b", "a:1",
+            "a%2fb", "é", "a b", "a\0",
+        ];
         for name in names {
             assert!(!is_repository(name), "{name:?}");
         }

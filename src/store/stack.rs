@@ -98,7 +98,8 @@ impl Store {
         let kind = self.kind_of_layers();
         let mut held: Vec<File> = below.iter().map(|node| self.hold(node)).collect::<Result<_>>()?;
         let mut steps: Vec<Step> = Vec::with_capacity(wanted.len());
-        let mut depth = below.as_ref().map_or(Ok(0), |node| self.tree(node).map(|tree| tree.layers().len()))?;
+        let mut depth =
+            below.as_ref().map_or(Ok(0), |node| self.tree(node).map(|tree| tree.layers().len()))?;
         for wanted in wanted {
             let parent = steps.last().map(|step| &step.record.id).or(below.as_ref().map(|node| &node.id));
             let is_delta = kind == Kind::Overlay && parent.is_some() && depth < layer_limit();
@@ -107,7 +108,10 @@ impl Store {
             let draft = self.draft()?;
             let layer = Layer {
                 says_root: shared.as_ref().is_some_and(says_root),
-                size: shared.as_ref().and_then(|node| node.record.layer.as_ref()).map_or(0, |layer| layer.size),
+                size: shared
+                    .as_ref()
+                    .and_then(|node| node.record.layer.as_ref())
+                    .map_or(0, |layer| layer.size),
                 diff_id: wanted.diff_id.clone(),
                 chain_id: wanted.chain_id.clone(),
                 blobs: vec![plain(&wanted.blob)],
@@ -164,7 +168,10 @@ impl Store {
                 let step = &mut *step.lock().expect("each is one thread's");
                 let digest = step.wanted.blob.digest.clone();
                 let mut unpack = || -> Result<()> {
-                    backend.as_ref().map_err(|error| Error::new(error.kind(), error.to_string()))?.create(&step.slot)?;
+                    backend
+                        .as_ref()
+                        .map_err(|error| Error::new(error.kind(), error.to_string()))?
+                        .create(&step.slot)?;
                     let root = Dir::open(step.slot.join(FS))?;
                     let packed = opener.open(&step.wanted.blob)?;
                     step.unpacked = unpack::unpack(
@@ -279,7 +286,10 @@ impl Store {
             for needed in record.needs() {
                 match slots.get(needed) {
                     Some(slot) => {
-                        files::link_new(&format!("../../{}", draft.id), &slot.join("by").join(draft.id.as_str()))?;
+                        files::link_new(
+                            &format!("../../{}", draft.id),
+                            &slot.join("by").join(draft.id.as_str()),
+                        )?;
                     }
                     None => self.link_child(needed, &draft.id, Durability::Synced)?,
                 }

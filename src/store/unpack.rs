@@ -90,7 +90,9 @@ impl<R: Read> Read for Hashing<R> {
 /// Gives the root directory of a delta the looks of the one beneath it, because it has none of its own: it is the root of what is shown.
 pub(super) fn imitate_root(delta: &Dir, beneath: &Dir) -> Result<()> {
     let attributes = root_attributes(beneath)?;
-    attributes.apply_to_open(delta, &delta.stat_self()?, delta).context(|| format!("make {delta} look like {beneath}"))
+    attributes
+        .apply_to_open(delta, &delta.stat_self()?, delta)
+        .context(|| format!("make {delta} look like {beneath}"))
 }
 
 /// Do two root directories look the same, but for their times?

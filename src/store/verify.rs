@@ -174,7 +174,9 @@ impl Store {
         verified.blobs += 1;
         match self.verify_blob(digest) {
             Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Io) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Io) =>
+            {
                 Ok(false)
             }
             Err(error) => Err(error),

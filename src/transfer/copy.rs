@@ -1,5 +1,6 @@
 //! An image with all that it is made of, from a source to a sink: nothing is unpacked, and what the sink has is not read.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::sync::Mutex;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::{Sink, Source, resolve};
+use super::{Listed, Sink, Source, resolve};
 use crate::image::{Descriptor, Digest, Document, Platform, media_type};
 
 /// Documents of one image: an index of some hundred platforms with attestations has fewer.
@@ -160,26 +161,69 @@ fn copy_blob<S: Source + ?Sized, K: Sink + ?Sized>(
         return Ok(());
     }
     report(Event::Begun(blob));
+    if sink.take_blob(&Watched { source, report }, blob)? {
+        report(Event::Done(blob));
+        return Ok(());
+    }
     let inline = blob.inline()?;
     let content: Box<dyn Read + Send + '_> = match &inline {
         Some(bytes) => Box::new(&bytes[..]),
         None => source.open_blob(blob)?,
     };
-    sink.put_blob(blob, &mut Counted { content, blob, report })?;
+    sink.put_blob(blob, &mut Counted { content, blob: Cow::Borrowed(blob), report })?;
     report(Event::Done(blob));
     Ok(())
 }
 
+/// A source that tells how much of its blobs was read.
+struct Watched<'a, S: ?Sized> {
+    source: &'a S,
+    report: &'a (dyn Fn(Event<'_>) + Sync),
+}
+
+impl<S: Source + ?Sized> Source for Watched<'_, S> {
+    fn list(&self) -> Result<Vec<Listed>> {
+        self.source.list()
+    }
+
+    fn document(&self, name: Option<&str>) -> Result<Document> {
+        self.source.document(name)
+    }
+
+    fn child(&self, descriptor: &Descriptor) -> Result<Document> {
+        self.source.child(descriptor)
+    }
+
+    fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
+        let content: Box<dyn Read + Send + '_> = match descriptor.inline()? {
+            Some(bytes) => Box::new(io::Cursor::new(bytes)),
+            None => self.source.open_blob(descriptor)?,
+        };
+        Ok(Box::new(Counted { content, blob: Cow::Owned(descriptor.clone()), report: self.report }))
+    }
+
+    fn open_blob_from(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
+        let counted = |content| -> Box<dyn Read + Send + '_> {
+            Box::new(Counted { content, blob: Cow::Owned(descriptor.clone()), report: self.report })
+        };
+        Ok(self.source.open_blob_from(descriptor, offset)?.map(counted))
+    }
+}
+
 struct Counted<'a, R> {
     content: R,
-    blob: &'a Descriptor,
+    blob: Cow<'a, Descriptor>,
     report: &'a (dyn Fn(Event<'_>) + Sync),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
-        (self.report)(Event::Moved(self.blob, read as u64));
+        (self.report)(Event::Moved(&self.blob, read as u64));
         Ok(read)
     }
 }

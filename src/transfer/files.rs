@@ -70,6 +70,14 @@ impl NewFile {
         self.name = None;
         Ok(())
     }
+
+    /// Returns the file: without a name it is there as long as it is open.
+    pub(super) fn into_unnamed(mut self) -> Result<File> {
+        if let Some(name) = self.name.take() {
+            fs::remove_file(&name).context(|| format!("unlink({name:?})"))?;
+        }
+        self.file.try_clone().context(|| "dup of a new file")
+    }
 }
 
 impl Drop for NewFile {

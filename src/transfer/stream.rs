@@ -34,7 +34,7 @@ pub fn pump(
 }
 
 /// Takes our own error out of one of the standard library's, or says what was being done.
-fn ours(error: io::Error, call: impl FnOnce() -> String) -> Error {
+pub(super) fn ours(error: io::Error, call: impl FnOnce() -> String) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours.context(call()),
         Err(error) => Error::io(call(), error),

@@ -55,7 +55,8 @@ fn manifest(parts: &ImageParts) -> &Manifest {
 }
 
 fn read(layout: &Path) -> Result<ImageParts> {
-    let index: Index = serde_json::from_slice(&bytes(&layout.join("index.json"))?).expect("the test wrote it");
+    let index: Index =
+        serde_json::from_slice(&bytes(&layout.join("index.json"))?).expect("the test wrote it");
     let document = Document::parse_verified(blob(layout, &index.manifests[0])?, &index.manifests[0])?;
     let mut parts = ImageParts { manifest: document, config: Vec::new(), index: None, reference: None };
     parts.config = blob(layout, &manifest(&parts).config)?;

@@ -194,7 +194,8 @@ fn bytes_of_another_digest_are_refused() {
 fn a_blob_is_taken_from_another_repository() {
     let (_environment, server) = started();
     let digest = server.push_blob("from", b"shared");
-    let mount = |from: &str| server.ask("POST", &format!("/v2/to/blobs/uploads/?mount={digest}{from}"), &[], b"");
+    let mount =
+        |from: &str| server.ask("POST", &format!("/v2/to/blobs/uploads/?mount={digest}{from}"), &[], b"");
     assert_eq!(server.get(&format!("/v2/to/blobs/{digest}")).status, 404);
     for other in ["", "&from=none", "&from=.."] {
         let reply = mount(other);
@@ -220,7 +221,8 @@ fn manifests_come_back_as_they_were() {
     let reply = server.ask("PUT", "/v2/a/manifests/v1", &typed, text.as_bytes());
     assert_eq!(reply.status, 201, "{reply:?}");
     assert_eq!(reply.line("Docker-Content-Digest"), Some(digest.to_string().as_str()));
-    let reply = server.ask("PUT", &format!("/v2/a/manifests/{digest}?tag=v2&tag=v3"), &typed, text.as_bytes());
+    let reply =
+        server.ask("PUT", &format!("/v2/a/manifests/{digest}?tag=v2&tag=v3"), &typed, text.as_bytes());
     assert_eq!((reply.status, reply.line("OCI-Tag")), (201, Some("v2")));
     for reference in ["v1", "v2", "v3", digest.to_string().as_str()] {
         let reply = server.get(&format!("/v2/a/manifests/{reference}"));
@@ -243,7 +245,8 @@ fn manifests_that_are_wrong_or_lack_something_are_refused() {
     let layer = noise(1000, 7);
     let manifest = image(&layer);
     let put = |reference: &str, media_type: &str, body: &[u8]| {
-        let reply = server.ask("PUT", &format!("/v2/a/manifests/{reference}"), &[("Content-Type", media_type)], body);
+        let reply =
+            server.ask("PUT", &format!("/v2/a/manifests/{reference}"), &[("Content-Type", media_type)], body);
         (reply.status, reply.code())
     };
     let code = |status: u16, code: &str| (status, code.to_owned());
@@ -251,7 +254,8 @@ fn manifests_that_are_wrong_or_lack_something_are_refused() {
     server.push_blob("a", &layer);
     assert_eq!(put("x", MANIFEST, manifest.to_string().as_bytes()), code(400, "MANIFEST_BLOB_UNKNOWN"));
     server.push_blob("a", &config(&layer));
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(MANIFEST, b"none")] });
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(MANIFEST, b"none")] });
     assert_eq!(put("x", INDEX, index.to_string().as_bytes()), code(400, "MANIFEST_BLOB_UNKNOWN"));
     assert_eq!(put("x", INDEX, manifest.to_string().as_bytes()), code(400, "MANIFEST_INVALID"));
     assert_eq!(put("x", MANIFEST, b"{}"), code(400, "MANIFEST_INVALID"));
@@ -271,7 +275,8 @@ fn manifests_that_are_wrong_or_lack_something_are_refused() {
     // Just small enough, and with what others serve.
     let mut good = manifest;
     good["annotations"] = json!({ "large": "A".repeat(4_000_000) });
-    let mut foreign = descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", b"elsewhere");
+    let mut foreign =
+        descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", b"elsewhere");
     foreign["urls"] = json!(["https://example.com/layer"]);
     good["layers"].as_array_mut().unwrap().push(foreign);
     assert_eq!(server.push_manifest("a", "x", &good).status, 201);
@@ -293,7 +298,9 @@ fn indexes_and_artifacts_are_kept() {
     let config = descriptor("application/vnd.oci.empty.v1+json", b"{}");
     let artifact = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/x", "config": config, "layers": [config] });
     assert_eq!(server.push_manifest("a", "artifact", &artifact).status, 201);
-    for (tag, document) in [("index", &index), ("nested", &nested), ("empty", &empty), ("artifact", &artifact)] {
+    for (tag, document) in
+        [("index", &index), ("nested", &nested), ("empty", &empty), ("artifact", &artifact)]
+    {
         assert_eq!(server.get(&format!("/v2/a/manifests/{tag}")).body, document.to_string().as_bytes());
     }
 }
@@ -354,7 +361,8 @@ fn referrers_of_a_manifest_are_listed() {
 
     let types = |reply: super::server::Reply| {
         let listed = reply.json()["manifests"].as_array().unwrap().clone();
-        let mut types: Vec<_> = listed.iter().map(|one| one["artifactType"].as_str().unwrap().to_owned()).collect();
+        let mut types: Vec<_> =
+            listed.iter().map(|one| one["artifactType"].as_str().unwrap().to_owned()).collect();
         types.sort();
         types
     };

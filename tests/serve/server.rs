@@ -57,7 +57,11 @@ impl Server {
     }
 
     /// Starts it with variables of its own.
-    pub(super) fn start_with(environment: &Environment, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(super) fn start_with(
+        environment: &Environment,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut command = environment.command();
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -114,7 +118,13 @@ impl Server {
         self.try_ask(method, path, lines, body).expect("it answers")
     }
 
-    pub(super) fn try_ask(&self, method: &str, path: &str, lines: &[(&str, &str)], body: &[u8]) -> std::io::Result<Reply> {
+    pub(super) fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        lines: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Reply> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);

@@ -79,10 +79,8 @@ pub(crate) fn write_layout(at: &Path, layers: &[Vec<u8>], config: &serde_json::V
         json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
     };
     let diff_ids: Vec<Digest> = layers.iter().map(|tar| Digest::sha256_of(tar)).collect();
-    let packed: Vec<_> = layers
-        .iter()
-        .map(|tar| put("application/vnd.oci.image.layer.v1.tar+gzip", &gzip(tar)))
-        .collect();
+    let packed: Vec<_> =
+        layers.iter().map(|tar| put("application/vnd.oci.image.layer.v1.tar+gzip", &gzip(tar))).collect();
     let history: Vec<_> =
         (0..layers.len()).map(|at| json!({ "created_by": format!("RUN make {at}") })).collect();
     let config = json!({
@@ -94,8 +92,11 @@ pub(crate) fn write_layout(at: &Path, layers: &[Vec<u8>], config: &serde_json::V
     let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": packed });
     let manifest = manifest.to_string();
     let descriptor = put(media_type, manifest.as_bytes());
-    std::fs::write(at.join("index.json"), json!({ "schemaVersion": 2, "manifests": [descriptor] }).to_string())
-        .expect("an index");
+    std::fs::write(
+        at.join("index.json"),
+        json!({ "schemaVersion": 2, "manifests": [descriptor] }).to_string(),
+    )
+    .expect("an index");
     std::fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("a mark");
     Digest::sha256_of(manifest.as_bytes())
 }

@@ -136,9 +136,7 @@ impl Upload<'_> {
         let found = taken.map(Hasher::finish).filter(|found| found.algorithm() == digest.algorithm());
         let verified = match found {
             Some(found) if found == *digest => Ok(()),
-            Some(found) => {
-                Err(Error::new(ErrorKind::Corrupt, format!("the bytes that came have {found}")))
-            }
+            Some(found) => Err(Error::new(ErrorKind::Corrupt, format!("the bytes that came have {found}"))),
             None => self.verify(digest),
         };
         if let Err(error) = verified {
@@ -166,7 +164,8 @@ impl Upload<'_> {
     fn verify(&mut self, digest: &Digest) -> Result<()> {
         self.file.seek(SeekFrom::Start(0)).context(|| format!("lseek({:?})", self.path))?;
         let mut verifier = Verifier::new(digest, None);
-        each_piece(&mut self.file, |piece| verifier.update(piece)).context(|| format!("read({:?})", self.path))?;
+        each_piece(&mut self.file, |piece| verifier.update(piece))
+            .context(|| format!("read({:?})", self.path))?;
         verifier.finish()
     }
 }

@@ -69,8 +69,11 @@ impl<'a> Loader<'a> {
         };
         let twins: Vec<Option<usize>> =
             nodes.iter().zip(&trees).map(|(node, tree)| twin(node, tree)).collect();
-        let parents: Vec<Option<usize>> =
-            nodes.iter().zip(&twins).map(|(node, twin)| twin.or_else(|| place(&node.record.parent))).collect();
+        let parents: Vec<Option<usize>> = nodes
+            .iter()
+            .zip(&twins)
+            .map(|(node, twin)| twin.or_else(|| place(&node.record.parent)))
+            .collect();
         let mut children = vec![Vec::new(); nodes.len()];
         for (child, parent) in parents.iter().enumerate() {
             parent.iter().for_each(|&parent| children[parent].push(child));

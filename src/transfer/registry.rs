@@ -1,0 +1,136 @@
+//! A repository of a registry as a source and a sink.
+
+use std::io::Read;
+
+use rootling_backends::{Error, ErrorKind, Result};
+
+use super::{Listed, Sink, Source};
+use crate::image::{Descriptor, Digest, Document, ImageReference};
+use crate::registry::{Client, Content};
+
+/// A repository of a registry, with the image that is meant there.
+#[derive(Debug)]
+pub struct Repository<'a> {
+    client: &'a Client,
+    reference: ImageReference,
+    /// Other repositories of the registry, which may have blobs that are pushed.
+    siblings: Vec<String>,
+}
+
+impl<'a> Repository<'a> {
+    /// Returns the repository of an image; connects to nobody.
+    pub fn new(client: &'a Client, reference: ImageReference) -> Self {
+        Self { client, reference, siblings: Vec::new() }
+    }
+
+    /// Names other repositories of the registry that may have blobs which are pushed: these are taken from there.
+    #[must_use]
+    pub fn with_siblings(self, siblings: Vec<String>) -> Self {
+        Self { siblings, ..self }
+    }
+
+    /// Returns what a name means here: a tag or digest of the repository, or a reference to it.
+    fn named(&self, name: Option<&str>) -> Result<ImageReference> {
+        let Some(name) = name else { return Ok(self.reference.clone()) };
+        if let Ok(digest) = Digest::parse(name) {
+            return Ok(self.reference.with_digest(digest));
+        }
+        match ImageReference::parse(name) {
+            Ok(reference) if reference.repository() == self.reference.repository() => Ok(reference),
+            _ => self.reference.with_tag(name),
+        }
+    }
+}
+
+impl Source for Repository<'_> {
+    fn list(&self) -> Result<Vec<Listed>> {
+        let tags = self.client.tags(self.reference.domain(), self.reference.path())?.into_iter();
+        Ok(tags.map(|tag| Listed { name: Some(tag), descriptor: None }).collect())
+    }
+
+    fn document(&self, name: Option<&str>) -> Result<Document> {
+        self.client.manifest(&self.named(name)?)
+    }
+
+    fn child(&self, descriptor: &Descriptor) -> Result<Document> {
+        if let Some(bytes) = descriptor.inline()? {
+            return Document::parse_verified(bytes, descriptor);
+        }
+        let document = self.client.manifest(&self.reference.with_digest(descriptor.digest.clone()))?;
+        Document::parse_verified(document.bytes, descriptor)
+    }
+
+    fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(self.client.blob(&self.reference, descriptor)?))
+    }
+
+    fn open_blob_from(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
+        Ok(Some(Box::new(self.client.blob_from(&self.reference, descriptor, offset)?)))
+    }
+}
+
+impl Sink for Repository<'_> {
+    /// Only the registry's own word counts, and it is asked when the blob is pushed.
+    fn has_blob(&self, _descriptor: &Descriptor) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
+        // Whoever has only a stream cannot send it twice; layers have a source to be read from again.
+        let mut bytes = Vec::new();
+        super::pump(descriptor, content, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        self.client.push_blob(&self.reference, descriptor, bytes.as_slice(), &self.siblings()).map(drop)
+    }
+
+    fn take_blob(&self, source: &dyn Source, descriptor: &Descriptor) -> Result<bool> {
+        let content = FromSource { source, descriptor };
+        self.client.push_blob(&self.reference, descriptor, &content, &self.siblings())?;
+        Ok(true)
+    }
+
+    fn put_document(&self, document: &Document) -> Result<()> {
+        let by_digest = format!("{}@{}", self.reference.repository(), document.digest);
+        self.client.push_manifest(&ImageReference::parse(&by_digest)?, document)
+    }
+
+    fn publish(&self, document: &Document, name: Option<&str>) -> Result<()> {
+        self.client.push_manifest(&self.named(name)?, document)
+    }
+}
+
+impl Repository<'_> {
+    fn siblings(&self) -> Vec<&str> {
+        self.siblings.iter().map(String::as_str).collect()
+    }
+}
+
+/// A blob that is read from another place, as often as it takes.
+struct FromSource<'a> {
+    source: &'a dyn Source,
+    descriptor: &'a Descriptor,
+}
+
+impl Content for FromSource<'_> {
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
+        if let Some(content) = self.source.open_blob_from(self.descriptor, offset)? {
+            return Ok(content);
+        }
+        let mut content = self.source.open_blob(self.descriptor)?;
+        let skipped = std::io::copy(&mut (&mut content).take(offset), &mut std::io::sink());
+        match skipped {
+            Ok(skipped) if skipped == offset => Ok(content),
+            Ok(_) => {
+                let message = format!("{} has fewer bytes than it should", self.descriptor.digest);
+                Err(Error::new(ErrorKind::Corrupt, message))
+            }
+            Err(error) => Err(super::stream::ours(error, || format!("read {}", self.descriptor.digest))),
+        }
+    }
+}
