@@ -7,6 +7,7 @@
 //!        └─ Server::exchange ── auth, then route:
 //!             ├─ blobs, uploads ── Store::begin_upload, Blobs
 //!             ├─ manifests, tags, referrers ── Repository (what was pushed)
+//!             ├─ mirror ── what is not here, from another registry
 //!             └─ shelf ── what was pushed, and the images of the store by their names
 //! ```
 //!
@@ -22,6 +23,7 @@ mod blobs;
 pub mod http;
 mod listen;
 mod manifests;
+mod mirror;
 mod referrers;
 mod route;
 mod shelf;
@@ -44,6 +46,7 @@ use serde::Serialize;
 
 pub use auth::Passwords;
 use http::{Answer, Body, Head, Method, Refusal, Wire};
+pub use mirror::Mirror;
 use route::Route;
 use shelf::Shelf;
 use trouble::{Answered, Code, Trouble, refuse, says};
@@ -76,6 +79,7 @@ pub struct Server {
     settings: Settings,
     passwords: Option<Passwords>,
     tls: Option<Arc<ServerConfig>>,
+    mirror: Option<Mirror>,
     taken: uploads::Taken,
     connections: listen::Connections,
 }
@@ -131,6 +135,7 @@ impl Server {
         settings: Settings,
         passwords: Option<Passwords>,
         tls: Option<Arc<ServerConfig>>,
+        mirror: Option<Mirror>,
     ) -> Result<Self> {
         if !settings.address.ip().is_loopback() && !settings.unprotected {
             let missing = match (&tls, &passwords) {
@@ -146,7 +151,7 @@ impl Server {
             }
         }
         let (taken, connections) = Default::default();
-        Ok(Self { store, settings, passwords, tls, taken, connections })
+        Ok(Self { store, settings, passwords, tls, mirror, taken, connections })
     }
 
     /// Binds the address.
@@ -291,11 +296,13 @@ impl Server {
         match (head.method, route) {
             (Method::Get | Method::Head, Route::Tags(_)) => tags::list(&shelf, head),
             (Method::Get | Method::Head, Route::Manifest(_, reference)) => {
-                manifests::get(&shelf, reference, head)
+                manifests::get(&shelf, self.mirror.as_ref(), reference, head)
             }
             (Method::Put, Route::Manifest(_, reference)) => manifests::put(&shelf, reference, head, body),
             (Method::Delete, Route::Manifest(_, reference)) => manifests::delete(&shelf, reference),
-            (Method::Get | Method::Head, Route::Blob(_, digest)) => blobs::get(&shelf, digest, head),
+            (Method::Get | Method::Head, Route::Blob(_, digest)) => {
+                blobs::get(&shelf, self.mirror.as_ref(), digest, head)
+            }
             (Method::Delete, Route::Blob(_, digest)) => blobs::delete(&shelf, digest),
             (Method::Post, Route::Uploads(_)) => uploads::post(&shelf, &self.taken, head, body),
             (Method::Get, Route::Upload(_, id)) => uploads::get(&shelf, id),

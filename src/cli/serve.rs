@@ -10,7 +10,8 @@ use rootling_backends::{Context as _, Result};
 
 use super::output::{Format, Output};
 use super::{Context, output};
-use crate::serve::{Access, Passwords, Server, Settings, read_tls};
+use crate::registry::{self, Client};
+use crate::serve::{Access, Mirror, Passwords, Server, Settings, read_tls};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,6 +39,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     htpasswd: Option<PathBuf>,
 
+    /// Fetch what is not here from this registry, and keep it
+    #[arg(long, value_name = "URL", conflicts_with = "read_only")]
+    mirror: Option<String>,
+
     /// Let other machines connect without TLS or without passwords
     #[arg(long)]
     unprotected: bool,
@@ -56,7 +61,15 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         _ => None,
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let server = Server::new(context.store()?, settings, passwords, tls)?;
+    let mirror = match &arguments.mirror {
+        Some(url) => {
+            let variable = |name: &str| std::env::var(name).ok();
+            let client = Client::new(registry::Settings::of(&variable, nix::unistd::getuid().as_raw())?);
+            Some(Mirror::new(client, url)?)
+        }
+        None => None,
+    };
+    let server = Server::new(context.store()?, settings, passwords, tls, mirror)?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);

@@ -4,15 +4,24 @@ use std::io::{Seek, SeekFrom};
 
 use rootling_backends::Context as _;
 
-use super::http::{Answer, Content, Head};
+use super::http::{Answer, Content, Head, Method};
+use super::mirror::Mirror;
 use super::shelf::Shelf;
-use super::trouble::{Answered, Code, refuse};
+use super::trouble::{Answered, Code, failed_there, refuse};
 use super::{DIGEST, digest};
 
 /// Sends a blob, or the range of it that is asked for.
-pub(super) fn get(shelf: &Shelf<'_>, name: &str, head: &Head) -> Answered {
+pub(super) fn get(shelf: &Shelf<'_>, mirror: Option<&Mirror>, name: &str, head: &Head) -> Answered {
     let digest = digest(name)?;
-    let Some(size) = shelf.blob(&digest)? else { return unknown(name) };
+    let (mut size, mut is_here) = (shelf.blob(&digest)?, true);
+    if let (None, Some(mirror)) = (size, mirror) {
+        (size, is_here) = (mirror.size_of(shelf, &digest)?, false);
+        if let (Some(size), Method::Get) = (size, head.method) {
+            mirror.fetch_blob(shelf, &digest, size).or_else(|error| failed_there(&error))?;
+            is_here = true;
+        }
+    }
+    let Some(size) = size else { return unknown(name) };
     let answer = |status| {
         Answer::new(status)
             .line(DIGEST, digest.to_string())
@@ -24,6 +33,10 @@ pub(super) fn get(shelf: &Shelf<'_>, name: &str, head: &Head) -> Answered {
         return Ok(answer(304));
     }
     let answer = |status| answer(status).line("Content-Type", "application/octet-stream");
+    if !is_here {
+        // Only its length was asked for.
+        return Ok(answer(200).with(Content::Elsewhere(size)));
+    }
     let mut file = shelf.store.open_blob(&digest)?;
     match range(head.line("range"), size) {
         Asked::All => Ok(answer(200).with(Content::File(file, size))),

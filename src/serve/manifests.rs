@@ -4,8 +4,9 @@ use rootling_backends::ErrorKind;
 
 use super::blobs::is_known;
 use super::http::{Answer, Body, Content, Head};
+use super::mirror::Mirror;
 use super::shelf::{Found, Shelf};
-use super::trouble::{Answered, Code, Trouble, refuse};
+use super::trouble::{Answered, Code, Trouble, failed_there as failed, refuse};
 use super::{DIGEST, digest};
 use crate::image::{DOCUMENT_MAX, Digest, Document, Parsed, media_type};
 use crate::store::{Push, is_tag};
@@ -19,8 +20,13 @@ fn find(shelf: &Shelf<'_>, reference: &str) -> Answered<Option<Found>> {
 }
 
 /// Sends a manifest.
-pub(super) fn get(shelf: &Shelf<'_>, reference: &str, head: &Head) -> Answered {
-    let Some(Found { digest, media_type }) = find(shelf, reference)? else { return unknown(reference) };
+pub(super) fn get(shelf: &Shelf<'_>, mirror: Option<&Mirror>, reference: &str, head: &Head) -> Answered {
+    let mut found = find(shelf, reference)?;
+    if let Some(mirror) = mirror {
+        mirror.refresh(shelf, reference, found.as_ref()).or_else(|error| failed(&error))?;
+        found = find(shelf, reference)?;
+    }
+    let Some(Found { digest, media_type }) = found else { return unknown(reference) };
     let answer =
         |status| Answer::new(status).line(DIGEST, digest.to_string()).line("ETag", format!("\"{digest}\""));
     if is_known(head, &digest.to_string()) {

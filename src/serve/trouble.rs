@@ -86,6 +86,15 @@ pub(super) fn refuse<T>(status: u16, code: Code, message: impl Into<String>) -> 
     Err(Trouble::Refused(says(status, code, message)))
 }
 
+/// Says that another registry, which should have had it, could not.
+pub(super) fn failed_there<T>(error: &Error) -> Answered<T> {
+    if error.kind() == ErrorKind::NoSpace {
+        return Err(Trouble::Refused(of_failure(error)));
+    }
+    log::warn!("{error}");
+    refuse(502, Code::Unknown, "the registry that is mirrored does not answer as it should")
+}
+
 /// Returns what the client is told of a failure, which is not everything: paths and numbers of this machine are not its business.
 pub(super) fn of_failure(error: &Error) -> Answer {
     match error.kind() {

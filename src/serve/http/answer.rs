@@ -6,10 +6,8 @@ use std::io::{self, Write};
 use super::head::Method;
 use super::wire::Wire;
 
-/// Writes a body of known length.
-pub type Writer = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
-
 /// The body of an answer.
+#[derive(Debug)]
 pub enum Content {
     /// None.
     Empty,
@@ -17,14 +15,8 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// So many bytes of a file, from where it stands.
     File(File, u64),
-    /// So many bytes, which are written as they come.
-    Written(u64, Writer),
-}
-
-impl std::fmt::Debug for Content {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.length())
-    }
+    /// So many bytes, which are not sent: only for answers to `HEAD`.
+    Elsewhere(u64),
 }
 
 impl Content {
@@ -33,7 +25,7 @@ impl Content {
         match self {
             Self::Empty => 0,
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(_, length) | Self::Written(length, _) => *length,
+            Self::File(_, length) | Self::Elsewhere(length) => *length,
         }
     }
 }
@@ -99,10 +91,8 @@ impl Answer {
             head.extend_from_slice(bytes);
         }
         wire.write_all(&head)?;
-        match content {
-            Content::Empty | Content::Bytes(_) => {}
-            Content::File(file, length) => wire.send_file(file, length)?,
-            Content::Written(_, write) => write(wire)?,
+        if let Content::File(file, length) = content {
+            wire.send_file(file, length)?;
         }
         wire.flush().map(|()| sent)
     }
