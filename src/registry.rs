@@ -5,15 +5,15 @@
 //! a registry; an *endpoint* is a server that is asked, the registry or a mirror.
 //!
 //! ```text
-//! Client ── pull, push, catalog, login        what a caller asks for
+//! Client ── pull, push ── upload, catalog, login   what a caller asks for
 //!   │            │
-//!   │         client::send                    one request: retries, redirects, 401
-//!   │          ├─ hosts                       which endpoints there are, whom they trust
-//!   │          ├─ auth ── challenge, scope    tokens
-//!   │          │    └─ credentials ── helper  who one is
-//!   │          ├─ retry                       when to try again
-//!   │          └─ transport                   one exchange: ureq, rustls
-//!   └─ progress                               what is told meanwhile
+//!   │         client::send                      one request: retries, redirects, 401
+//!   │          ├─ hosts                         which endpoints there are, whom they trust
+//!   │          ├─ auth ── challenge, scope      tokens
+//!   │          │    └─ credentials ── helper    who one is
+//!   │          ├─ retry                         when to try again
+//!   │          └─ transport                     one exchange: ureq, rustls
+//!   └─ progress                                 what is told meanwhile
 //! ```
 //!
 //! **Invariants.** Bytes are never taken on trust: manifests and blobs are compared with their digests, and lengths have limits.
@@ -35,16 +35,19 @@ mod pull;
 mod push;
 mod retry;
 mod scope;
+mod settings;
 mod transport;
+mod upload;
 mod url;
 
 pub use catalog::Found;
-pub use client::{Client, RateLimit, Settings};
+pub use client::{Client, RateLimit};
 pub use credentials::{Credential, Credentials};
 pub use hosts::{Endpoint, Hosts};
 pub use progress::{Ended, Progress, Silent};
 pub use pull::{Blob, Head};
 pub use push::Content;
 pub use retry::Patience;
+pub use settings::Settings;
 pub use transport::{Proxies, Timeouts, Trust};
 pub use url::Url;

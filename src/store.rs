@@ -28,6 +28,8 @@
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |
+//! | `line` | the states that become layers when a node leaves the store |
+//! | `pulled` | states that came as layers, as snapshots again |
 //! | `host` `host_changes` | a fork of the machine it runs on; what was done there, done to the machine and taken back |
 //! | `remove` `removed` | removing for good, and the sweep; removing so that it can be brought back |
 //! | `rename` `marks` | other names; locks, notes and further names |
@@ -355,7 +357,15 @@ impl Store {
 
     /// Returns the node with an id. One that does not exist is an error of kind `NotFound`.
     pub fn node(&self, id: &ObjectId) -> Result<Node> {
-        let record = Record::read(&self.object_dir(id)).context(|| format!("read node {id}"))?;
+        let place = self.object_dir(id);
+        let record = Record::read(&place).context(|| format!("read node {id}")).map_err(|error| {
+            let is_gone = error.kind() == ErrorKind::NotFound && !place.exists();
+            if is_gone {
+                Error::new(ErrorKind::NotFound, format!("there is no node {id} any more"))
+            } else {
+                error
+            }
+        })?;
         if record.id != *id {
             let message = format!("node {id} holds the record of {}", record.id);
             return Err(Error::new(ErrorKind::Corrupt, message));

@@ -15,6 +15,11 @@
 //! | [`catalog`] | names in an index, and which image a word means |
 //! | [`mod@copy`] | an image with all that it is made of, from a source to a sink |
 //! | [`layout`] | a directory in the form of OCI's image layout |
+//! | [`registry`] | a repository of a registry, as a source and as a sink |
+//! | [`store_source`] | any node of the store as a source |
+//! | [`making`] | a node that is no image becomes one: a layer for each of its states |
+//! | [`mod@pull`] | an image from any source into the store: fetched, unpacked, named, its snapshots too |
+//! | `tar` | a whole tree as an archive |
 //! | [`archive`] | such a layout as a tar (`oci-archive`), and what `docker save` writes (`docker-archive`) |
 
 pub mod archive;
@@ -41,9 +46,9 @@ pub use store_source::StoreSource;
 pub use stream::{pump, read_blob, read_configuration, read_document};
 pub use tar::{stream_tar, write_tar};
 
-use std::io::Read;
+use std::io::{self, Read};
 
-use rootling_backends::Result;
+use rootling_backends::{Context, Result};
 
 use crate::image::{Descriptor, Document};
 
@@ -65,19 +70,31 @@ pub trait Source: Sync {
         read_document(self, descriptor)
     }
 
-    /// As [`open_blob`](Self::open_blob), from a byte in the middle; `None` where the place can only begin at the beginning.
-    fn open_blob_from(
-        &self,
-        _descriptor: &Descriptor,
-        _offset: u64,
-    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
-        Ok(None)
-    }
-
     /// Opens content that a manifest of this place names. What is read is **not** verified: the caller does it.
     ///
     /// An error of kind `NotFound` if it is not there. Errors while reading may carry an [`Error`](rootling_backends::Error) of ours.
     fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// Opens content from `offset` on; places that can seek need not read what is before it.
+    fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let mut content = self.open_blob(descriptor)?;
+        let skipped = io::copy(&mut content.by_ref().take(offset), &mut io::sink());
+        skipped.context(|| format!("read the first {offset} bytes of {}", descriptor.digest))?;
+        Ok(content)
+    }
+}
+
+/// Bytes of a blob, to be read from anywhere and again: an upload that was cut goes on in the middle.
+pub trait Content: Sync {
+    /// Returns the bytes from `offset` on.
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>>;
+}
+
+impl Content for Vec<u8> {
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(Box::new(self.get(offset..).unwrap_or_default()))
+    }
 }
 
 /// A place that images go to.
@@ -94,12 +111,7 @@ pub trait Sink: Sync {
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool>;
 
     /// Takes in content and verifies it. After an error nothing of it can be seen here.
-    fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()>;
-
-    /// Takes in content that it reads from where it is, as often as it takes; false where it does not do that.
-    fn take_blob(&self, _source: &dyn Source, _descriptor: &Descriptor) -> Result<bool> {
-        Ok(false)
-    }
+    fn put_blob(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()>;
 
     /// Takes in a manifest or index that an index to come names. All that it names is here.
     fn put_document(&self, document: &Document) -> Result<()>;

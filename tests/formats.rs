@@ -49,11 +49,14 @@ impl Ground {
         self.run(&format!("skopeo --insecure-policy {arguments}"))
     }
 
-    /// Writes our image to an archive, under these names.
+    /// Writes our image to an archive, under these names; to one of docker's the other one too.
     fn archive(&self, file: &str, form: ArchiveForm, names: &[&str]) {
         let layout = Layout::open(&self.path("ours")).unwrap();
         let sink = ImageArchiveWriter::create(&self.path(file), form).unwrap();
         copy(&layout, Some("app:1"), &sink, names, &CopyOptions::default(), &|_| {}).unwrap();
+        if form == ArchiveForm::Docker {
+            copy(&layout, Some("other:9"), &sink, &["other:9"], &CopyOptions::default(), &|_| {}).unwrap();
+        }
         sink.finish().unwrap();
     }
 
@@ -76,7 +79,7 @@ fn sample(directory: &Path) -> Document {
     let writer = LayoutWriter::open(&directory.join("ours")).unwrap();
     let put = |media_type: &str, bytes: &[u8]| {
         let descriptor = Descriptor::of(media_type, bytes);
-        writer.put_blob(&descriptor, &mut &bytes[..]).unwrap();
+        writer.put_blob(&descriptor, &bytes.to_vec()).unwrap();
         descriptor
     };
     let layer = |name: &str, text: &str| {
@@ -93,7 +96,7 @@ fn sample(directory: &Path) -> Document {
         vec![put(media_type::LAYER_GZIP, &encoder.finish().unwrap()), put(media_type::LAYER_TAR, &top)];
     let platform = Platform::host();
     let time = "2024-01-02T03:04:05Z";
-    let configuration = json!({
+    let mut configuration = json!({
         "architecture": platform.architecture, "os": platform.os, "created": time,
         "config": {"Cmd": ["/bin/true"], "Env": ["A=b"], "Labels": {"l": "m"}},
         "rootfs": {"type": "layers", "diff_ids": [Digest::sha256_of(&base), Digest::sha256_of(&top)]},
@@ -108,6 +111,12 @@ fn sample(directory: &Path) -> Document {
     for name in ["app:1", "plain"] {
         writer.publish(&document, Some(name)).unwrap();
     }
+    // Another image, of the lower layer alone.
+    configuration["rootfs"]["diff_ids"].as_array_mut().unwrap().pop();
+    configuration["history"].as_array_mut().unwrap().pop();
+    let config = put(media_type::CONFIG, configuration.to_string().as_bytes());
+    let base = document.manifest().unwrap().layers[0].clone();
+    writer.publish(&Document::of_manifest(Manifest::new(config, vec![base])), Some("other:9")).unwrap();
     writer.finish().unwrap();
     document
 }
@@ -217,9 +226,13 @@ fn podman_loads_ours_and_we_read_what_it_saves() {
     };
     assert!(podman("load -i ours.tar").contains("docker.io/library/app:1"));
     let loaded = podman("load -i saved.tar");
-    assert!(loaded.contains("docker.io/library/app:2") && loaded.contains("ghcr.io/team/app:3"), "{loaded}");
+    for name in ["docker.io/library/app:2", "ghcr.io/team/app:3", "docker.io/library/other:9"] {
+        assert!(loaded.contains(name), "{loaded}");
+    }
 
-    podman("save --format docker-archive -m -o both.tar docker.io/library/app:1 ghcr.io/team/app:3");
+    podman(
+        "save --format docker-archive -m -o both.tar docker.io/library/app:1 ghcr.io/team/app:3 docker.io/library/other:9",
+    );
     podman("save --format oci-archive -o oci.tar docker.io/library/app:1");
     podman("save --format oci-dir -o dir docker.io/library/app:1");
     let expected = ground.our_configuration().rootfs;
@@ -227,6 +240,7 @@ fn podman_loads_ours_and_we_read_what_it_saves() {
     for name in ["app:1", "ghcr.io/team/app:3"] {
         assert_eq!(ground.taken(&both, Some(name)).rootfs, expected);
     }
+    assert_eq!(ground.taken(&both, Some("other:9")).rootfs.diff_ids, expected.diff_ids[..1]);
     let oci = ImageArchive::open(&ground.path("oci.tar"), ground.temp.path()).unwrap();
     assert_eq!(ground.taken(&oci, Some("app:1")).rootfs, expected);
     assert_eq!(ground.taken(&Layout::open(&ground.path("dir")).unwrap(), None).rootfs, expected);

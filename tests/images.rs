@@ -56,7 +56,7 @@ fn files(environment: &Environment, name: &str) -> BTreeMap<String, String> {
         let entry = entry.unwrap();
         let path = entry.path().strip_prefix(&at).unwrap().display().to_string();
         let content = match entry.file_type() {
-            kind if kind.is_file() => fs::read_to_string(entry.path()).unwrap(),
+            kind if kind.is_file() => String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned(),
             kind if kind.is_symlink() => format!("-> {}", fs::read_link(entry.path()).unwrap().display()),
             _ => String::new(),
         };
@@ -418,5 +418,122 @@ fn a_blob_that_is_damaged_is_told_of_and_goes() {
         assert!(!path.exists());
         environment.ok(["fsck", "--verify"]);
         assert_eq!(files(environment, "app:1")["etc/motd"], "welcome\n");
+    });
+}
+
+/// A layer that takes away: a file, what is in a directory, and a directory that it makes anew.
+fn taking() -> Vec<u8> {
+    let tar = Tar::default()
+        .dir("etc/")
+        .file("etc/.wh.motd", "")
+        .dir("usr/")
+        .dir("usr/share/")
+        .file("usr/share/.wh..wh..opq", "");
+    let tar =
+        tar.file("usr/share/kept", "new\n").file(".wh.var", "").dir("var/").file("var/fresh", "fresh\n");
+    tar.end()
+}
+
+fn fuller_base() -> Vec<u8> {
+    let tar = Tar::default().dir("etc/").file("etc/motd", "welcome\n").file("etc/host", "host\n").dir("usr/");
+    let tar = tar.dir("usr/share/").file("usr/share/old", "old\n").dir("var/").file("var/log", "log\n");
+    tar.dir_of_mode("root/", 0o700).end()
+}
+
+/// Layers that mean something only over what lies beneath them: no entry for a directory, and a link to what is below.
+fn dependent() -> Vec<u8> {
+    Tar::default().file("etc/more", "more\n").link("etc/twin", "etc/host").end()
+}
+
+#[test]
+fn what_a_layer_takes_away_is_gone_and_what_it_leans_on_is_found() {
+    on_file_systems(|environment, sort| {
+        let app = layout(environment, "app", &[fuller_base(), taking(), dependent(), second()], "/app");
+        assert_eq!(add(environment, &app, &["app:1"]).unpacked, 4);
+        let expected: BTreeMap<String, String> = [
+            ("etc", ""),
+            ("etc/host", "host\n"),
+            ("etc/more", "more\n"),
+            ("etc/twin", "host\n"),
+            ("etc/second", "added\n"),
+            ("usr", ""),
+            ("usr/share", ""),
+            ("usr/share/kept", "new\n"),
+            ("var", ""),
+            ("var/fresh", "fresh\n"),
+            ("root", ""),
+        ]
+        .map(|(path, content)| (path.to_owned(), content.to_owned()))
+        .into();
+        assert_eq!(files(environment, "app:1"), expected, "{sort}");
+        environment.ok(["fsck", "--verify"]);
+        let said = environment.ok(["verify", "app:1"]);
+        assert!(said.contains("app:1: 4 trees verified"), "{sort}: {said}");
+
+        // A whiteout in a directory that is none there would be seen as what it is: that layer is unpacked over it.
+        let bare = Tar::default().dir("opt/").symlink("etc", "opt").end();
+        let other = layout(environment, "other", &[bare, taking()], "/other");
+        add(environment, &other, &["other:1"]);
+        let found = files(environment, "other:1");
+        assert_eq!(found["usr/share/kept"], "new\n");
+        assert!(!found.keys().any(|path| path.contains("motd")), "{sort}: {found:?}");
+        environment.ok(["fsck", "--verify"]);
+
+        // What is damaged in such a layer comes back, too.
+        let leaning = layer(environment, "app:1", 2);
+        damage(environment, &leaning, "etc/more", |path| fs::write(path, "MORE\n").unwrap());
+        assert_eq!(environment.run(["verify", "app:1"]).code, 1, "{sort}");
+        environment.ok(["verify", "--repair", "app:1"]);
+        assert_eq!(files(environment, "app:1"), expected, "{sort}");
+        environment.ok(["fsck", "--verify"]);
+    });
+}
+
+#[test]
+fn what_images_share_is_counted_once() {
+    on_file_systems(|environment, sort| {
+        let mut seed = 1_u64;
+        let random: Vec<u8> = (0..6_000_000)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed.to_le_bytes()[7]
+            })
+            .collect();
+        let (lower, upper) = random.split_at(4_000_000);
+        let lower = Tar::default().dir("opt/").file("opt/lower", lower).end();
+        let upper = Tar::default().dir("opt/").file("opt/upper", upper).end();
+        let app = layout(environment, "app", &[lower.clone(), upper.clone()], "/app");
+        add(environment, &app, &["app:1"]);
+        let held = || environment.json(["du"])["held_bytes"].as_u64().unwrap();
+        let exclusive =
+            |name: &str| environment.json(["du", name])["nodes"][0]["exclusive_bytes"].as_u64().unwrap();
+        let near = |bytes: u64, expected: u64, what: &str| {
+            assert!(bytes.abs_diff(expected) < 500_000, "{sort}: {what}: {bytes}, not about {expected}");
+        };
+        let alone = held();
+        near(alone, 6_000_000, "held");
+        near(exclusive("app:1"), 6_000_000, "exclusive");
+        let sibling = layout(environment, "sibling", &[lower, upper.clone()], "/sibling");
+        add(environment, &sibling, &["sibling:1"]);
+        near(held(), alone, "held by two");
+        near(exclusive("app:1"), 0, "exclusive of two");
+        let base = Tar::default().dir("opt/").file("opt/other", "another system\n").end();
+        let moved = layout(environment, "moved", &[base, upper], "/moved");
+        add(environment, &moved, &["moved:1"]);
+        let more = if is_delta(sort) { 0 } else { 2_000_000 };
+        near(held(), alone + more, "held by three");
+        near(exclusive("moved:1"), more, "exclusive of the third");
+        // What would go says so before it goes.
+        environment.ok(["rm", "app:1", "sibling:1"]);
+        let intended = environment.json(["prune", "--dry-run", "--removed"]);
+        // Two manifests, two configurations, and the lower layer; the upper one stays, and its blob.
+        assert_eq!(intended["blobs"], 5, "{sort}: {intended}");
+        // On btrfs each of the two has an upper layer of its own. Of a delta that stays, what it lay on is not counted before it goes.
+        let free = if is_delta(sort) { 4_000_000 } else { 10_000_000 };
+        near(intended["would_free_bytes"].as_u64().unwrap(), free, "would be free");
+        environment.ok(["prune", "--removed"]);
+        near(held(), 2_000_000, "held in the end");
+        environment.ok(["fsck", "--verify"]);
+        assert!(files(environment, "moved:1").contains_key("opt/other"), "{sort}");
     });
 }

@@ -61,7 +61,7 @@ pub(crate) fn in_lab(tools: &[&str], test: impl FnOnce(&Lab) + Send) {
     });
 }
 
-fn find(tool: &str) -> Option<String> {
+pub(crate) fn find(tool: &str) -> Option<String> {
     let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     places.iter().map(|place| format!("{place}/{tool}")).find(|path| Path::new(path).exists())
 }

@@ -19,20 +19,20 @@ use rootling_backends::{Dir, Error, ErrorKind, Result};
 
 // ---------------------------------------------------------------- a small writer, able to lie
 
-struct Tar(Vec<u8>);
+pub(crate) struct Tar(pub(crate) Vec<u8>);
 
-fn field(block: &mut [u8], at: usize, bytes: &[u8]) {
+pub(crate) fn field(block: &mut [u8], at: usize, bytes: &[u8]) {
     block[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-fn checksummed(mut block: [u8; 512]) -> [u8; 512] {
+pub(crate) fn checksummed(mut block: [u8; 512]) -> [u8; 512] {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     field(&mut block, 148, format!("{sum:06o}\0 ").as_bytes());
     block
 }
 
-fn header(kind: u8, name: &[u8], link: &[u8], size: u64) -> [u8; 512] {
+pub(crate) fn header(kind: u8, name: &[u8], link: &[u8], size: u64) -> [u8; 512] {
     let mut block = [0; 512];
     field(&mut block, 0, &name[..name.len().min(100)]);
     field(&mut block, 100, b"0000750\0");
@@ -63,47 +63,47 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 impl Tar {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn block(mut self, block: [u8; 512]) -> Self {
+    pub(crate) fn block(mut self, block: [u8; 512]) -> Self {
         self.0.extend_from_slice(&block);
         self
     }
 
-    fn data(mut self, data: &[u8]) -> Self {
+    pub(crate) fn data(mut self, data: &[u8]) -> Self {
         self.0.extend_from_slice(data);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self
     }
 
-    fn file(self, name: &str, data: &[u8]) -> Self {
+    pub(crate) fn file(self, name: &str, data: &[u8]) -> Self {
         self.block(header(b'0', name.as_bytes(), b"", data.len() as u64)).data(data)
     }
 
-    fn dir(self, name: &str) -> Self {
+    pub(crate) fn dir(self, name: &str) -> Self {
         self.block(header(b'5', name.as_bytes(), b"", 0))
     }
 
-    fn symlink(self, name: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
         self.block(header(b'2', name.as_bytes(), target.as_bytes(), 0))
     }
 
-    fn link(self, name: &str, target: &str) -> Self {
+    pub(crate) fn link(self, name: &str, target: &str) -> Self {
         self.block(header(b'1', name.as_bytes(), target.as_bytes(), 0))
     }
 
-    fn extension(self, kind: u8, data: &[u8]) -> Self {
+    pub(crate) fn extension(self, kind: u8, data: &[u8]) -> Self {
         self.block(header(kind, b"extension", b"", data.len() as u64)).data(data)
     }
 
-    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let data: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
         self.extension(b'x', &data)
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
     }
@@ -111,13 +111,13 @@ impl Tar {
 
 // ---------------------------------------------------------------- a place with a canary beside it
 
-struct Place {
-    temp: tempfile::TempDir,
-    root: Dir,
+pub(crate) struct Place {
+    pub(crate) temp: tempfile::TempDir,
+    pub(crate) root: Dir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("root")).unwrap();
         fs::create_dir(temp.path().join("canary")).unwrap();
@@ -126,24 +126,24 @@ impl Place {
         Self { temp, root }
     }
 
-    fn apply(&self, tar: &[u8]) -> Result<Applied> {
+    pub(crate) fn apply(&self, tar: &[u8]) -> Result<Applied> {
         apply(tar, &self.root, &options())
     }
 
-    fn at(&self, path: &str) -> std::path::PathBuf {
+    pub(crate) fn at(&self, path: &str) -> std::path::PathBuf {
         self.temp.path().join("root").join(path)
     }
 
-    fn canary(&self) -> BTreeMap<OsString, String> {
+    pub(crate) fn canary(&self) -> BTreeMap<OsString, String> {
         listing(&self.temp.path().join("canary"))
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-fn options() -> ApplyOptions {
+pub(crate) fn options() -> ApplyOptions {
     let limits = Limits { bytes: 1 << 30, ..Limits::default() };
     ApplyOptions { digests: true, owners: is_root(), limits, ..ApplyOptions::default() }
 }
@@ -399,7 +399,7 @@ fn unpacked(bytes: &[u8]) -> std::result::Result<(Compression, Vec<u8>), Error> 
     Ok((compression, tar))
 }
 
-fn gzip(data: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()

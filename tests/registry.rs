@@ -20,7 +20,7 @@ mod catalog;
 mod faults;
 mod faulty;
 mod mirrors;
-mod server;
+pub(crate) mod server;
 mod tokens;
 
 use server::Registry;
@@ -182,7 +182,8 @@ fn skopeo(arguments: &[&str]) -> String {
 
 #[test]
 fn what_is_pushed_is_read_back_by_us_and_by_skopeo() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let client = place.client();
     let reference = named(&registry.host, "team/app:1");
     let image = Image::new(1, 300_000);
@@ -220,7 +221,8 @@ fn what_is_pushed_is_read_back_by_us_and_by_skopeo() {
 
 #[test]
 fn what_is_there_is_not_sent_again_and_other_repositories_lend_blobs() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let client = place.client();
     let image = Image::new(2, 1000);
     image.push(&client, &named(&registry.host, "one:1"));
@@ -237,7 +239,8 @@ fn what_is_there_is_not_sent_again_and_other_repositories_lend_blobs() {
 
 #[test]
 fn a_blob_goes_on_from_what_a_file_has() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let told = Arc::new(Told::default());
     let mut settings = place.settings();
     settings.progress = told.clone();
@@ -279,7 +282,8 @@ fn a_small_blob_may_come_with_its_descriptor() {
 
 #[test]
 fn passwords_are_checked_kept_shared_with_skopeo_and_forgotten() {
-    let (registry, place) = (Registry::with_password(), Place::new());
+    let Some(registry) = Registry::with_password() else { return };
+    let place = Place::new();
     place.trust(&registry.host, &registry.authority());
     let image = Image::new(4, 1000);
     let reference = named(&registry.host, "team/app:1");
@@ -291,7 +295,7 @@ fn passwords_are_checked_kept_shared_with_skopeo_and_forgotten() {
         "{}",
         told(&error)
     );
-    assert!(told(&error).ends_with(&format!("rootling login {}, as somebody who may", registry.host)));
+    assert!(told(&error).ends_with(&format!("; if the name is right: rootling login {}", registry.host)));
 
     let given = |password: &str| {
         let mut settings = place.settings();
@@ -334,7 +338,8 @@ fn client_error(client: &Client, reference: &ImageReference) -> Error {
 
 #[test]
 fn a_certificate_is_believed_only_with_its_authority_or_when_told() {
-    let (registry, place) = (Registry::with_password(), Place::new());
+    let Some(registry) = Registry::with_password() else { return };
+    let place = Place::new();
     place
         .credentials()
         .store(
@@ -356,7 +361,8 @@ fn a_certificate_is_believed_only_with_its_authority_or_when_told() {
 
 #[test]
 fn a_client_shows_its_certificate() {
-    let (registry, place) = (Registry::with_client_certificates(), Place::new());
+    let Some(registry) = Registry::with_client_certificates() else { return };
+    let place = Place::new();
     place.trust(&registry.host, &registry.authority());
     let reference = named(&registry.host, "team/app:1");
     assert!(place.client().head(&reference).is_err(), "without a certificate nobody is let in");

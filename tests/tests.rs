@@ -27,10 +27,12 @@
 //! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
+//! | `transfer` | images in and out, as a person moves them, beside other programs |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
+//! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.
@@ -74,6 +76,8 @@ mod layer;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod limited;
 #[cfg(test)]
 mod limits;
@@ -106,6 +110,8 @@ mod serve;
 mod sizes;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod transfer;
 #[cfg(test)]
 mod trying;
 #[cfg(test)]

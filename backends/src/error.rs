@@ -40,6 +40,8 @@ pub enum ErrorKind {
     TooManyOpenFiles,
     /// What is on disk is not what was written.
     Corrupt,
+    /// A layer that means something only on the tree that it is meant to lie on.
+    NeedsLower,
     /// Anything else the kernel reported.
     Io,
 }

@@ -82,5 +82,6 @@ pub use entry::CloneMode;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use extents::Extents;
 pub use footprint::{Footprint, Surroundings};
+pub use merge::clear_umask;
 pub use mount::{Access, MappedOwner, Mount, Overlay, Upper};
 pub use plain::Plain;

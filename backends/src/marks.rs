@@ -65,6 +65,33 @@ impl Marks {
             .context(|| format!("fsetxattr({dir}, {:?}, \"y\")", self.opaque))
     }
 
+    /// Deletes `name` in `dir` of the layer whose root is `root`: with a device or, where the file system takes none, with the
+    /// attributes that Linux 6.8 and later understand. For layers that are to lie beneath others only.
+    pub fn hide(&self, root: &Dir, dir: &Dir, name: &OsStr) -> Result<()> {
+        match make_whiteout(dir, name) {
+            Err(error)
+                if matches!(error.errno(), Some(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS))
+                    && crate::overlay::kernel_is_at_least((6, 8)) =>
+            {
+                self.hide_by_xattr(root, dir, name)
+            }
+            other => other,
+        }
+    }
+
+    fn hide_by_xattr(&self, root: &Dir, dir: &Dir, name: &OsStr) -> Result<()> {
+        dir.create_file(name, 0o600)?;
+        sys::lsetxattr(dir.as_fd(), name, &self.whiteout, b"")
+            .context(|| format!("lsetxattr({dir}, {name:?}, {:?}, \"\")", self.whiteout))?;
+        for marked in [dir, root] {
+            if get(marked, &self.opaque)?.is_none() {
+                sys::fsetxattr(marked.as_fd(), &self.opaque, b"x")
+                    .context(|| format!("fsetxattr({marked}, {:?}, \"x\")", self.opaque))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Is this entry a whiteout? `opacity` is its directory's.
     pub fn is_whiteout(&self, dir: &Dir, name: &OsStr, kind: EntryType, opacity: Opacity) -> Result<bool> {
         match kind {
@@ -99,4 +126,40 @@ fn get(dir: &Dir, attribute: &OsStr) -> Result<Option<Vec<u8>>> {
 /// Makes a whiteout.
 pub fn make_whiteout(dir: &Dir, name: &OsStr) -> Result<()> {
     dir.make_node(name, libc::S_IFCHR, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::{Mount, Overlay};
+
+    #[test]
+    fn both_forms_of_whiteouts_hide_what_lies_beneath() {
+        if !nix::unistd::geteuid().is_root() || !crate::overlay::kernel_is_at_least((6, 8)) {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open(temp.path()).unwrap();
+        let [lower, upper] = ["lower", "upper"].map(|name| {
+            root.make_dir(name, 0o755).unwrap();
+            let layer = root.open_dir(name).unwrap();
+            layer.make_dir("d", 0o755).unwrap();
+            layer
+        });
+        let below = lower.open_dir("d").unwrap();
+        for name in ["by-device", "by-xattr", "kept"] {
+            below.create_file(name, 0o644).unwrap();
+        }
+        let (marks, dir) = (Marks::new(true), upper.open_dir("d").unwrap());
+        marks.hide(&upper, &dir, OsStr::new("by-device")).unwrap();
+        marks.hide_by_xattr(&upper, &dir, OsStr::new("by-xattr")).unwrap();
+
+        let lowers = ["upper", "lower"].map(|name| temp.path().join(name)).to_vec();
+        let overlay = Overlay { lowers, upper: None, volatile: false, userxattr: true };
+        let shown = Mount::Overlay(overlay).open_root().unwrap().open_dir("d").unwrap();
+
+        let names: Vec<_> = shown.entries().unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["kept"]);
+        assert!(shown.stat_if_exists("by-xattr").unwrap().is_none());
+    }
 }

@@ -88,7 +88,7 @@ struct Listing {
 }
 
 /// Clears the process's umask, once: modes are given to `openat` and `mkdirat` as they are meant.
-pub(crate) fn clear_umask() {
+pub fn clear_umask() {
     static CLEARED: Once = Once::new();
     CLEARED.call_once(|| {
         sys::clear_umask();

@@ -267,9 +267,14 @@ pub fn layer_limit() -> usize {
 fn takes_single_layers() -> bool {
     match sys::fsopen(c"overlay") {
         Ok(context) => sys::fsconfig_string(context.as_fd(), c"lowerdir+", c"/") != Err(Errno::EINVAL),
-        Err(_) => std::fs::read_to_string("/proc/sys/kernel/osrelease")
-            .is_ok_and(|release| kernel_version(&release).is_some_and(|version| version >= (6, 8))),
+        Err(_) => kernel_is_at_least((6, 8)),
     }
+}
+
+/// Says the kernel that it is this version or a later one?
+pub(crate) fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| kernel_version(&release).is_some_and(|version| version >= wanted))
 }
 
 fn kernel_version(release: &str) -> Option<(u32, u32)> {

@@ -41,7 +41,7 @@ pub fn reap(slot: &Path) -> Result<Reaped> {
 }
 
 /// Destroys what stands under `name` in `dir`, whatever it is; a name that is gone is fine. As [`reap`] otherwise.
-pub(crate) fn remove(dir: &Dir, name: &OsStr) -> Result<()> {
+pub fn remove(dir: &Dir, name: &OsStr) -> Result<()> {
     Reaper::new(dir.try_clone()?)
         .everything(name)
         .map(drop)

@@ -192,8 +192,9 @@ pub(super) fn tell(context: &Context, place: &Place, pulled: &Pulled) {
     let what = match pulled.image.was_there {
         true => format!("{} is up to date with {place}", node.label()),
         false => format!(
-            "pulled {place} as {}: {layers} layers, {} fetched, {} unpacked",
+            "pulled {place} as {}: {layers} layer{}, {} fetched, {} unpacked",
             node.label(),
+            if layers == 1 { "" } else { "s" },
             pulled.fetched,
             pulled.image.unpacked
         ),

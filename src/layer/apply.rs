@@ -1,25 +1,29 @@
 //! Unpacks a tar into a tree.
 //!
 //! Members are placed in the order of the archive: a later one replaces an earlier one of the same path, and two
-//! directories become one with the later attributes. What cannot be kept but does not change what the tree
+//! directories become one with the later attributes. In an image layer, names that begin with `.wh.` take away what
+//! the layers beneath made, and never what the layer itself makes, before them or after. What cannot be kept but does not change what the tree
 //! means to a program is skipped and told of ([`Applied::skipped`]); everything else is an error that names the
 //! member. After an error the tree is half made: the caller throws it away.
 
-use std::ffi::OsStr;
-use std::io::Read;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, futimens, makedev};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
+use rootling_backends::attributes::is_overlay_xattr;
 use rootling_backends::{Context, Dir, EntryType, Error, ErrorKind, Result};
 
 use super::content::Writer;
 use super::member::{Content, Member};
-use super::place::{Parent, Place, explain_owner, times};
+use super::place::{Parent, Place, explain_owner, split, times};
 use super::read::{Archive, Entry, Limits};
+use super::whiteout::Whiteout;
 
 /// What names with the prefix `.wh.` mean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +32,20 @@ pub enum Whiteouts {
     /// Nothing: the archive is a whole root filesystem, and they are names like others.
     #[default]
     Plain,
+    /// The archive is an image layer, and the tree holds the layers beneath: what they take away is deleted.
+    ///
+    /// Directories of the layers beneath that have no entry in this one keep mode, owner and times.
+    Delete,
+    /// The archive is an image layer, and the tree, an empty directory, is to be an OverlayFS layer over those beneath:
+    /// they become what OverlayFS hides names with.
+    ///
+    /// A layer that means something only on those beneath (it has something in a directory that it has no entry for,
+    /// behind a link or hard link that is not its own) is an error of the kind [`ErrorKind::NeedsLower`]: throw the tree
+    /// away and unpack the layer once more on a fork of those, with [`Whiteouts::Delete`]. See also [`Applied::fits`].
+    Overlay {
+        /// Write the marks in `user.overlay.`, for mounts in a user namespace, instead of in `trusted.overlay.`.
+        userxattr: bool,
+    },
 }
 
 /// How to unpack.
@@ -57,6 +75,14 @@ pub struct Applied {
     pub entries: u64,
     /// Directories that no member told of.
     pub implied: u64,
+    /// Whiteouts and opaque markers obeyed.
+    pub whiteouts: u64,
+    /// Directories of the tree, sorted, that hold OverlayFS's whiteouts: none unless [`Whiteouts::Overlay`] made it.
+    pub whiteout_directories: Vec<Vec<u8>>,
+    /// Directories of such a tree, sorted, whose entries came after those of something in them.
+    pub late_directories: Vec<Vec<u8>>,
+    /// Did the archive have an entry for the root? Without, the root looks as it did before.
+    pub root_is_told: bool,
     /// Sum of the sizes of the files placed, holes included.
     pub bytes: u64,
     /// Bytes written: without the holes.
@@ -82,6 +108,26 @@ const SKIPPED_SHOWN: usize = 100;
 const BUFFER_BYTES: usize = 256 << 10;
 
 impl Applied {
+    /// Does what [`Whiteouts::Overlay`] made of a layer in `upper` show right over the tree `lower`?
+    ///
+    /// It does not where the layer deletes something from a directory that is none in `lower` (OverlayFS lists the
+    /// whiteouts of a directory that it does not merge), where something came before the directory that it is in and
+    /// `lower` has a link there, or where the layer has no entry for the root and the roots look different. Then unpack
+    /// it on a fork of `lower`. O(directories named here), mostly none but the few that hold whiteouts.
+    pub fn fits(&self, upper: &Dir, lower: &Dir) -> Result<bool> {
+        for path in &self.whiteout_directories {
+            if kind(lower, path)? != Some(EntryType::Directory) {
+                return Ok(false);
+            }
+        }
+        for path in &self.late_directories {
+            if !matches!(kind(lower, path)?, Some(EntryType::Directory) | None) {
+                return Ok(false);
+            }
+        }
+        Ok(self.root_is_told || look(upper)? == look(lower)?)
+    }
+
     fn skip(&mut self, path: &[u8], reason: String) {
         self.skipped_count += 1;
         if self.skipped.len() < SKIPPED_SHOWN {
@@ -90,7 +136,31 @@ impl Applied {
     }
 }
 
-/// Unpacks a tar that is not packed (see [`decompress`](super::decompress)) into `root`, an empty directory.
+/// Returns what stands at a path of a tree, if all above it are directories.
+fn kind(root: &Dir, path: &[u8]) -> Result<Option<EntryType>> {
+    let (parent, name) = split(path);
+    let name = if name.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(name) };
+    let parent = match root.open_deep(Path::new(OsStr::from_bytes(parent))) {
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => {
+            return Ok(None);
+        }
+        other => other?,
+    };
+    Ok(parent.stat_if_exists(name)?.map(|stat| EntryType::of_mode(stat.st_mode)))
+}
+
+type Look = (u32, u32, u32, Vec<(OsString, Vec<u8>)>);
+
+/// Returns mode, owners and extended attributes of a root.
+fn look(root: &Dir) -> Result<Look> {
+    let stat = root.stat_self()?;
+    let mut xattrs = root.xattrs(".")?;
+    xattrs.retain(|(name, _)| !is_overlay_xattr(name));
+    Ok((stat.st_mode, stat.st_uid, stat.st_gid, xattrs))
+}
+
+/// Unpacks a tar that is not packed (see [`decompress`](super::decompress)) into `root`: an empty directory, or a fork
+/// of the layers beneath (see [`Whiteouts`]).
 pub fn apply(reader: impl Read, root: &Dir, options: &ApplyOptions) -> Result<Applied> {
     apply_with(reader, root, options, &mut |_| {})
 }
@@ -106,15 +176,26 @@ pub fn apply_with(
     options: &ApplyOptions,
     report: &mut dyn FnMut(&Member),
 ) -> Result<Applied> {
+    apply_buffered(&mut BufReader::with_capacity(BUFFER_BYTES, reader), root, options, report)
+}
+
+/// The same with the caller's buffer, from which files are written without a copy in between.
+pub(super) fn apply_buffered(
+    reader: &mut impl BufRead,
+    root: &Dir,
+    options: &ApplyOptions,
+    report: &mut dyn FnMut(&Member),
+) -> Result<Applied> {
     let mut archive = Archive::new(reader, options.limits);
-    let place = Place::new(root, options.owners)?;
-    let mut apply =
-        Apply { place, options, applied: Applied::default(), report, buffer: vec![0; BUFFER_BYTES] };
+    let place = Place::new(root, options.owners, options.whiteouts)?;
+    let mut apply = Apply { place, options, applied: Applied::default(), report };
     loop {
         let offset = archive.offset();
         let Some(entry) = archive.next_entry()? else { break };
-        let name = String::from_utf8_lossy(&entry.member.path).into_owned();
-        apply.member(&mut archive, entry).context(|| format!("unpack member {name:?} at offset {offset}"))?;
+        let path = entry.member.path.clone();
+        apply
+            .member(&mut archive, entry)
+            .context(|| format!("unpack member {:?} at offset {offset}", String::from_utf8_lossy(&path)))?;
     }
     apply.finish()?;
     apply.applied.archive_bytes = archive.offset();
@@ -126,12 +207,17 @@ struct Apply<'a> {
     options: &'a ApplyOptions,
     applied: Applied,
     report: &'a mut dyn FnMut(&Member),
-    buffer: Vec<u8>,
 }
 
 impl Apply<'_> {
-    fn member<R: Read>(&mut self, archive: &mut Archive<R>, mut entry: Entry) -> Result<()> {
+    fn member<R: BufRead>(&mut self, archive: &mut Archive<R>, mut entry: Entry) -> Result<()> {
         let path = std::mem::take(&mut entry.member.path);
+        if self.options.whiteouts != Whiteouts::Plain
+            && let Some(whiteout) = Whiteout::of(&path)?
+        {
+            self.applied.whiteouts += u64::from(whiteout != Whiteout::Nothing);
+            return self.place.whiteout(whiteout);
+        }
         if entry.has_text_acl
             && !entry.member.xattrs.iter().any(|(name, _)| name.starts_with(b"system.posix_acl_"))
         {
@@ -149,7 +235,7 @@ impl Apply<'_> {
             Content::Symlink { target } => {
                 let target = OsStr::from_bytes(target);
                 self.place.replace(&parent, name, |dir, name| dir.make_symlink(name, target))?;
-                self.place.attributes(&parent.dir, name, &entry.member).map(|()| true)
+                self.place.attributes(&parent, name, &entry.member).map(|()| true)
             }
             Content::HardLink { target } => {
                 let target = self.link(&parent, name, &entry.member.path, target)?;
@@ -163,7 +249,11 @@ impl Apply<'_> {
         for note in self.place.take_notes() {
             self.applied.skip(&entry.member.path, note);
         }
-        if is_placed { self.placed(&entry.member) } else { Ok(()) }
+        if !is_placed {
+            return Ok(());
+        }
+        self.place.made(&entry.member.path);
+        self.placed(&entry.member)
     }
 
     fn placed(&mut self, member: &Member) -> Result<()> {
@@ -183,22 +273,25 @@ impl Apply<'_> {
 
     // ------------------------------------------------------------ files
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         archive: &mut Archive<R>,
         parent: &Parent,
         name: &OsStr,
         entry: &mut Entry,
     ) -> Result<()> {
-        let file = self.place.replace(parent, name, |dir, name| dir.create_file(name, 0o600))?;
+        let mode = entry.member.mode;
+        // Attributes are set by who may write the file.
+        let first = if entry.member.xattrs.is_empty() { mode & 0o777 } else { 0o600 };
+        let file = self.place.replace(parent, name, |dir, name| dir.create_file(name, first))?;
         let mut writer = Writer::new(&file, self.options.digests);
         let call = |what: &str| format!("{what}({}, {name:?})", parent.dir);
         match &entry.map {
-            None => self.copy(archive, &mut writer, entry.member.size(), &call)?,
+            None => copy(archive, &mut writer, entry.member.size(), &call)?,
             Some(map) => {
                 for region in &map.regions {
                     writer.hole(region.offset - writer.position());
-                    self.copy(archive, &mut writer, region.length, &call)?;
+                    copy(archive, &mut writer, region.length, &call)?;
                 }
                 writer.hole(map.real_size - writer.position());
             }
@@ -209,16 +302,18 @@ impl Apply<'_> {
 
         let member = &entry.member;
         if !member.xattrs.is_empty() {
-            return self.place.attributes(&parent.dir, name, member);
+            return self.place.attributes(parent, name, member);
         }
-        // The same by descriptor: no names to resolve, and most files have no extended attributes.
-        if self.options.owners {
+        // The same by descriptor, where it is not so from the start: no names to resolve.
+        if self.options.owners && !self.place.is_own(parent, member) {
             let (user, group) = (Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)));
             fchown(&file, user, group)
                 .context(|| call("fchown"))
                 .map_err(|error| explain_owner(error, member))?;
         }
-        fchmod(&file, Mode::from_bits_truncate(member.mode)).context(|| call("fchmod"))?;
+        if mode & !0o777 != 0 {
+            fchmod(&file, Mode::from_bits_truncate(mode)).context(|| call("fchmod"))?;
+        }
         let times = times(member);
         let (accessed, modified) = (
             TimeSpec::new(times.accessed.0, times.accessed.1),
@@ -227,41 +322,20 @@ impl Apply<'_> {
         futimens(&file, &accessed, &modified).context(|| call("futimens"))
     }
 
-    fn copy<R: Read>(
-        &mut self,
-        archive: &mut Archive<R>,
-        writer: &mut Writer<'_>,
-        mut length: u64,
-        call: &dyn Fn(&str) -> String,
-    ) -> Result<()> {
-        while length > 0 {
-            let step = usize::try_from(length).map_or(BUFFER_BYTES, |length| length.min(BUFFER_BYTES));
-            let read = archive.read_data(&mut self.buffer[..step])?;
-            // A map is checked against the data, a size is the data's: only a bug gets here.
-            if read == 0 {
-                return Err(Error::new(ErrorKind::Corrupt, "the data ends before the file"));
-            }
-            writer.data(&self.buffer[..read]).context(|| call("pwrite"))?;
-            length -= read as u64;
-        }
-        Ok(())
-    }
-
     // ------------------------------------------------------------ everything else
 
     /// Returns the path of the first name in the tree.
     fn link(&mut self, parent: &Parent, name: &OsStr, path: &[u8], target: &[u8]) -> Result<Vec<u8>> {
-        let shown = String::from_utf8_lossy(target);
-        let missing = || {
-            let message = format!("the target of the hard link, {shown:?}, is not in the archive before it");
-            Error::new(ErrorKind::InvalidInput, message)
-        };
         let (old_parent, old_name, old_path) = match self.place.existing(target) {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => return Err(missing()),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => {
+                return Err(self.place.missing_target(target));
+            }
             other => other?,
         };
-        let stat = old_parent.dir.stat_if_exists(old_name)?.ok_or_else(missing)?;
+        let stat = old_parent.dir.stat_if_exists(old_name)?;
+        let stat = stat.ok_or_else(|| self.place.missing_target(target))?;
         if EntryType::of_mode(stat.st_mode) == EntryType::Directory {
+            let shown = String::from_utf8_lossy(target);
             let message = format!("the target of the hard link, {shown:?}, is a directory");
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
@@ -290,11 +364,35 @@ impl Apply<'_> {
             }
             other => other?,
         }
-        self.place.attributes(&parent.dir, name, member).map(|()| true)
+        self.place.attributes(parent, name, member).map(|()| true)
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.applied.root_is_told = self.place.root_is_told();
         let applied = &mut self.applied;
-        self.place.finish(&mut |path, note| applied.skip(path, note))
+        let assumed = self.place.finish(&mut |path, note| applied.skip(path, note))?;
+        applied.whiteout_directories = assumed.merged;
+        applied.late_directories = assumed.late;
+        Ok(())
     }
+}
+
+fn copy<R: BufRead>(
+    archive: &mut Archive<R>,
+    writer: &mut Writer<'_>,
+    mut length: u64,
+    call: &dyn Fn(&str) -> String,
+) -> Result<()> {
+    while length > 0 {
+        let data = archive.data(length)?;
+        let read = data.len();
+        // A map is checked against the data, a size is the data's: only a bug gets here.
+        if read == 0 {
+            return Err(Error::new(ErrorKind::Corrupt, "the data ends before the file"));
+        }
+        writer.data(data).context(|| call("pwrite"))?;
+        archive.consume_data(read);
+        length -= read as u64;
+    }
+    Ok(())
 }

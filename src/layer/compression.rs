@@ -1,7 +1,7 @@
 //! What an archive is packed with, told by its first bytes and never by its name.
 
 use std::fmt;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -100,34 +100,46 @@ fn refusal(head: &[u8]) -> Error {
         .hint("give a tar archive of a root filesystem, plain or packed with gzip, xz or zstd")
 }
 
+/// A tar that is being unpacked.
+pub(super) type Unpacked<'a> = Box<dyn Read + Send + 'a>;
+
 /// Returns the tar inside `reader`, and what it was packed with.
 ///
-/// Reads up to 512 bytes at once and the rest as it is asked for. Checksums of the packing are verified at
-/// the end of the stream: a caller who stops before it has not seen them.
-pub fn decompress<'a>(mut reader: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>)> {
+/// Reads ahead of what is asked for. Checksums of the packing are verified at the end of the stream: a caller who
+/// stops before it has not seen them.
+pub fn decompress<'a>(reader: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>)> {
+    decompress_buffered(BufReader::with_capacity(BUFFER_BYTES, reader))
+}
+
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// The same with the caller's buffer.
+pub(super) fn decompress_buffered<'a>(
+    mut reader: impl BufRead + Send + 'a,
+) -> Result<(Compression, Unpacked<'a>)> {
     let mut head = vec![0; BLOCK];
     let length = read_up_to(&mut reader, &mut head).context(|| "read archive at offset 0")?;
     head.truncate(length);
     let compression = detect(&head)?;
     let whole = Cursor::new(head).chain(reader);
-    let unpacked: Box<dyn Read + Send + 'a> = match compression {
+    let unpacked: Unpacked<'a> = match compression {
         Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         Compression::Xz => Box::new(xz(whole)?),
         Compression::Zstd => Box::new(zstd(whole)?),
     };
     Ok((compression, unpacked))
 }
 
-fn xz<R: Read>(reader: R) -> Result<liblzma::read::XzDecoder<R>> {
+fn xz<R: BufRead>(reader: R) -> Result<liblzma::bufread::XzDecoder<R>> {
     let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_BYTES, liblzma::stream::CONCATENATED)
         .map_err(io::Error::from)
         .context(|| "start the xz decoder")?;
-    Ok(liblzma::read::XzDecoder::new_stream(reader, stream))
+    Ok(liblzma::bufread::XzDecoder::new_stream(reader, stream))
 }
 
-fn zstd<R: Read>(reader: R) -> Result<zstd::Decoder<'static, io::BufReader<R>>> {
-    let mut decoder = zstd::Decoder::new(reader).context(|| "start the zstd decoder")?;
+fn zstd<R: BufRead>(reader: R) -> Result<zstd::Decoder<'static, R>> {
+    let mut decoder = zstd::Decoder::with_buffer(reader).context(|| "start the zstd decoder")?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).context(|| "limit the zstd decoder's window")?;
     Ok(decoder)
 }

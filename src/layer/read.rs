@@ -5,7 +5,7 @@
 //! disagree about them: unknown types, data behind links and devices, a lone block of zeros, extension headers
 //! that come twice or belong to nothing, `..` and absolute names.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
@@ -22,6 +22,8 @@ pub struct Limits {
     pub members: u64,
     /// Sum of the file sizes, holes included.
     pub bytes: u64,
+    /// Length of the tar, all that follows its end included: what a few packed bytes can become.
+    pub archive_bytes: u64,
     /// Bytes of the extension headers of one member: an attribute takes up to 64 KiB, a name up to 4.
     pub extension_bytes: u64,
 }
@@ -29,7 +31,7 @@ pub struct Limits {
 impl Default for Limits {
     /// What no root filesystem in its senses needs.
     fn default() -> Self {
-        Self { members: 50_000_000, bytes: 4 << 40, extension_bytes: 2 << 20 }
+        Self { members: 50_000_000, bytes: 4 << 40, archive_bytes: 5 << 40, extension_bytes: 2 << 20 }
     }
 }
 
@@ -41,7 +43,7 @@ const NAME_BYTES: usize = 255;
 /// An archive that is being read.
 #[derive(Debug)]
 pub struct Archive<R> {
-    reader: BufReader<R>,
+    reader: R,
     limits: Limits,
     offset: u64,
     /// Data of the present member that was not read yet, and the filling behind it.
@@ -79,11 +81,11 @@ struct Extensions {
     bytes: u64,
 }
 
-impl<R: Read> Archive<R> {
+impl<R: BufRead> Archive<R> {
     /// Starts reading a tar that is not packed (see [`decompress`](super::decompress)).
     pub fn new(reader: R, limits: Limits) -> Self {
         Self {
-            reader: BufReader::with_capacity(256 << 10, reader),
+            reader,
             limits,
             offset: 0,
             data: 0,
@@ -108,6 +110,7 @@ impl<R: Read> Archive<R> {
             return Ok(None);
         }
         self.skip_data()?;
+        self.check_length()?;
         let start = self.offset;
         let entry = self.read_entry().context(|| format!("read archive member at offset {start}"))?;
         match &entry {
@@ -148,6 +151,41 @@ impl<R: Read> Archive<R> {
         }
         self.data -= read as u64;
         Ok(read)
+    }
+
+    /// Returns data of the present member as it lies in the reader's buffer, up to `limit` bytes and not all of it; nothing at
+    /// its end. What was used of it is [consumed](Self::consume_data) before the next call.
+    pub(super) fn data(&mut self, limit: u64) -> Result<&[u8]> {
+        let limit = limit.min(self.data);
+        if limit == 0 {
+            return Ok(&[]);
+        }
+        if self.filled()? == 0 {
+            return Err(self.truncated(self.data));
+        }
+        let offset = self.offset;
+        let buffer = self.reader.fill_buf().context(|| format!("read archive at offset {offset}"))?;
+        Ok(&buffer[..usize::try_from(limit).map_or(buffer.len(), |limit| limit.min(buffer.len()))])
+    }
+
+    /// Takes bytes that [`data`](Self::data) returned.
+    pub(super) fn consume_data(&mut self, length: usize) {
+        self.reader.consume(length);
+        self.offset += length as u64;
+        self.data -= length as u64;
+    }
+
+    /// Fills the reader's buffer and returns how many bytes are in it: none at the end of the stream.
+    fn filled(&mut self) -> Result<usize> {
+        loop {
+            match self.reader.fill_buf() {
+                Ok(buffer) => return Ok(buffer.len()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Error::io(format!("read archive at offset {}", self.offset), error));
+                }
+            }
+        }
     }
 
     fn truncated(&self, missing: u64) -> Error {
@@ -355,13 +393,7 @@ impl<R: Read> Archive<R> {
     fn skip_data(&mut self) -> Result<()> {
         let mut left = self.data + self.filling;
         while left > 0 {
-            let offset = self.offset;
-            let buffered = self.reader.fill_buf();
-            let available = match buffered {
-                Ok(buffer) => buffer.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io(format!("read archive at offset {offset}"), error)),
-            };
+            let available = self.filled()?;
             if available == 0 {
                 // The last member's filling may be missing: its data is whole.
                 return if left <= self.filling {
@@ -385,18 +417,22 @@ impl<R: Read> Archive<R> {
 
     fn drain(&mut self) -> Result<()> {
         loop {
-            let offset = self.offset;
-            let read = match self.reader.fill_buf() {
-                Ok(buffer) => buffer.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io(format!("read archive at offset {offset}"), error)),
-            };
+            let read = self.filled()?;
             if read == 0 {
                 return Ok(());
             }
             self.reader.consume(read);
             self.offset += read as u64;
+            self.check_length()?;
         }
+    }
+
+    fn check_length(&self) -> Result<()> {
+        let limit = self.limits.archive_bytes;
+        if self.offset > limit {
+            return Err(too_large(format!("the archive is longer than {limit} bytes")));
+        }
+        Ok(())
     }
 }
 
@@ -407,7 +443,7 @@ struct Lines<'a, R> {
     at: usize,
 }
 
-impl<R: Read> Lines<'_, R> {
+impl<R: BufRead> Lines<'_, R> {
     fn number(&mut self) -> Result<u64> {
         let mut text = Vec::with_capacity(20);
         loop {

@@ -1,4 +1,4 @@
-//! The client: settings, one request with all that belongs to it (scheme, token, redirects, retries), and whom to ask.
+//! The client: one request with all that belongs to it (scheme, token, redirects, retries), and whom to ask.
 //!
 //! ```text
 //! send ── for each try ─ once ── authorization, exchange ── 401: a new token, once more
@@ -7,9 +7,8 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,66 +16,20 @@ use jiff::Timestamp;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 
 use super::auth::Session;
-use super::credentials::{Credential, Credentials};
+use super::credentials::Credential;
 use super::error::{Refusal, cancelled, unanswered};
-use super::hosts::{Endpoint, Hosts, Purpose};
-use super::progress::{Progress, Silent};
-use super::retry::{self, Patience};
+use super::hosts::{Endpoint, Purpose};
+use super::retry;
 use super::scope::Scope;
-use super::transport::{Body, Failure, Fault, Method, Proxies, Response, Timeouts, Transport, Trust};
+use super::settings::Settings;
+use super::transport::{Body, Failure, Fault, Method, Response, Transport, Trust};
 use super::url::{self, Url};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 10;
 
-/// Bytes of one piece of an upload that cannot go whole.
-const CHUNK: u64 = 16 << 20;
-
-/// What the client is told.
-#[derive(Clone)]
-pub struct Settings {
-    /// Mirrors, certificates, insecure hosts.
-    pub hosts: Hosts,
-    /// The files of credentials.
-    pub credentials: Credentials,
-    /// What is shown to all hosts in place of what files say: `--creds`.
-    pub given: Option<Credential>,
-    /// How long to wait for servers.
-    pub timeouts: Timeouts,
-    /// Proxies.
-    pub proxies: Proxies,
-    /// How often to try again.
-    pub patience: Patience,
-    /// Bytes of one piece of an upload that cannot go whole.
-    pub chunk: u64,
-    /// Who is told how transfers move on.
-    pub progress: Arc<dyn Progress>,
-    /// Once true, everything ends with an error soon: between two reads, within a wait.
-    pub cancel: Arc<AtomicBool>,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("hosts", &self.hosts).finish_non_exhaustive()
-    }
-}
-
-impl Settings {
-    /// Reads the files of the usual places; `variable` is the environment, `uid` who asks.
-    pub fn of(variable: &dyn Fn(&str) -> Option<String>, uid: u32) -> Result<Self> {
-        Ok(Self {
-            hosts: Hosts::of(variable)?,
-            credentials: Credentials::of(variable, uid),
-            given: None,
-            timeouts: Timeouts::default(),
-            proxies: Proxies::of(variable),
-            patience: Patience::default(),
-            chunk: CHUNK,
-            progress: Arc::new(Silent),
-            cancel: Arc::default(),
-        })
-    }
-}
+/// Times that a host is tried that nobody answers for.
+const CONNECTS: u32 = 3;
 
 /// How many pulls a registry still gives, as the hub's headers have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +42,15 @@ pub struct RateLimit {
     pub window_seconds: Option<u64>,
 }
 
+/// Authority, scheme, trust and base: what makes two endpoints one server with one way in.
+type SessionKey = (String, Option<bool>, Trust, String);
+
 /// A client of registries: cheap to share between threads, and to be kept, as it keeps connections and tokens.
 #[derive(Debug)]
 pub struct Client {
     pub(super) settings: Settings,
     transport: Transport,
-    sessions: Mutex<HashMap<(String, Option<bool>, Trust, String), Arc<Session>>>,
+    sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
     rates: Mutex<HashMap<String, RateLimit>>,
 }
 
@@ -300,8 +256,9 @@ impl Client {
         };
         let first = authorization(&call.scopes)?;
         let had_reader = reader.is_some();
-        let sent = self.follow(endpoint, call, url.clone(), first.as_deref(), root, reader)?;
-        if sent.status != 401 || !at_home {
+        let (sent, from_home) = self.follow(endpoint, call, url.clone(), first.as_deref(), root, reader)?;
+        // Whom we were led to has no say in where credentials go.
+        if sent.status != 401 || !from_home {
             return self.judge(Ok(sent), &url, call.answers);
         }
         let scopes = session.refused(&call.scopes, &sent).map_err(Trouble::Final)?;
@@ -310,11 +267,11 @@ impl Client {
         if had_reader || second == first {
             return self.judge(Ok(sent), &url, call.answers);
         }
-        let sent = self.follow(endpoint, call, url.clone(), second.as_deref(), root, None)?;
+        let (sent, _) = self.follow(endpoint, call, url.clone(), second.as_deref(), root, None)?;
         self.judge(Ok(sent), &url, call.answers)
     }
 
-    /// Sends one request and follows where the answer leads.
+    /// Sends one request and follows where the answer leads; tells also whether the answer is the endpoint's own.
     fn follow(
         &self,
         endpoint: &Endpoint,
@@ -323,7 +280,7 @@ impl Client {
         authorization: Option<&str>,
         root: &Url,
         mut reader: Option<(&mut dyn Read, u64)>,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<(Response, bool), Trouble> {
         for _ in 0..=REDIRECTS {
             let at_home = url.same_origin(root);
             let mut headers: Vec<(&str, &str)> =
@@ -345,7 +302,9 @@ impl Client {
             let sent = self.transport.exchange(call.method, &url, &headers, body, &trust);
             let response = sent.map_err(|failure| Trouble::Unanswered(failure, Some(url.clone())))?;
             self.note_rate(endpoint, &response);
-            let Some(location) = redirect(&response, call.method) else { return Ok(response) };
+            let Some(location) = redirect(&response, call.method) else {
+                return Ok((response, at_home));
+            };
             let next = url.join(location).map_err(Trouble::Final)?;
             if url.secure && !next.secure {
                 let message = format!("{} leads to {}, in the clear", url.shown(), next.shown());
@@ -361,7 +320,7 @@ impl Client {
     pub(super) fn anonymous(&self, url: &Url, call: &Call<'_>) -> Result<Response, Trouble> {
         let trust = self.settings.hosts.trust(&url.authority).map_err(Trouble::Final)?;
         let nobody = Endpoint { trust, ..Endpoint::default() };
-        let sent = self.follow(&nobody, call, url.clone(), None, url, None)?;
+        let (sent, _) = self.follow(&nobody, call, url.clone(), None, url, None)?;
         self.judge(Ok(sent), url, call.answers)
     }
 
@@ -429,6 +388,10 @@ impl Client {
     /// Waits before the next try; false if there is none.
     pub(super) fn wait(&self, host: &str, failed: u32, trouble: &Trouble) -> Result<bool> {
         let (why, asked) = match trouble {
+            // Names that lead nowhere are mostly typed wrong.
+            Trouble::Unanswered(failure, _) if failure.fault == Fault::Connect && failed >= CONNECTS => {
+                return Ok(false);
+            }
             Trouble::Unanswered(failure, _) if failure.is_passing() => (failure.text.clone(), None),
             Trouble::Refused(refusal, _, asked) if retry::is_passing(refusal.status) => {
                 (format!("status {}", refusal.status), *asked)
@@ -444,10 +407,21 @@ impl Client {
         }
     }
 
-    /// Returns the address that a `Link` of this endpoint's leads to.
+    /// Returns the address that a `Link` or a `Location` of this endpoint's leads to.
+    ///
+    /// A registry behind a proxy that does TLS for it may not know that it is reached by https: its own http becomes https.
     pub(super) fn address(&self, endpoint: &Endpoint, link: &str) -> Result<Url> {
         let session = self.session(endpoint)?;
-        session.root.get().ok_or_else(cancelled)?.join(link)
+        let root = session.root.get().ok_or_else(cancelled)?;
+        let mut address = root.join(link)?;
+        if root.secure && !address.secure {
+            if address.authority != root.authority {
+                let message = format!("{} leads to {}, in the clear", root.shown(), address.shown());
+                return Err(Error::new(ErrorKind::PermissionDenied, message));
+            }
+            address.secure = true;
+        }
+        Ok(address)
     }
 
     /// Returns where an answer says that it goes on.

@@ -62,6 +62,8 @@ impl fmt::Debug for Credential {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     files: Vec<PathBuf>,
+    /// Where helpers are looked for, beside `PATH`.
+    helpers_in: Vec<PathBuf>,
 }
 
 impl Credentials {
@@ -69,7 +71,7 @@ impl Credentials {
     pub fn of(variable: &dyn Fn(&str) -> Option<String>, uid: u32) -> Self {
         let read = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(file) = read("REGISTRY_AUTH_FILE") {
-            return Self { files: vec![file] };
+            return Self::in_files(vec![file]);
         }
         let runtime = match read("XDG_RUNTIME_DIR") {
             Some(runtime) => runtime.join("containers/auth.json"),
@@ -83,12 +85,18 @@ impl Credentials {
             config.map(|config| config.join("containers/auth.json")),
             docker.map(|docker| docker.join("config.json")),
         ];
-        Self { files: [runtime].into_iter().chain(others.into_iter().flatten()).collect() }
+        Self::in_files([runtime].into_iter().chain(others.into_iter().flatten()).collect())
     }
 
     /// Returns these files in place of the environment's.
     pub fn in_files(files: Vec<PathBuf>) -> Self {
-        Self { files }
+        Self { files, helpers_in: Vec::new() }
+    }
+
+    /// Looks for helper programs in these directories before those of `PATH`.
+    #[must_use]
+    pub fn with_helpers_in(self, directories: Vec<PathBuf>) -> Self {
+        Self { helpers_in: directories, ..self }
     }
 
     /// Returns the file that `login` writes.
@@ -100,7 +108,7 @@ impl Credentials {
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
         for path in &self.files {
             let Some(file) = Contents::read(path)? else { continue };
-            let found = file.find(host, repository);
+            let found = file.find(host, repository, &self.helpers_in);
             if let Some(credential) = found.context(|| format!("read credentials of {host} in {path:?}"))? {
                 return Ok(Some(credential));
             }
@@ -114,7 +122,7 @@ impl Credentials {
     pub fn store(&self, key: &str, credential: &Credential) -> Result<PathBuf> {
         let path = self.written().ok_or_else(no_file)?;
         let (host, _) = split(key);
-        if let Some(helper) = Contents::read(path)?.unwrap_or_default().helper_for(host) {
+        if let Some(helper) = Contents::read(path)?.unwrap_or_default().helper_for(host, &self.helpers_in) {
             helper.store(helper_key(key), credential)?;
             return Ok(path.to_owned());
         }
@@ -140,7 +148,7 @@ impl Credentials {
         for path in &self.files {
             let Some(contents) = Contents::read(path)? else { continue };
             let mut knew = false;
-            if let Some(helper) = contents.helper_for(host) {
+            if let Some(helper) = contents.helper_for(host, &self.helpers_in) {
                 for name in names_of(key) {
                     knew |= helper.erase(&name)?;
                 }
@@ -162,7 +170,7 @@ impl Credentials {
         let mut all = BTreeMap::new();
         for path in self.files.iter().rev() {
             let Some(contents) = Contents::read(path)? else { continue };
-            all.extend(contents.list().context(|| format!("list credentials in {path:?}"))?);
+            all.extend(contents.list(&self.helpers_in).context(|| format!("list credentials in {path:?}"))?);
         }
         Ok(all)
     }
@@ -221,11 +229,11 @@ impl Contents {
         })
     }
 
-    fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
+    fn find(&self, host: &str, repository: &str, helpers_in: &[PathBuf]) -> Result<Option<Credential>> {
         if let Some(name) =
             self.cred_helpers.iter().find(|(key, _)| normal(key) == host).map(|(_, name)| name)
         {
-            let helper = Helper::new(name)?;
+            let helper = Helper::new(name, helpers_in)?;
             for name in names_of(host) {
                 if let Some(found) = helper.get(&name)? {
                     return Ok(Some(found));
@@ -245,7 +253,7 @@ impl Contents {
         }
         // Entries that are empty stand for what the one store of all keeps.
         let Some(store) = &self.creds_store else { return Ok(None) };
-        let helper = Helper::new(store)?;
+        let helper = Helper::new(store, helpers_in)?;
         for name in names_of(host) {
             if let Some(found) = helper.get(&name)? {
                 return Ok(Some(found));
@@ -254,17 +262,17 @@ impl Contents {
         Ok(None)
     }
 
-    fn helper_for(&self, host: &str) -> Option<Helper> {
+    fn helper_for(&self, host: &str, helpers_in: &[PathBuf]) -> Option<Helper> {
         let of_host = self.cred_helpers.iter().find(|(key, _)| normal(key) == host).map(|(_, name)| name);
-        of_host.or(self.creds_store.as_ref()).and_then(|name| Helper::new(name).ok())
+        of_host.or(self.creds_store.as_ref()).and_then(|name| Helper::new(name, helpers_in).ok())
     }
 
-    fn list(&self) -> Result<BTreeMap<String, Option<String>>> {
+    fn list(&self, helpers_in: &[PathBuf]) -> Result<BTreeMap<String, Option<String>>> {
         let mut all = BTreeMap::new();
         let names: std::collections::BTreeSet<&String> =
             self.cred_helpers.values().chain(&self.creds_store).collect();
         for name in names {
-            let listed = Helper::new(name)?.list()?;
+            let listed = Helper::new(name, helpers_in)?.list()?;
             all.extend(listed.into_iter().map(|(key, user)| (normal(&key), Some(user))));
         }
         for (key, entry) in &self.auths {

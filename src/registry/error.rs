@@ -79,7 +79,7 @@ impl Refusal {
         let answer = if said.is_empty() { answer } else { format!("{answer}: {}", said.join(", ")) };
         let error = Error::new(self.kind(), format!("{} {}: {answer}", method.as_str(), url.shown()));
         match (self.status, host) {
-            (401 | 403, _) => error.hint(format!("rootling login {host}, as somebody who may")),
+            (401 | 403, _) => error.hint(format!("if the name is right: rootling login {host}")),
             (429, "docker.io") => {
                 error.hint("wait, or log in: the hub gives more to people it knows: rootling login docker.io")
             }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
@@ -19,7 +20,9 @@ const LIMIT: u64 = 4 << 20;
 /// A helper program.
 #[derive(Debug)]
 pub(super) struct Helper {
+    /// The name that messages have.
     program: String,
+    path: PathBuf,
 }
 
 /// What a helper knows of one server.
@@ -32,12 +35,14 @@ struct Known {
 
 impl Helper {
     /// Names come from files: what is no plain word is no program.
-    pub(super) fn new(name: &str) -> Result<Self> {
+    pub(super) fn new(name: &str, directories: &[PathBuf]) -> Result<Self> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || !name.bytes().all(is_part) {
             return Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} names no credential helper")));
         }
-        Ok(Self { program: format!("docker-credential-{name}") })
+        let program = format!("docker-credential-{name}");
+        let path = directories.iter().map(|directory| directory.join(&program)).find(|path| path.exists());
+        Ok(Self { path: path.unwrap_or_else(|| PathBuf::from(&program)), program })
     }
 
     /// Returns what it knows of a server.
@@ -93,7 +98,7 @@ impl Helper {
     /// Runs it; the inner error is what it said when it failed.
     fn run(&self, action: &str, input: &[u8]) -> Result<Result<Vec<u8>, String>> {
         let call = || format!("run {} {action}", self.program);
-        let spawned = Command::new(&self.program)
+        let spawned = Command::new(&self.path)
             .arg(action)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

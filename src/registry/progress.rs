@@ -17,7 +17,7 @@ pub enum Ended {
 
 /// Is told of transfers, from several threads.
 pub trait Progress: Send + Sync {
-    /// A blob begins; `held` of its `size` bytes are there from before.
+    /// A blob begins, or begins again; `held` of its `size` bytes are there from before.
     fn begin(&self, digest: &Digest, size: u64, held: u64) {
         let _ = (digest, size, held);
     }

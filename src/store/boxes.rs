@@ -267,7 +267,11 @@ impl Store {
             let node = self.settle(node)?;
             node.require_box()?;
             let what = what_is(&node);
-            let used = lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what)?;
+            let used = match lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what) {
+                // Another tree has taken its place already.
+                Err(error) if error.kind() == ErrorKind::NotFound && node.name.is_some() => continue,
+                locked => locked?,
+            };
             // While we waited for the lock a commit may have sealed it, or a restore put another tree in its place.
             let moved = match &node.name {
                 Some(name) => self.resolve_name(name)?.as_ref() != Some(&node.id),
@@ -314,7 +318,9 @@ impl Store {
         let slot = self.object_dir(&node.id);
         let held = lock::lock_dir(&slot, Mode::Shared, &node.shown())?;
         // It may have been moved to the trash while we waited.
-        std::fs::symlink_metadata(&slot).context(|| format!("stat({slot:?})"))?;
+        if !slot.exists() {
+            return Err(lock::gone(&node.shown()));
+        }
         Ok(held)
     }
 

@@ -300,7 +300,11 @@ impl Store {
             self.check_shared(node, tree, repair, checked)?;
         }
         let sealed = node.record.state == State::Committed;
-        match (self.tree(node), self.backend(node.record.backend)) {
+        let is_parted =
+            node.record.form == Form::Delta && node.record.layer.is_some() && node.record.parent.is_none();
+        // Such a delta is only shared, by nodes whose trees are looked at.
+        let tree = if is_parted { self.own_tree(node) } else { self.tree(node) };
+        match (tree, self.backend(node.record.backend)) {
             (Ok(tree), Ok(backend)) => {
                 for found in backend.check(&tree, sealed)? {
                     let problem = format!("{:?} {}", found.path, found.problem);

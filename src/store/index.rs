@@ -65,7 +65,7 @@ pub struct Index {
 }
 
 /// The digests of files that were just written, by path: they need not be read again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Digests(HashMap<Vec<u8>, [u8; 32]>);
 
 impl Digests {
@@ -121,6 +121,7 @@ impl Index {
                 entry.path[..end].to_vec()
             })
             .collect();
+        directories.sort_unstable();
         directories.dedup();
         directories
     }

@@ -82,7 +82,12 @@ impl Store {
     /// Returns the node whose tree is a stack of layers, if there is one.
     pub fn chain_node(&self, chain: &ChainId) -> Result<Option<Node>> {
         let found = self.hinted(&self.chain_hint(chain))?;
-        Ok(found.filter(|node| node.record.layer.as_ref().is_some_and(|layer| layer.chain_id == *chain)))
+        Ok(found.filter(|node| {
+            let record = &node.record;
+            // A delta that lies on nothing any more is there only for those who share it.
+            let is_stack = record.form == Form::Full || record.parent.is_some();
+            is_stack && record.layer.as_ref().is_some_and(|layer| layer.chain_id == *chain)
+        }))
     }
 
     /// Returns a node whose own `fs/` is a layer as a delta, if there is one.

@@ -76,7 +76,7 @@ impl Store {
         let label_of = |id: &ObjectId| {
             let names = naming.of(id);
             let label = names.iter().find_map(|name| name.of_snapshot()).map(|(_, label)| label);
-            (label, !names.is_empty())
+            (label, names.into_iter().next())
         };
         let (mut states, mut at) = (Vec::new(), Some(last));
         let mut base = None;
@@ -86,9 +86,9 @@ impl Store {
                 break;
             }
             let before = self.predecessor(&node)?;
-            let (label, is_named) = label_of(&node.id);
-            if is_named || states.is_empty() {
-                states.push(LineState { node, label });
+            let (label, name) = label_of(&node.id);
+            if name.is_some() || states.is_empty() {
+                states.push(LineState { node: Node { name: name.or(node.name.clone()), ..node }, label });
             }
             at = before;
         }

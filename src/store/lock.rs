@@ -32,8 +32,10 @@ fn timeout() -> Duration {
 }
 
 /// Opens the lock file `path` (made where it is missing) and waits for the lock.
+///
+/// A directory that is gone, because another process was faster, is an error of kind `NotFound` that says so of `what`.
 pub(crate) fn lock_file(path: &Path, mode: Mode, what: &str) -> Result<File> {
-    let file = open(path)?;
+    let file = open(path).map_err(|error| or_gone(error, what))?;
     wait(&file, mode, what)?;
     Ok(file)
 }
@@ -66,9 +68,10 @@ fn open(path: &Path) -> Result<File> {
         .context(|| format!("open({path:?}, O_CREAT)"))
 }
 
-/// Waits for the use lock of the directory `path`.
+/// Waits for the use lock of the directory `path`. One that is gone is an error as with [`lock_file`].
 pub(crate) fn lock_dir(path: &Path, mode: Mode, what: &str) -> Result<File> {
-    let dir = File::open(path).context(|| format!("open({path:?})"))?;
+    let opened = File::open(path).context(|| format!("open({path:?})"));
+    let dir = opened.map_err(|error| or_gone(error, what))?;
     wait(&dir, mode, what)?;
     Ok(dir)
 }
@@ -77,6 +80,15 @@ pub(crate) fn lock_dir(path: &Path, mode: Mode, what: &str) -> Result<File> {
 pub(crate) fn try_lock_dir(path: &Path, mode: Mode) -> Result<Option<File>> {
     let dir = File::open(path).context(|| format!("open({path:?})"))?;
     Ok(try_lock(&dir, mode)?.then_some(dir))
+}
+
+fn or_gone(error: Error, what: &str) -> Error {
+    if error.kind() == ErrorKind::NotFound { gone(what) } else { error }
+}
+
+/// Returns the error for an object that another process removed, or put another in the place of, since it was looked up.
+pub(crate) fn gone(what: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{what} was removed or replaced meanwhile"))
 }
 
 fn try_lock(file: &File, mode: Mode) -> Result<bool> {

@@ -25,22 +25,31 @@ impl<'a> Records<'a> {
 
     /// Returns these objects, and all that they stand on. What is not there is passed over: a damaged store is fsck's business, here
     /// it only means that nothing below it can be found.
+    ///
+    /// A delta that somebody only shares the `fs/` of needs nothing itself.
     pub(super) fn reachable_from(
         &mut self,
         roots: impl IntoIterator<Item = ObjectId>,
     ) -> Result<HashSet<ObjectId>> {
-        let mut reached = HashSet::new();
-        let mut todo: Vec<ObjectId> = roots.into_iter().collect();
-        while let Some(id) = todo.pop() {
+        let (mut reached, mut shared) = (HashSet::new(), HashSet::new());
+        let mut todo: Vec<(ObjectId, bool)> = roots.into_iter().map(|id| (id, false)).collect();
+        while let Some((id, as_tree)) = todo.pop() {
             if reached.contains(&id) {
                 continue;
             }
             let Some(record) = self.record(&id)? else { continue };
-            todo.extend(self.stands_on(&record)?);
-            let parent = record.parent.as_ref();
-            todo.extend(record.needs().filter(|id| Some(*id) != parent).cloned());
+            todo.extend(record.tree.iter().map(|id| (id.clone(), true)));
+            if as_tree && record.form == Form::Delta {
+                shared.insert(id);
+                continue;
+            }
+            todo.extend(self.stands_on(&record)?.map(|id| (id, false)));
+            let (parent, tree) = (record.parent.as_ref(), record.tree.as_ref());
+            let others = record.needs().filter(|id| Some(*id) != parent && Some(*id) != tree);
+            todo.extend(others.map(|id| (id.clone(), false)));
             reached.insert(id);
         }
+        reached.extend(shared);
         Ok(reached)
     }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 
-use rootling_backends::{Baseline, Context, Error, ErrorKind, Result, reap};
+use rootling_backends::{Baseline, Context, Error, ErrorKind, Form, Result, reap};
 use serde::Serialize;
 
 use super::files::Durability;
@@ -401,6 +401,12 @@ impl Store {
         for id in reachable {
             let record = self.node(id)?.record;
             if !goes(&record.parent) && !goes(&record.follows) {
+                continue;
+            }
+            if record.form == Form::Delta && record.layer.is_some() && goes(&record.parent) {
+                // Others have its tree, on something else; nothing reads it on what goes.
+                Record { parent: None, ..record }.write(&self.object_dir(id), Durability::Synced)?;
+                fault::point("prune.parted");
                 continue;
             }
             let parent = Records::new(self).stands_on(&record)?;

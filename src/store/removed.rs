@@ -8,7 +8,7 @@
 //! What was removed long enough ago goes with `prune` (see `retention`).
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rootling_backends::{Context, Error, ErrorKind, Result};
@@ -136,25 +136,26 @@ impl Store {
         }
         // The box itself last: as long as it is not back, saying it again goes on.
         moves.push((self.removed_link(removed), target.clone(), removed.id.clone()));
+        let taken = |name: &Name| {
+            if let Some(volume) = VolumeReference::of(name).filter(|_| own.is_some()) {
+                return self.volume_taken(&volume.name);
+            }
+            Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
+                .hint(format!("bring it back under another: rootling undelete {} --as NAME", removed.name))
+        };
         for (_, name, _) in &moves {
-            self.require_free(name)
-                .map_err(|_| {
-                    if let Some(volume) = VolumeReference::of(name).filter(|_| own.is_some()) {
-                        return self.volume_taken(&volume.name);
-                    }
-                    Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken")).hint(format!(
-                        "bring it back under another: rootling undelete {} --as NAME",
-                        removed.name
-                    ))
-                })
-                .context(intent)?;
+            self.require_free(name).map_err(|_| taken(name)).context(intent)?;
         }
-        for (link, name, id) in &moves {
+        for (number, (link, name, id)) in moves.iter().enumerate() {
             if as_name.is_some() {
                 self.forget_continuation(id, name).context(intent)?;
             }
-            self.note_name(id, name).context(intent)?;
-            files::rename_new(link, &self.name_link(name)).context(intent)?;
+            if let Err(error) = self.bring_back(link, name, id) {
+                // Somebody was faster.
+                self.remove_again(&moves[..number]);
+                let error = if error.kind() == ErrorKind::AlreadyExists { taken(name) } else { error };
+                return Err(error).context(intent);
+            }
             fault::point("undelete.moved");
         }
         files::sync_dir(&self.root.join("n")).context(intent)?;
@@ -162,6 +163,32 @@ impl Store {
         fault::point("undelete.synced");
         let names = moves.into_iter().map(|(_, name, _)| name);
         Ok(names.filter(|name| name.is_volume() == target.is_volume()).collect())
+    }
+
+    /// Gives one removed name back to its object. It may be taken since, or brought back by somebody else (kind `NotFound`).
+    fn bring_back(&self, link: &Path, name: &Name, id: &ObjectId) -> Result<()> {
+        self.note_name(id, name)?;
+        let moved = files::rename_new(link, &self.name_link(name));
+        if moved.is_err() && self.resolve_name(name).is_ok_and(|has_it| has_it.as_ref() != Some(id)) {
+            self.unnote_name(id, name);
+        }
+        moved.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Error::new(ErrorKind::NotFound, format!("{name} was brought back or destroyed meanwhile"))
+            }
+            _ => error,
+        })
+    }
+
+    /// Takes back what an undelete that cannot be finished has brought back.
+    fn remove_again(&self, moves: &[(PathBuf, Name, ObjectId)]) {
+        for (link, name, id) in moves.iter().rev() {
+            // Best effort: what is not removed again is back, which loses nothing.
+            match files::rename_new(&self.name_link(name), link) {
+                Ok(()) => self.unnote_name(id, name),
+                Err(error) => log::warn!("{name} is back: {error}"),
+            }
+        }
     }
 
     /// Can it still be brought back?

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rootling_backends::overlay::layer_limit;
 use rootling_backends::{
@@ -27,6 +27,7 @@ use super::layers::Layer;
 use super::unpack::{self, Into, Unpacked};
 use super::{Blobs, Node, ObjectId, Record, State, Store, fault};
 use crate::image::{ChainId, Descriptor, DiffId, Digest};
+use crate::layer::Applied;
 
 /// A layer that is to become a node.
 #[derive(Debug, Clone)]
@@ -55,8 +56,8 @@ pub(super) struct Step {
 /// What a layer is unpacked over.
 struct Ground {
     tree: Tree,
-    /// What the tree's own directory holds, where that is known.
-    index: Option<Index>,
+    /// What the files in the tree's own directory hold, as far as that is known.
+    digests: Arc<Digests>,
 }
 
 /// Layers on their way, each on the one before.
@@ -135,32 +136,66 @@ impl Store {
 
     /// Unpacks the layers. Nothing is synced.
     pub(super) fn fill_stack(&self, stack: &mut Stack, blobs: &Blobs<'_>, supply: &Supply<'_>) -> Result<()> {
-        let opener = Opener { blobs, supply };
+        let filled = self.fill_steps(stack, Opener { blobs, supply });
+        filled.inspect_err(|error| {
+            if error.kind() != ErrorKind::Corrupt {
+                return;
+            }
+            // What is no longer what its name says goes, so that it is fetched anew.
+            for step in &stack.steps {
+                let digest = &step.wanted.blob.digest;
+                // Best effort: the error that brought us here is the one to tell.
+                if let Ok(true) = self.remove_damaged_blob(digest) {
+                    log::warn!("blob {digest} was damaged: it is removed");
+                }
+            }
+        })
+    }
+
+    fn fill_steps(&self, stack: &mut Stack, opener: Opener<'_>) -> Result<()> {
         self.unpack_alone(stack, opener)?;
         fault::point("image.alone");
         let mut beneath = stack.below.as_ref().map(|node| self.ground(node)).transpose()?;
-        for step in &mut stack.steps {
-            let digest = step.wanted.blob.digest.clone();
-            let what = || format!("unpack layer {digest}");
-            let ground = self.fill_step(stack.kind, step, beneath.as_ref(), opener).context(what)?;
-            fault::point("image.layer");
-            beneath = Some(ground);
-        }
-        Ok(())
+        // The next layer does not wait for what is written down of the one before.
+        std::thread::scope(|scope| {
+            let mut indexing = Vec::with_capacity(stack.steps.len());
+            for step in &mut stack.steps {
+                let digest = step.wanted.blob.digest.clone();
+                let what = || format!("unpack layer {digest}");
+                let ground = self.fill_step(stack.kind, step, beneath.as_ref(), opener).context(what)?;
+                fault::point("image.layer");
+                if step.record.tree.is_none() {
+                    let (slot, digests) = (step.slot.clone(), Arc::clone(&ground.digests));
+                    indexing.push(scope.spawn(move || {
+                        index::write(&slot, &Index::build_knowing(&slot.join(FS), &digests)?)
+                    }));
+                }
+                beneath = Some(ground);
+            }
+            indexing.into_iter().try_for_each(|indexing| {
+                indexing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
     }
 
     /// Returns a node as something that layers are unpacked over.
     fn ground(&self, node: &Node) -> Result<Ground> {
-        Ok(Ground { tree: self.tree(node)?, index: self.index(node).ok().flatten() })
+        let index = self.index(node).ok().flatten();
+        let digests = index.as_ref().map(Index::digests).unwrap_or_default();
+        Ok(Ground { tree: self.tree(node)?, digests: Arc::new(digests) })
     }
 
-    /// Unpacks all deltas that can be understood alone, on all cores.
+    /// Unpacks all layers that can be understood alone, on all cores: deltas, and the lowest.
     fn unpack_alone(&self, stack: &mut Stack, opener: Opener<'_>) -> Result<()> {
         let userxattr = self.userxattr();
-        let is_alone = |step: &Step| step.record.form == Form::Delta && step.record.tree.is_none();
+        let is_alone = |step: &Step| match step.record.form {
+            Form::Delta => step.record.tree.is_none(),
+            Form::Full => step.record.parent.is_none(),
+        };
+        let kind = stack.kind;
         let alone: Vec<&mut Step> = stack.steps.iter_mut().filter(|step| is_alone(step)).collect();
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(alone.len());
-        let backend = self.backend(Kind::Overlay);
+        let backend = self.backend(kind)?;
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
         let alone: Vec<Mutex<&mut Step>> = alone.into_iter().map(Mutex::new).collect();
         let work = || {
@@ -168,16 +203,18 @@ impl Store {
                 let step = &mut *step.lock().expect("each is one thread's");
                 let digest = step.wanted.blob.digest.clone();
                 let mut unpack = || -> Result<()> {
-                    backend
-                        .as_ref()
-                        .map_err(|error| Error::new(error.kind(), error.to_string()))?
-                        .create(&step.slot)?;
+                    backend.create(&step.slot)?;
                     let root = Dir::open(step.slot.join(FS))?;
-                    let packed = opener.open(&step.wanted.blob)?;
+                    let blob = &step.wanted.blob;
+                    let into = match step.record.form {
+                        Form::Delta => Into::Delta { userxattr },
+                        Form::Full => Into::Tree,
+                    };
                     step.unpacked = unpack::unpack(
-                        packed,
+                        || opener.open(blob),
+                        blob,
                         &root,
-                        Into::Delta { userxattr },
+                        into,
                         &step.wanted.diff_id,
                         Digests::default(),
                     )?;
@@ -205,35 +242,51 @@ impl Store {
     ) -> Result<Ground> {
         if step.record.tree.is_some() {
             let beneath = &beneath.expect("a delta has something beneath it").tree;
-            let says_root = step.record.layer.as_ref().is_some_and(|layer| layer.says_root);
-            if says_root || unpack::roots_look_alike(&open_fs(&step.slot)?, &open_fs(&beneath.slot)?)? {
-                return Ok(Ground { tree: Tree::delta(&step.slot, beneath), index: None });
+            if self.fits_here(kind, step, beneath)? {
+                return Ok(Ground { tree: Tree::delta(&step.slot, beneath), digests: Arc::default() });
             }
-            // Its root looks like the one beneath it where it was unpacked: here it would be wrong.
             step.record.tree = None;
             step.slot.clone_from(&step.draft.slot);
         }
         let unpacked = match (step.unpacked.take(), beneath) {
-            (Some(unpacked), Some(beneath)) => {
+            (Some(unpacked), Some(beneath))
+                if self.fit(kind, &unpacked.fitting, &step.slot, &beneath.tree)? =>
+            {
                 step.is_alone = true;
-                if !unpacked.says_root {
-                    unpack::imitate_root(&open_fs(&step.slot)?, &open_fs(&beneath.tree.slot)?)?;
-                }
                 unpacked
             }
+            (Some(unpacked), None) => unpacked,
             (_, beneath) => self.unpack_over(kind, step, beneath, opener)?,
         };
         let tree = match (step.record.form, beneath) {
             (Form::Delta, Some(beneath)) => Tree::delta(&step.slot, &beneath.tree),
             _ => Tree::full(&step.slot),
         };
-        let index = Index::build_knowing(&tree.fs(), &unpacked.digests)?;
-        index::write(&step.slot, &index)?;
         self.backend(kind)?.seal(&tree)?;
         let layer = step.record.layer.as_mut().expect("it is the node of a layer");
-        (layer.size, layer.says_root) = (unpacked.size, unpacked.says_root);
+        (layer.size, layer.says_root) = (unpacked.size, unpacked.fitting.root_is_told);
         step.record.cost = unpacked.cost;
-        Ok(Ground { tree, index: Some(index) })
+        Ok(Ground { tree, digests: Arc::new(unpacked.digests) })
+    }
+
+    /// Does the delta that a layer shares show over this tree what the layer says?
+    fn fits_here(&self, kind: Kind, step: &Step, beneath: &Tree) -> Result<bool> {
+        let Some(index) = index::read(&step.slot)? else { return Ok(false) };
+        let fitting = Applied {
+            whiteout_directories: index.whiteout_directories(),
+            root_is_told: step.record.layer.as_ref().is_some_and(|layer| layer.says_root),
+            ..Applied::default()
+        };
+        fitting.fits(&open_fs(&step.slot)?, &self.backend(kind)?.open_root(beneath)?)
+    }
+
+    /// Makes what was unpacked alone show over this tree what the layer says; `false` where it cannot.
+    fn fit(&self, kind: Kind, fitting: &Applied, slot: &Path, beneath: &Tree) -> Result<bool> {
+        let (upper, lower) = (open_fs(slot)?, self.backend(kind)?.open_root(beneath)?);
+        if !fitting.root_is_told {
+            unpack::imitate_root(&upper, &lower)?;
+        }
+        fitting.fits(&upper, &lower)
     }
 
     /// Unpacks one layer over the tree beneath it.
@@ -253,14 +306,14 @@ impl Store {
                 backend.create(&step.slot)?;
                 Tree::full(&step.slot)
             }
-            Some(Ground { tree: beneath, index }) => {
+            Some(Ground { tree: beneath, digests: known }) => {
                 let options = ForkOptions { ephemeral: true, ..ForkOptions::default() };
                 let forked = backend.fork(beneath, &step.slot, options)?;
                 (step.record.form, step.record.baseline) = (forked.form, forked.baseline);
                 match forked.form {
                     Form::Full => {
                         // What the layer does not touch is as it was.
-                        digests = index.as_ref().map(Index::digests).unwrap_or_default();
+                        digests = Digests::clone(known);
                         Tree::full(&step.slot)
                     }
                     Form::Delta => Tree::delta(&step.slot, beneath),
@@ -268,8 +321,8 @@ impl Store {
             }
         };
         let root = backend.mount(&tree, Access::ReadWrite, false).open_root_for(Access::ReadWrite)?;
-        let packed = opener.open(&step.wanted.blob)?;
-        unpack::unpack(packed, &root, Into::Tree, &step.wanted.diff_id, digests)?
+        let blob = &step.wanted.blob;
+        unpack::unpack(|| opener.open(blob), blob, &root, Into::Tree, &step.wanted.diff_id, digests)?
             .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "it cannot be understood"))
     }
 

@@ -9,8 +9,8 @@ use rootling_backends::attributes::{Attributes, Xattrs};
 use rootling_backends::{Context, Cost, Dir, Error, ErrorKind, Result};
 
 use super::index::Digests;
-use crate::image::{DiffId, Hasher};
-use crate::layer::{self, ApplyOptions, Content, Member};
+use crate::image::{Algorithm, Descriptor, DiffId, Digest, Hasher};
+use crate::layer::{self, Applied, ApplyOptions, Content, Member, Whiteouts};
 
 /// What a layer is unpacked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,40 +27,69 @@ pub(super) struct Unpacked {
     pub(super) cost: Cost,
     /// Bytes of its files.
     pub(super) size: u64,
-    /// Has it an entry for the root directory?
-    pub(super) says_root: bool,
+    /// What says over which trees it shows right, if it was unpacked alone.
+    pub(super) fitting: Applied,
     /// Of its files, by path in the tree.
     pub(super) digests: Digests,
 }
 
-/// Unpacks a layer, which must have the digest `diff` once it is unpacked; another is an error of kind `Corrupt`. `digests` are those of
-/// what is there.
+/// Unpacks the layer that `open` opens, which must have the digest `diff` once it is unpacked, and that of `blob` before; others are an error
+/// of kind `Corrupt`. `digests` are those of what is there.
 ///
 /// `Ok(None)`: it cannot be understood without what lies beneath it. Then, as after an error, what was written is to be thrown away.
-pub(super) fn unpack(
-    packed: impl Read + Send + 'static,
+pub(super) fn unpack<R: Read + Send>(
+    open: impl Fn() -> Result<R>,
+    blob: &Descriptor,
     root: &Dir,
     into: Into,
     diff: &DiffId,
     digests: Digests,
 ) -> Result<Option<Unpacked>> {
-    if matches!(into, Into::Delta { .. }) {
-        return Ok(None);
-    }
-    let (_, tar) = layer::decompress(packed)?;
-    let mut tar = Hashing { reader: tar, hasher: Hasher::new(diff.0.algorithm()) };
-    let options = ApplyOptions { digests: true, ..ApplyOptions::default() };
+    let whiteouts = match into {
+        Into::Tree => Whiteouts::Delete,
+        Into::Delta { userxattr } => Whiteouts::Overlay { userxattr },
+    };
+    let options = ApplyOptions { whiteouts, digests: true, ..ApplyOptions::default() };
     let mut unpacked = Unpacked { digests, ..Unpacked::default() };
-    let applied = layer::apply_with(&mut tar, root, &options, &mut |member| unpacked.note(member))?;
-    let found = tar.hasher.finish();
-    if found != diff.0 {
-        let message = format!("unpacked it has the digest {found}, not {diff}");
-        return Err(Error::new(ErrorKind::Corrupt, message));
-    }
+    let done = layer::unpack(open()?, &mut io::sink(), root, &options, &mut |member| unpacked.note(member))?;
+    require(&blob.digest, done.blob.sha256, || digest_of(open()?, blob.digest.algorithm()))?;
+    require(&diff.0, done.tar.sha256, || digest_of(layer::decompress(open()?)?.1, diff.0.algorithm()))
+        .context(|| "compare what was unpacked")?;
+    let applied = match done.tree {
+        Err(error) if error.kind() == ErrorKind::NeedsLower => return Ok(None),
+        tree => tree?,
+    };
     unpacked.size = applied.bytes;
     unpacked.cost =
         Cost { files_copied: applied.entries, bytes_copied: applied.bytes_written, ..Cost::default() };
+    unpacked.fitting = Applied {
+        whiteout_directories: applied.whiteout_directories,
+        root_is_told: applied.root_is_told,
+        ..Applied::default()
+    };
     Ok(Some(unpacked))
+}
+
+/// Refuses bytes of which this is not the digest. `other` takes one that is no SHA-256.
+fn require(expected: &Digest, sha256: [u8; 32], other: impl FnOnce() -> Result<Digest>) -> Result<()> {
+    let found = match expected.algorithm() {
+        Algorithm::Sha256 => Digest::from_sha256(sha256),
+        Algorithm::Sha512 => other()?,
+    };
+    if found == *expected {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Corrupt, format!("it has the digest {found}, not {expected}")))
+}
+
+fn digest_of(mut reader: impl Read, algorithm: Algorithm) -> Result<Digest> {
+    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; 256 << 10]);
+    loop {
+        match reader.read(&mut buffer).context(|| "read")? {
+            0 => return Ok(hasher.finish()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
 }
 
 impl Unpacked {
@@ -68,39 +97,15 @@ impl Unpacked {
         match &member.content {
             Content::File { digest: Some(digest), .. } => self.digests.put(&member.path, *digest),
             Content::HardLink { target } => self.digests.link(&member.path, target),
-            Content::Directory if member.path.is_empty() => self.says_root = true,
             _ => self.digests.forget(&member.path),
         }
     }
 }
 
-struct Hashing<R> {
-    reader: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
-}
-
 /// Gives the root directory of a delta the looks of the one beneath it, because it has none of its own: it is the root of what is shown.
 pub(super) fn imitate_root(delta: &Dir, beneath: &Dir) -> Result<()> {
-    let attributes = root_attributes(beneath)?;
+    let attributes = Attributes::of_open(beneath, &beneath.stat_self()?, Xattrs::WithoutOverlay, beneath)?;
     attributes
         .apply_to_open(delta, &delta.stat_self()?, delta)
         .context(|| format!("make {delta} look like {beneath}"))
-}
-
-/// Do two root directories look the same, but for their times?
-pub(super) fn roots_look_alike(one: &Dir, other: &Dir) -> Result<bool> {
-    let (one, other) = (root_attributes(one)?, root_attributes(other)?);
-    Ok(Attributes { times: one.times, ..other } == one)
-}
-
-fn root_attributes(root: &Dir) -> Result<Attributes> {
-    Attributes::of_open(root, &root.stat_self()?, Xattrs::WithoutOverlay, root)
 }

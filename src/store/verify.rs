@@ -221,7 +221,15 @@ impl Store {
             let message = format!("nothing is known that layer {} could be unpacked from", layer.diff_id);
             return Err(Error::new(ErrorKind::NotFound, message));
         };
-        let below = node.record.parent.as_ref().map(|id| self.node(id)).transpose()?;
+        let below = match &node.record.parent {
+            Some(parent) => Some(self.node(parent)?),
+            // Of a delta that is only shared, what one of those who do has it on.
+            None if node.record.form == Form::Delta => {
+                let sharer = self.children(&node.id)?.into_iter().find_map(|child| child.record.parent);
+                sharer.map(|id| self.node(&id)).transpose()?
+            }
+            None => None,
+        };
         let held: Vec<File> = below.iter().map(|node| self.hold(node)).collect::<Result<_>>()?;
         let draft = self.draft()?;
         let record = Record { id: draft.id.clone(), ..node.record.clone() };

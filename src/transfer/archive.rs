@@ -138,13 +138,17 @@ impl Source for ImageArchive {
     }
 
     fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
+        self.open_blob_at(descriptor, 0)
+    }
+
+    fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
         let digest = &descriptor.digest;
         let span = match self.blobs.get(digest) {
             Some(span) => Some(*span),
             None => self.members.find(&blob_path(digest))?,
         };
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no blob {digest} in the archive"));
-        Ok(Box::new(self.members.open(span.ok_or_else(missing)?)))
+        Ok(Box::new(self.members.open(span.ok_or_else(missing)?.from(offset))))
     }
 }
 
@@ -338,7 +342,7 @@ mod tests {
         for architecture in ["amd64", "arm64"] {
             let put = |media_type: &str, bytes: &[u8]| {
                 let descriptor = Descriptor::of(media_type, bytes);
-                writer.put_blob(&descriptor, &mut &bytes[..]).unwrap();
+                writer.put_blob(&descriptor, &bytes.to_vec()).unwrap();
                 descriptor
             };
             let layers = [tar("shared"), tar(architecture)];
@@ -380,6 +384,16 @@ mod tests {
             }
             let arm = resolve(&archive, Some("app:1"), &Platform::new("linux", "arm64", "")).unwrap();
             assert_eq!(arm.index.as_ref(), Some(&index));
+            let layer = &arm.manifest.manifest().unwrap().layers[0];
+            for offset in [0, 3, 9_999_999] {
+                let read = |source: &dyn Source| {
+                    let mut bytes = Vec::new();
+                    source.open_blob_at(layer, offset).unwrap().read_to_end(&mut bytes).unwrap();
+                    bytes
+                };
+                assert_eq!(read(&archive).len() as u64, layer.size.saturating_sub(offset));
+                assert_eq!(read(&archive), read(&layout));
+            }
             let sink = LayoutWriter::open(&temp.path().join(format!("{form:?}"))).unwrap();
             let options = CopyOptions { platforms: Platforms::All, threads: 4 };
             assert_eq!(copy(&archive, Some("app:1"), &sink, &["back"], &options, &|_| {}).unwrap(), index);
@@ -417,8 +431,8 @@ mod tests {
         let path = temp.path().join("archive.tar");
         let sink = ImageArchiveWriter::create(&path, ArchiveForm::Oci).unwrap();
         let descriptor = Descriptor::of(media_type::LAYER_TAR, b"right");
-        assert_eq!(sink.put_blob(&descriptor, &mut &b"wrong"[..]).unwrap_err().kind(), ErrorKind::Corrupt);
-        assert!(sink.put_blob(&descriptor, &mut &b"right"[..]).is_err());
+        assert_eq!(sink.put_blob(&descriptor, &b"wrong".to_vec()).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(sink.put_blob(&descriptor, &b"right".to_vec()).is_err());
         assert_eq!(sink.finish().unwrap_err().kind(), ErrorKind::FailedPrecondition);
         drop(sink);
         assert!(!path.exists());

@@ -1,6 +1,5 @@
 //! An image with all that it is made of, from a source to a sink: nothing is unpacked, and what the sink has is not read.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::sync::Mutex;
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::{Listed, Sink, Source, resolve};
+use super::{Content, Sink, Source, resolve};
 use crate::image::{Descriptor, Digest, Document, Platform, media_type};
 
 /// Documents of one image: an index of some hundred platforms with attestations has fewer.
@@ -49,7 +48,7 @@ pub enum Event<'a> {
     Present(&'a Descriptor),
     /// This blob's copy begins.
     Begun(&'a Descriptor),
-    /// So many more bytes of it were read.
+    /// So many more bytes of it were read; where an upload was cut, some again.
     Moved(&'a Descriptor, u64),
     /// It is whole, verified and in the sink.
     Done(&'a Descriptor),
@@ -112,7 +111,7 @@ impl Plan {
                 media_type::is_manifest(&child.media_type) || media_type::is_index(&child.media_type);
             if is_index && is_document {
                 // A digest cannot name what names it: this ends.
-                let document = source.child(child)?;
+                let document = source.child(child).map_err(|error| explain(error, child))?;
                 self.add(source, &document)?;
                 self.documents.push(document);
             } else if !media_type::is_foreign(&child.media_type) || child.urls.is_empty() {
@@ -120,6 +119,16 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// An archive of docker's may have an index of all platforms and the content of one.
+fn explain(error: Error, child: &Descriptor) -> Error {
+    match (error.kind(), &child.platform) {
+        (ErrorKind::NotFound, Some(platform)) => error
+            .context(format!("read the manifest for {platform}"))
+            .hint("the index names images that are not here: choose one that is with --platform"),
+        _ => error,
     }
 }
 
@@ -161,69 +170,39 @@ fn copy_blob<S: Source + ?Sized, K: Sink + ?Sized>(
         return Ok(());
     }
     report(Event::Begun(blob));
-    if sink.take_blob(&Watched { source, report }, blob)? {
-        report(Event::Done(blob));
-        return Ok(());
-    }
-    let inline = blob.inline()?;
-    let content: Box<dyn Read + Send + '_> = match &inline {
-        Some(bytes) => Box::new(&bytes[..]),
-        None => source.open_blob(blob)?,
-    };
-    sink.put_blob(blob, &mut Counted { content, blob: Cow::Borrowed(blob), report })?;
+    sink.put_blob(blob, &Blob { source, blob, inline: blob.inline()?, report })?;
     report(Event::Done(blob));
     Ok(())
 }
 
-/// A source that tells how much of its blobs was read.
-struct Watched<'a, S: ?Sized> {
+/// A blob of a source.
+struct Blob<'a, S: ?Sized> {
     source: &'a S,
+    blob: &'a Descriptor,
+    inline: Option<Vec<u8>>,
     report: &'a (dyn Fn(Event<'_>) + Sync),
 }
 
-impl<S: Source + ?Sized> Source for Watched<'_, S> {
-    fn list(&self) -> Result<Vec<Listed>> {
-        self.source.list()
-    }
-
-    fn document(&self, name: Option<&str>) -> Result<Document> {
-        self.source.document(name)
-    }
-
-    fn child(&self, descriptor: &Descriptor) -> Result<Document> {
-        self.source.child(descriptor)
-    }
-
-    fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
-        let content: Box<dyn Read + Send + '_> = match descriptor.inline()? {
-            Some(bytes) => Box::new(io::Cursor::new(bytes)),
-            None => self.source.open_blob(descriptor)?,
+impl<S: Source + ?Sized> Content for Blob<'_, S> {
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
+        let content = match &self.inline {
+            Some(bytes) => bytes.open_at(offset)?,
+            None => self.source.open_blob_at(self.blob, offset)?,
         };
-        Ok(Box::new(Counted { content, blob: Cow::Owned(descriptor.clone()), report: self.report }))
-    }
-
-    fn open_blob_from(
-        &self,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
-        let counted = |content| -> Box<dyn Read + Send + '_> {
-            Box::new(Counted { content, blob: Cow::Owned(descriptor.clone()), report: self.report })
-        };
-        Ok(self.source.open_blob_from(descriptor, offset)?.map(counted))
+        Ok(Box::new(Counted { content, blob: self.blob, report: self.report }))
     }
 }
 
 struct Counted<'a, R> {
     content: R,
-    blob: Cow<'a, Descriptor>,
+    blob: &'a Descriptor,
     report: &'a (dyn Fn(Event<'_>) + Sync),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
-        (self.report)(Event::Moved(&self.blob, read as u64));
+        (self.report)(Event::Moved(self.blob, read as u64));
         Ok(read)
     }
 }

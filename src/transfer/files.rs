@@ -22,25 +22,31 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    /// Begins a file that will be in `directory`. Dropped, or if this process dies, it was never there.
+    /// Begins a file that will be in `directory`. Dropped, it was never there; nor if this process dies, where the file system makes
+    /// files without names.
     pub(super) fn create(directory: &Path) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o644);
-        let (file, name) = match options.clone().custom_flags(libc::O_TMPFILE).open(directory) {
-            Ok(file) => (file, None),
+        let file = match Self::options().custom_flags(libc::O_TMPFILE).open(directory) {
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
             {
-                let name = passing_name(directory);
-                let file = options
-                    .create_new(true)
-                    .open(&name)
-                    .context(|| format!("open({name:?}, O_CREAT|O_EXCL)"))?;
-                (file, Some(name))
+                return Self::create_named(directory);
             }
-            Err(error) => return Err(Error::io(format!("open({directory:?}, O_TMPFILE)"), error)),
+            other => other.context(|| format!("open({directory:?}, O_TMPFILE)"))?,
         };
-        Ok(Self { file, directory: directory.to_owned(), name })
+        Ok(Self { file, directory: directory.to_owned(), name: None })
+    }
+
+    fn create_named(directory: &Path) -> Result<Self> {
+        let name = passing_name(directory);
+        let file = Self::options().create_new(true).open(&name);
+        let file = file.context(|| format!("open({name:?}, O_CREAT|O_EXCL)"))?;
+        Ok(Self { file, directory: directory.to_owned(), name: Some(name) })
+    }
+
+    fn options() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o644);
+        options
     }
 
     /// Adds to it.
@@ -114,4 +120,41 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64)> {
         ));
     }
     Ok((file, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_appear_whole_or_not_at_all() {
+        let names = |directory: &Path| fs::read_dir(directory).unwrap().count();
+        for create in [NewFile::create, NewFile::create_named] {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("file");
+            for content in ["first", "second"] {
+                let mut file = create(temp.path()).unwrap();
+                file.write(content.as_bytes()).unwrap();
+                assert_ne!(fs::read_to_string(&path).unwrap_or_default(), content);
+                file.publish(&path).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), content);
+                assert_eq!(names(temp.path()), 1);
+            }
+            drop(create(temp.path()).unwrap());
+            let mut file = create(temp.path()).unwrap();
+            file.write(b"kept").unwrap();
+            let file = file.into_unnamed().unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 4);
+            assert_eq!(names(temp.path()), 1);
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let pipe = temp.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(open_regular(&pipe).is_err());
+        assert!(open_regular(temp.path()).is_err());
+    }
 }

@@ -12,7 +12,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::catalog::{Catalog, Chosen, Listed};
 use super::files::{NewFile, open_regular, sync_directory};
 use super::stream::{pump, read_document};
-use super::{Sink, Source};
+use super::{Content, Sink, Source};
 use crate::image::{DOCUMENT_MAX, Descriptor, Digest, Document, Index, media_type};
 
 pub(super) const MARK: &str = "oci-layout";
@@ -95,7 +95,13 @@ impl Source for Layout {
     }
 
     fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
-        let (file, _) = open_regular(&self.directory.join(blob_path(&descriptor.digest)))?;
+        self.open_blob_at(descriptor, 0)
+    }
+
+    fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let path = self.directory.join(blob_path(&descriptor.digest));
+        let (mut file, _) = open_regular(&path)?;
+        file.seek(SeekFrom::Start(offset)).context(|| format!("lseek({path:?}, {offset})"))?;
         Ok(Box::new(file))
     }
 }
@@ -175,12 +181,12 @@ impl LayoutWriter {
         Ok(())
     }
 
-    fn put(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
+    fn put(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()> {
         let path = self.directory.join(blob_path(&descriptor.digest));
         let parent = path.parent().expect("it is in a directory of blobs");
         fs::create_dir_all(parent).context(|| format!("mkdir({parent:?})"))?;
         let mut file = NewFile::create(parent)?;
-        pump(descriptor, content, &mut |piece| file.write(piece))?;
+        pump(descriptor, &mut *content.open_at(0)?, &mut |piece| file.write(piece))?;
         file.publish(&path)
     }
 }
@@ -195,17 +201,13 @@ impl Sink for LayoutWriter {
         }
     }
 
-    fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
+    fn put_blob(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()> {
         self.put(descriptor, content).context(|| format!("write image layout {:?}", self.directory))
     }
 
     fn put_document(&self, document: &Document) -> Result<()> {
         let descriptor = document.descriptor();
-        if self.has_blob(&descriptor)? {
-            Ok(())
-        } else {
-            self.put_blob(&descriptor, &mut &document.bytes[..])
-        }
+        if self.has_blob(&descriptor)? { Ok(()) } else { self.put_blob(&descriptor, &document.bytes) }
     }
 
     fn publish(&self, document: &Document, name: Option<&str>) -> Result<()> {
@@ -237,7 +239,7 @@ mod tests {
         for platform in platforms {
             let put = |media_type: &str, bytes: &[u8]| {
                 let descriptor = Descriptor::of(media_type, bytes);
-                writer.put_blob(&descriptor, &mut &bytes[..]).unwrap();
+                writer.put_blob(&descriptor, &bytes.to_vec()).unwrap();
                 descriptor
             };
             let config = put(media_type::CONFIG, format!("config of {platform}").as_bytes());

@@ -216,32 +216,25 @@ impl<S: Source + ?Sized> Fetch<'_, S> {
         Ok(())
     }
 
-    /// Fetches what is not there yet of a blob; false where somebody else fetched it meanwhile.
+    /// Fetches what is not there yet of a blob; false where somebody else fetched all of it.
     fn fetch_bytes(&self, blob: &Descriptor) -> Result<bool> {
         loop {
             let Some(partial) = self.blobs.partial(&blob.digest, blob.size)? else { return Ok(false) };
-            let was_continued = partial.have() > 0;
-            match self.fill(blob, partial) {
+            let had = partial.have();
+            let filled = if had < blob.size { self.fill(blob, partial) } else { partial.finish() };
+            match filled {
                 // What was there from before was wrong: it is gone now.
-                Err(error) if error.kind() == ErrorKind::Corrupt && was_continued => {
+                Err(error) if error.kind() == ErrorKind::Corrupt && had > 0 => {
                     log::warn!("all of {} is fetched again: {error}", blob.digest);
                 }
-                filled => return filled.map(|()| true),
+                filled => return filled.map(|()| had < blob.size),
             }
         }
     }
 
     fn fill(&self, blob: &Descriptor, mut partial: Partial<'_>) -> Result<()> {
-        let mut content = match self.source.open_blob_from(blob, partial.have())? {
-            Some(content) => {
-                (self.report)(Event::Moved(blob, partial.have()));
-                content
-            }
-            None => {
-                partial.restart()?;
-                self.source.open_blob(blob)?
-            }
-        };
+        let mut content = self.source.open_blob_at(blob, partial.have())?;
+        (self.report)(Event::Moved(blob, partial.have()));
         let mut buffer = vec![0; 256 << 10];
         loop {
             if self.stopped.load(Ordering::Relaxed) {
@@ -286,7 +279,9 @@ fn name_snapshots(
 ) -> Result<Vec<Node>> {
     let Some(name) = name else { return Ok(Vec::new()) };
     let mut snapshots = Vec::new();
-    for (layer, chain) in manifest.layers.iter().zip(configuration.chain_ids()) {
+    let steps = configuration.layer_history();
+    let layers = manifest.layers.iter().zip(configuration.chain_ids()).zip(steps);
+    for ((layer, chain), step) in layers {
         let Some(label) = layer.annotation(annotations::SNAPSHOT_LABEL) else { continue };
         // It is somebody else's text.
         let Ok(label) = Label::parse(label).and_then(|label| name.snapshot(&label)) else {
@@ -296,7 +291,7 @@ fn name_snapshots(
         let Some(node) = store.chain_node(&chain)? else { continue };
         let state = StateOfImage {
             created: layer.annotation(annotations::SNAPSHOT_CREATED).and_then(|time| time.parse().ok()),
-            message: None,
+            message: step.map(|step| step.comment.clone()).filter(|comment| !comment.is_empty()),
             note: layer.annotation(annotations::SNAPSHOT_NOTE).map(str::to_owned),
             config: configuration.config.clone(),
         };

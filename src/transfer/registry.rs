@@ -2,11 +2,11 @@
 
 use std::io::Read;
 
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::Result;
 
-use super::{Listed, Sink, Source};
+use super::{Content, Listed, Sink, Source};
 use crate::image::{Descriptor, Digest, Document, ImageReference};
-use crate::registry::{Client, Content};
+use crate::registry::{self, Client};
 
 /// A repository of a registry, with the image that is meant there.
 #[derive(Debug)]
@@ -64,12 +64,8 @@ impl Source for Repository<'_> {
         Ok(Box::new(self.client.blob(&self.reference, descriptor)?))
     }
 
-    fn open_blob_from(
-        &self,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
-        Ok(Some(Box::new(self.client.blob_from(&self.reference, descriptor, offset)?)))
+    fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(self.client.blob_from(&self.reference, descriptor, offset)?))
     }
 }
 
@@ -79,20 +75,10 @@ impl Sink for Repository<'_> {
         Ok(false)
     }
 
-    fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
-        // Whoever has only a stream cannot send it twice; layers have a source to be read from again.
-        let mut bytes = Vec::new();
-        super::pump(descriptor, content, &mut |piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })?;
-        self.client.push_blob(&self.reference, descriptor, bytes.as_slice(), &self.siblings()).map(drop)
-    }
-
-    fn take_blob(&self, source: &dyn Source, descriptor: &Descriptor) -> Result<bool> {
-        let content = FromSource { source, descriptor };
-        self.client.push_blob(&self.reference, descriptor, &content, &self.siblings())?;
-        Ok(true)
+    fn put_blob(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()> {
+        let siblings: Vec<&str> = self.siblings.iter().map(String::as_str).collect();
+        let content = Reopened(content);
+        self.client.push_blob(&self.reference, descriptor, &content, &siblings).map(drop)
     }
 
     fn put_document(&self, document: &Document) -> Result<()> {
@@ -105,32 +91,11 @@ impl Sink for Repository<'_> {
     }
 }
 
-impl Repository<'_> {
-    fn siblings(&self) -> Vec<&str> {
-        self.siblings.iter().map(String::as_str).collect()
-    }
-}
+/// The client's own word for content that can be read again.
+struct Reopened<'a>(&'a dyn Content);
 
-/// A blob that is read from another place, as often as it takes.
-struct FromSource<'a> {
-    source: &'a dyn Source,
-    descriptor: &'a Descriptor,
-}
-
-impl Content for FromSource<'_> {
+impl registry::Content for Reopened<'_> {
     fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
-        if let Some(content) = self.source.open_blob_from(self.descriptor, offset)? {
-            return Ok(content);
-        }
-        let mut content = self.source.open_blob(self.descriptor)?;
-        let skipped = std::io::copy(&mut (&mut content).take(offset), &mut std::io::sink());
-        match skipped {
-            Ok(skipped) if skipped == offset => Ok(content),
-            Ok(_) => {
-                let message = format!("{} has fewer bytes than it should", self.descriptor.digest);
-                Err(Error::new(ErrorKind::Corrupt, message))
-            }
-            Err(error) => Err(super::stream::ours(error, || format!("read {}", self.descriptor.digest))),
-        }
+        self.0.open_at(offset)
     }
 }

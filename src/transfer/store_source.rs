@@ -74,14 +74,15 @@ impl Source for StoreSource<'_> {
         }
     }
 
-    fn open_blob_from(
-        &self,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<Option<Box<dyn Read + Send + '_>>> {
-        let Ok(mut file) = self.blobs.open(&descriptor.digest) else { return Ok(None) };
+    fn open_blob_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
+        let Ok(mut file) = self.blobs.open(&descriptor.digest) else {
+            let mut content = self.open_blob(descriptor)?;
+            let skipped = io::copy(&mut content.by_ref().take(offset), &mut io::sink());
+            skipped.context(|| format!("read {}", descriptor.digest))?;
+            return Ok(content);
+        };
         file.seek(SeekFrom::Start(offset)).context(|| format!("lseek(blob {})", descriptor.digest))?;
-        Ok(Some(Box::new(file)))
+        Ok(Box::new(file))
     }
 
     fn open_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {

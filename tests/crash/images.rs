@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::oci::{Tar, write_layout};
 use crate::store::{Holdings, Store, said, was_killed};
 use crate::support::compare::{assert_tree_eq, differences};
-use crate::support::oci::{Tar, write_layout};
 use crate::support::require::Outcome;
 use crate::support::tree::TreeValue;
 
@@ -103,11 +103,7 @@ impl Place {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let ["adder", layout, names @ ..] = arguments else { return self.store.command(arguments) };
-        let tests = std::env::current_exe().unwrap();
-        let mut command = Command::new(tests.ancestors().nth(2).unwrap().join("examples/adder"));
-        command.arg("add").arg(&self.store.root).arg(self.layouts.join(layout)).args(names);
-        command.env_remove("ROOTLING_FAULT").env_remove("ROOTLING_FAULT_TRACE");
-        command
+        adder(&self.store.root, &self.layouts.join(layout), names)
     }
 
     #[track_caller]
@@ -177,6 +173,15 @@ impl Place {
         }
         assert_eq!(damaged, 1);
     }
+}
+
+/// The program that adds the image of a layout to a store.
+pub(crate) fn adder(store: &Path, layout: &Path, names: &[&str]) -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let mut command = Command::new(tests.ancestors().nth(2).unwrap().join("examples/adder"));
+    command.arg("add").arg(store).arg(layout).args(names);
+    command.env_remove("ROOTLING_FAULT").env_remove("ROOTLING_FAULT_TRACE");
+    command
 }
 
 fn write_layouts(at: &Path) {

@@ -11,6 +11,9 @@ mod fault;
 mod forks;
 mod images;
 mod kill;
+#[path = "../support/oci.rs"]
+#[expect(dead_code, reason = "part of it is the other tests'")]
+mod oci;
 mod powercut;
 mod random;
 mod scenario;

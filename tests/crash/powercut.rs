@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use rootling_backends::sys;
 
+use crate::images::adder;
+use crate::oci::{Tar, write_layout};
 use crate::scenario::{Known, assert_holds, change, changed, source, write_source};
-use crate::store::Store;
+use crate::store::{Store, said};
 use crate::support::host::FileSystem;
 use crate::support::mounted::unmount;
 use crate::support::require::{Outcome, Skip};
+use crate::support::tree::{TreeValue, dir, file, tree};
 
 const CUTS: usize = 4;
 
@@ -65,7 +68,20 @@ fn cuts(store: &Store, source_dir: &Path, image: &Path) -> Vec<Known> {
     })
 }
 
-/// Imports, and changes and commits boxes, until told to stop; only committed trees are promised to last.
+/// Adds an image whose lower layer all have, and whose upper one holds its name.
+fn add_image(store: &Store, layout: &Path, name: &str) {
+    let lower = Tar::default().dir("etc/").file("etc/motd", "welcome\n").end();
+    let upper = Tar::default().dir("etc/").file("etc/name", name).end();
+    write_layout(layout, &[lower, upper], &serde_json::json!({}));
+    let output = adder(&store.root, layout, &[name]).output().unwrap();
+    assert!(output.status.success(), "adding {name}: {}", said(&output));
+}
+
+fn image_tree(name: &str) -> TreeValue {
+    tree! { "etc" => dir(), "etc/motd" => file("welcome\n"), "etc/name" => file(name) }
+}
+
+/// Imports, changes and commits boxes, and adds images, until told to stop; only committed trees are promised to last.
 fn work(store: &Store, source_dir: &Path, told: &Mutex<Known>, stop: &AtomicBool) {
     let from = format!("dir:{}", source_dir.display());
     for step in 0.. {
@@ -79,6 +95,9 @@ fn work(store: &Store, source_dir: &Path, told: &Mutex<Known>, stop: &AtomicBool
         store.in_tree(&work, change);
         store.run(&["commit", &work, &one]);
         told.lock().unwrap().insert(one, changed());
+        let image = format!("image{step}");
+        add_image(store, &source_dir.with_file_name(&image), &image);
+        told.lock().unwrap().insert(image.clone(), image_tree(&image));
     }
 }
 

@@ -29,7 +29,8 @@ fn tags_and_repositories_are_listed_page_by_page() {
     assert_eq!(client.tags(&server.host, "none").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(client.repositories(&server.host).unwrap_err().kind(), ErrorKind::Unsupported);
 
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let client = place.client();
     for name in ["x/one:1", "x/one:2", "two:1"] {
         Image::new(80, 10).push(&client, &named(&registry.host, name));
@@ -42,7 +43,8 @@ fn tags_and_repositories_are_listed_page_by_page() {
 
 #[test]
 fn an_unknown_tag_names_its_neighbours() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let client = place.client();
     for tag in ["bookworm", "bookworm-slim", "trixie"] {
         Image::new(81, 10).push(&client, &named(&registry.host, &format!("debian:{tag}")));
@@ -61,7 +63,8 @@ fn an_unknown_tag_names_its_neighbours() {
 
 #[test]
 fn manifests_are_deleted_and_tags_where_that_can_be() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let client = place.client();
     let (image, reference) = (Image::new(82, 10), named(&registry.host, "app:1"));
     image.push(&client, &reference);
@@ -81,7 +84,8 @@ fn manifests_are_deleted_and_tags_where_that_can_be() {
 
 #[test]
 fn a_registry_that_knows_no_subjects_has_a_tag_for_them() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let client = place.client();
     let (image, reference) = (Image::new(83, 10), named(&registry.host, "app:1"));
     image.push(&client, &reference);

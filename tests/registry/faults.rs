@@ -16,7 +16,8 @@ use super::{Image, Place, Told, named, noise, read, told};
 
 #[test]
 fn a_pull_that_is_cut_again_and_again_ends_with_the_right_bytes() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let image = Image::new(30, 20_000);
     image.push(&place.client(), &named(&registry.host, "a:1"));
     let (descriptor, bytes) = image.layer();
@@ -191,7 +192,8 @@ impl Progress for CallOff {
 
 #[test]
 fn what_is_called_off_ends_and_goes_on_later() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let image = Image::new(41, 3_000_000);
     let reference = named(&registry.host, "a:1");
     let (descriptor, bytes) = image.layer();
@@ -215,7 +217,8 @@ fn what_is_called_off_ends_and_goes_on_later() {
 
 #[test]
 fn a_push_that_is_cut_again_and_again_arrives() {
-    let (registry, place) = (Registry::plain(), Place::new());
+    let Some(registry) = Registry::plain() else { return };
+    let place = Place::new();
     let cutting = Cutting::before(&registry.host);
     for (number, limit) in [300_u64, 1500, 5000, 40_000, 150_000].into_iter().enumerate() {
         let image = Image::new(50 + number as u64, 200_000);

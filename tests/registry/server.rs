@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::tokens::TokenServer;
+use crate::environment::skip;
+use crate::lab::find;
 
 /// `alice` with the password `wonderland`, by `htpasswd -nbB -C 4`.
 const HTPASSWD: &str = "alice:$2y$04$ciX/QTVqkRteAg.o.aN7qOsiOkrBSCh3lH9dk44Q.2WoXu.krrp0G\n";
@@ -33,12 +35,14 @@ impl Drop for Registry {
 
 impl Registry {
     /// http, open to all.
-    pub(crate) fn plain() -> Self {
-        Self::start(TempDir::new().unwrap(), "", "", None)
+    pub(crate) fn plain() -> Option<Self> {
+        let program = program()?;
+        Some(Self::start(program, TempDir::new().unwrap(), "", "", None))
     }
 
     /// https by a certificate of an authority of the test's own; lets in alice.
-    pub(crate) fn with_password() -> Self {
+    pub(crate) fn with_password() -> Option<Self> {
+        let program = program()?;
         let directory = TempDir::new().unwrap();
         make_certificates(directory.path());
         fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
@@ -47,11 +51,12 @@ impl Registry {
             directory.path().display()
         );
         let tls = tls(directory.path());
-        Self::start(directory, &tls, &auth, None)
+        Some(Self::start(program, directory, &tls, &auth, None))
     }
 
     /// https, and lets in who shows a certificate of the same authority.
-    pub(crate) fn with_client_certificates() -> Self {
+    pub(crate) fn with_client_certificates() -> Option<Self> {
+        let program = program()?;
         let directory = TempDir::new().unwrap();
         make_certificates(directory.path());
         let tls = format!(
@@ -59,11 +64,12 @@ impl Registry {
             tls(directory.path()),
             directory.path().display()
         );
-        Self::start(directory, &tls, "", None)
+        Some(Self::start(program, directory, &tls, "", None))
     }
 
     /// http, with tokens of a server beside it.
-    pub(crate) fn with_tokens() -> Self {
+    pub(crate) fn with_tokens() -> Option<Self> {
+        let program = program()?;
         let directory = TempDir::new().unwrap();
         let tokens = TokenServer::start(directory.path());
         let auth = format!(
@@ -71,7 +77,7 @@ impl Registry {
             tokens.host,
             directory.path().display()
         );
-        Self::start(directory, "", &auth, Some(tokens))
+        Some(Self::start(program, directory, "", &auth, Some(tokens)))
     }
 
     /// Returns the certificate of who signed the server's.
@@ -84,7 +90,7 @@ impl Registry {
         self.directory.path().to_owned()
     }
 
-    fn start(directory: TempDir, tls: &str, auth: &str, tokens: Option<TokenServer>) -> Self {
+    fn start(program: &str, directory: TempDir, tls: &str, auth: &str, tokens: Option<TokenServer>) -> Self {
         // Between our trying a port and its use somebody else may take it.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -94,14 +100,14 @@ impl Registry {
             );
             let file = directory.path().join("config.yml");
             fs::write(&file, configuration).unwrap();
-            let mut server = Command::new("docker-registry")
+            let mut server = Command::new(program)
                 .arg("serve")
                 .arg(&file)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(fs::File::create(directory.path().join("log")).unwrap())
                 .spawn()
-                .expect("docker-registry is installed: make deps-test");
+                .unwrap();
             if answers(port, &mut server) {
                 return Self { host: format!("127.0.0.1:{port}"), directory, server, tokens };
             }
@@ -111,6 +117,18 @@ impl Registry {
         let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
         panic!("docker-registry does not start: {log}");
     }
+}
+
+/// Returns docker's registry as this distribution calls it; without it, or what else these tests run, they are skipped.
+fn program() -> Option<&'static str> {
+    let found = ["docker-registry", "registry"].into_iter().find(|name| find(name).is_some());
+    let missing = ["skopeo", "openssl"].into_iter().find(|name| find(name).is_none());
+    match (found, missing) {
+        (None, _) => skip("docker-registry is not installed"),
+        (_, Some(missing)) => skip(&format!("{missing} is not installed")),
+        (Some(found), None) => return Some(found),
+    }
+    None
 }
 
 fn answers(port: u16, server: &mut Child) -> bool {

@@ -265,3 +265,43 @@ fn what_was_pushed_is_unpacked_when_it_is_used() {
     environment.ok(["rmi", "team/app:many"]);
     assert_eq!(server.get("/v2/team/app/manifests/many").status, 404);
 }
+
+#[test]
+fn a_mirror_fetches_what_is_not_here_and_keeps_it() {
+    let (there, here) = (Environment::new(), Environment::new());
+    let mut upstream = Server::start(&there, &["--allow-push"]);
+    let layer = noise(300_000, 7);
+    let first = upstream.push_image("team/app", "1", &layer);
+    let mirror = Server::start(&here, &["--allow-push", "--mirror", &format!("http://{}", upstream.address)]);
+    let own = mirror.push_image("own", "1", &noise(100, 8));
+    let get = |path: &str| mirror.get(&format!("/v2/team/app/{path}"));
+
+    assert_eq!(get("manifests/1").body, first.to_string().as_bytes());
+    let blob = format!("blobs/{}", Digest::sha256_of(&layer));
+    let reply = mirror.head(&format!("/v2/team/app/{blob}"));
+    assert_eq!((reply.status, reply.line("Content-Length")), (200, Some("300000")));
+    let range = mirror.ask("GET", &format!("/v2/team/app/{blob}"), &[("Range", "bytes=10-19")], b"");
+    assert_eq!((range.status, range.body.as_slice()), (206, &layer[10..20]));
+    assert_eq!(get("manifests/none").status, 404);
+    assert_eq!(get(&format!("blobs/{}", Digest::sha256_of(b"none"))).status, 404);
+
+    // The tag moves there, and so it does here; by its digest the old one stays.
+    let second = upstream.push_image("team/app", "1", &noise(100, 9));
+    assert_eq!(get("manifests/1").body, second.to_string().as_bytes());
+    assert_eq!(
+        get(&format!("manifests/{}", super::server::digest_of(&first))).body,
+        first.to_string().as_bytes()
+    );
+    upstream.push_image("own", "1", &noise(100, 10));
+    assert_eq!(mirror.get("/v2/own/manifests/1").body, own.to_string().as_bytes());
+
+    // Without the other one it serves what it has, and says what it could not fetch.
+    assert!(upstream.is_alive());
+    drop(upstream);
+    assert_eq!(get("manifests/1").body, second.to_string().as_bytes());
+    assert_eq!(get(&blob).body, layer);
+    let missing = get(&format!("blobs/{}", Digest::sha256_of(&super::server::config(&noise(100, 9)))));
+    assert_eq!(missing.status, 502);
+    assert_eq!(here.run(["fsck", "--verify"]).code, 0);
+    assert!(here.fails(["serve", "--mirror", "not a host"]).contains("is no registry to mirror"));
+}

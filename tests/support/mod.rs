@@ -3,7 +3,6 @@
 pub(crate) mod compare;
 pub(crate) mod host;
 pub(crate) mod mounted;
-pub(crate) mod oci;
 pub(crate) mod ops;
 pub(crate) mod require;
 pub(crate) mod rng;

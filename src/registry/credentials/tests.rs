@@ -26,7 +26,7 @@ fn the_longest_key_that_fits_counts() {
         auth("old"),
         auth("teams"),
     ));
-    let user = |host: &str, repository: &str| match contents.find(host, repository).unwrap() {
+    let user = |host: &str, repository: &str| match contents.find(host, repository, &[]).unwrap() {
         Some(Credential::Password { username, .. }) => username,
         other => format!("{other:?}"),
     };
@@ -53,12 +53,12 @@ fn every_form_of_an_entry_is_read() {
             "f":{"auth":"bm8gY29sb24="}
         },"HttpHeaders":{"X":"y"}}"#,
     );
-    assert_eq!(contents.find("a", "").unwrap(), Some(password("alice", "won:der")));
-    assert_eq!(contents.find("b", "").unwrap(), Some(password("bob", "builder")));
-    assert_eq!(contents.find("c", "").unwrap(), Some(Credential::Identity("id".to_owned())));
-    assert_eq!(contents.find("d", "").unwrap(), Some(Credential::Bearer("raw".to_owned())));
-    assert_eq!(contents.find("e", "").unwrap(), None);
-    let error = contents.find("f", "").unwrap_err();
+    assert_eq!(contents.find("a", "", &[]).unwrap(), Some(password("alice", "won:der")));
+    assert_eq!(contents.find("b", "", &[]).unwrap(), Some(password("bob", "builder")));
+    assert_eq!(contents.find("c", "", &[]).unwrap(), Some(Credential::Identity("id".to_owned())));
+    assert_eq!(contents.find("d", "", &[]).unwrap(), Some(Credential::Bearer("raw".to_owned())));
+    assert_eq!(contents.find("e", "", &[]).unwrap(), None);
+    let error = contents.find("f", "", &[]).unwrap_err();
     assert!(!format!("{error:?}").contains("bm8"), "secrets are not told: {error:?}");
 }
 
@@ -125,7 +125,7 @@ fn what_is_stored_is_found_and_all_else_stays() {
     assert_eq!(listed["docker.io"].as_deref(), Some("hub"));
     assert_eq!(listed["r.example/team"], None);
 
-    assert_eq!(credentials.erase("r.example").unwrap(), [path.clone()]);
+    assert_eq!(credentials.erase("r.example").unwrap(), std::slice::from_ref(&path));
     assert_eq!(credentials.erase("r.example").unwrap(), [] as [PathBuf; 0]);
     assert_eq!(credentials.find("r.example", "x").unwrap(), None);
     assert_eq!(credentials.erase("docker.io").unwrap(), [path]);
@@ -139,7 +139,7 @@ fn a_link_is_followed_and_stays() {
     std::os::unix::fs::symlink(&real, &link).unwrap();
     Credentials::in_files(vec![link.clone()]).store("a", &password("x", "y")).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert!(Contents::read(&real).unwrap().unwrap().find("a", "").unwrap().is_some());
+    assert!(Contents::read(&real).unwrap().unwrap().find("a", "", &[]).unwrap().is_some());
 }
 
 #[test]
@@ -172,10 +172,11 @@ fn two_at_once_lose_nothing() {
 #[test]
 fn names_of_helpers_are_words() {
     for name in ["", "../evil", "a/b", "a b", "a;b"] {
-        assert!(Helper::new(name).is_err(), "{name:?}");
+        assert!(Helper::new(name, &[]).is_err(), "{name:?}");
     }
-    let error =
-        file(r#"{"credHelpers":{"r.example":"certainly-not-installed"}}"#).find("r.example", "").unwrap_err();
+    let error = file(r#"{"credHelpers":{"r.example":"certainly-not-installed"}}"#)
+        .find("r.example", "", &[])
+        .unwrap_err();
     assert!(error.first_hint().unwrap().contains("docker-credential-certainly-not-installed"), "{error:?}");
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
@@ -35,6 +35,14 @@ pub(super) struct Span {
     pub(super) size: u64,
 }
 
+impl Span {
+    /// Returns what is left of it from `offset` on.
+    pub(super) fn from(self, offset: u64) -> Self {
+        let passed = offset.min(self.size);
+        Self { offset: self.offset + passed, size: self.size - passed }
+    }
+}
+
 #[derive(Debug)]
 enum Place {
     Data(Span),
@@ -54,7 +62,10 @@ impl Members {
                 let message = format!("it has more than {MEMBERS_MAX} members");
                 return Err(Error::new(ErrorKind::InvalidInput, message));
             }
-            let mut archive = Archive::new(Headers { file: &file, at }, Limits::default());
+            let mut archive = Archive::new(
+                BufReader::with_capacity(HEADER_BYTES, Headers { file: &file, at }),
+                Limits::default(),
+            );
             let entry = archive.next_entry().context(|| format!("read the archive from offset {at}"))?;
             let Some(entry) = entry else { break };
             let span = Span { offset: at + archive.offset(), size: entry.member.size() };

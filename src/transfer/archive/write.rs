@@ -2,17 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
-use super::super::Sink;
 use super::super::catalog::Catalog;
 use super::super::files::{NewFile, sync_directory};
 use super::super::layout::{INDEX, MARK, MARK_TEXT, blob_path};
 use super::super::stream::pump;
+use super::super::{Content as Blob, Sink};
 use super::docker::{self, Item};
 use crate::image::{Descriptor, Digest, Document, Index, Manifest, Parsed, Platform};
 use crate::layer::write::headers;
@@ -129,20 +129,21 @@ impl State {
         self.filling(size)
     }
 
-    fn blob(&mut self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
+    fn blob(&mut self, descriptor: &Descriptor, content: &dyn Blob) -> Result<()> {
         if self.is_broken {
             return Err(broken());
         }
         if self.has.contains(&descriptor.digest) {
-            return pump(descriptor, content, &mut |_| Ok(()));
+            return pump(descriptor, &mut *content.open_at(0)?, &mut |_| Ok(()));
         }
+        let mut content = content.open_at(0)?;
         // What is in a stream cannot be taken back: the archive is lost with it.
         self.is_broken = true;
         if blob_path(&descriptor.digest).starts_with("blobs/sha512/") && !self.has_sha512() {
             self.directory("blobs/sha512")?;
         }
         self.header(&blob_path(&descriptor.digest), Content::File { size: descriptor.size, digest: None })?;
-        pump(descriptor, content, &mut |piece| self.write(piece))?;
+        pump(descriptor, &mut *content, &mut |piece| self.write(piece))?;
         self.filling(descriptor.size)?;
         self.has.insert(descriptor.digest.clone());
         self.is_broken = false;
@@ -157,7 +158,7 @@ impl State {
         if self.has.contains(&document.digest) {
             return Ok(());
         }
-        self.blob(&document.descriptor(), &mut &document.bytes[..])?;
+        self.blob(&document.descriptor(), &document.bytes)?;
         self.documents.insert(document.digest.clone(), document.clone());
         Ok(())
     }
@@ -225,7 +226,7 @@ impl Sink for ImageArchiveWriter {
         Ok(self.state().has.contains(&descriptor.digest))
     }
 
-    fn put_blob(&self, descriptor: &Descriptor, content: &mut dyn Read) -> Result<()> {
+    fn put_blob(&self, descriptor: &Descriptor, content: &dyn Blob) -> Result<()> {
         self.state().blob(descriptor, content)
     }
 
