@@ -33,19 +33,14 @@ mod uploads;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rootling_backends::{Context, Error, ErrorKind, Result};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 
 pub use auth::Passwords;
-use http::{Answer, Body, Head, Method, Refusal, Wire};
+use http::{Answer, Body, Head, Method, Refusal, Tls, Wire};
 pub use mirror::Mirror;
 use route::Route;
 use shelf::Shelf;
@@ -78,7 +73,7 @@ pub struct Server {
     store: Store,
     settings: Settings,
     passwords: Option<Passwords>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     mirror: Option<Mirror>,
     taken: uploads::Taken,
     connections: listen::Connections,
@@ -112,29 +107,13 @@ pub struct Access {
     pub milliseconds: u64,
 }
 
-/// Reads a certificate with its chain and its key, both in PEM.
-pub fn read_tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
-    let invalid = |path: &Path, error: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::InvalidInput, format!("read {path:?}: {error}"))
-    };
-    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = chain.map_err(|error| invalid(certificate, &error))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| invalid(key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, secret));
-    let mut config = config.map_err(|error| invalid(certificate, &error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 impl Server {
     /// Takes a store to serve. What is not protected and was not asked for is an error of kind `FailedPrecondition`.
     pub fn new(
         store: Store,
         settings: Settings,
         passwords: Option<Passwords>,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Tls>,
         mirror: Option<Mirror>,
     ) -> Result<Self> {
         if !settings.address.ip().is_loopback() && !settings.unprotected {

@@ -11,7 +11,8 @@ use rootling_backends::{Context as _, Result};
 use super::output::{Format, Output};
 use super::{Context, output};
 use crate::registry::{self, Client};
-use crate::serve::{Access, Mirror, Passwords, Server, Settings, read_tls};
+use crate::serve::http::Tls;
+use crate::serve::{Access, Mirror, Passwords, Server, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -57,7 +58,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     };
     let passwords = arguments.htpasswd.as_deref().map(Passwords::read).transpose()?;
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(read_tls(certificate, key)?),
+        (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
         _ => None,
     };
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`head`] | the bytes of a request's head -> what is asked, or why it is refused. Opens nothing: it is fuzzed |
 //! | [`wire`] | a connection: bytes with a limit in time, plain or TLS |
+//! | [`tls`] | what a server shows of itself |
 //! | [`body`] | a request's body, of a length that was told or in chunks |
 //! | [`answer`] | what is sent back |
 //!
@@ -16,9 +17,11 @@
 pub mod answer;
 pub mod body;
 pub mod head;
+pub mod tls;
 pub mod wire;
 
 pub use answer::{Answer, Content};
 pub use body::Body;
 pub use head::{Framing, Head, Method, Refusal};
+pub use tls::Tls;
 pub use wire::Wire;

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rootling_backends::{Context, Result};
-use rustls::ServerConnection;
 
 use super::http::Wire;
 use super::{Access, Server};
@@ -154,11 +153,11 @@ fn wait(listener: &TcpListener, stop: BorrowedFd<'_>, is_full: bool) -> Result<N
 /// Answers the requests of one connection, one after the other.
 fn attend(server: &Server, stream: TcpStream, peer: SocketAddr, id: u64, told: &(dyn Fn(&Access) + Sync)) {
     let prepared = stream.set_nonblocking(false).and_then(|()| stream.set_nodelay(true));
-    let wire = prepared.map(|()| match &server.tls {
+    let wire = prepared.and_then(|()| match &server.tls {
         None => Ok(Wire::plain(stream)),
-        Some(tls) => ServerConnection::new(tls.clone()).map(|tls| Wire::tls(stream, tls)),
+        Some(tls) => Wire::tls(stream, tls),
     });
-    let Ok(Ok(mut wire)) = wire else { return };
+    let Ok(mut wire) = wire else { return };
     let peer = SocketAddr::new(plain(peer.ip()), peer.port());
     loop {
         match wire.next_head(server.connections.patience()) {

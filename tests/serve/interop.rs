@@ -197,7 +197,8 @@ fn an_image_of_the_store_is_served_by_its_name() {
     }
     let environment = Environment::new();
     let digest = layout(&environment);
-    environment.ok(["pull", "oci:layout", "kept:1"]);
+    let layout = format!("oci:{}", environment.path("layout").display());
+    environment.ok(["pull", &layout, "kept:1"]);
     let server = Server::start(&environment, &["--allow-push"]);
     for repository in ["kept", "library/kept", "docker.io/library/kept"] {
         let reply = server.get(&format!("/v2/{repository}/manifests/1"));

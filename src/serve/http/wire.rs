@@ -5,9 +5,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustls::{ServerConnection, StreamOwned};
-
 use super::head::{HEAD_MAX, Head, Refusal};
+use super::tls::{self, Tls, TlsStream};
 
 /// How long one read of a body, or one write, may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Plain, or TLS.
 enum Stream {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 /// A connection, with what was read of it and not used yet.
@@ -46,9 +45,9 @@ impl Wire {
     }
 
     /// Takes a connection that speaks TLS.
-    pub fn tls(stream: TcpStream, tls: ServerConnection) -> Self {
-        let stream = Stream::Tls(Box::new(StreamOwned::new(tls, stream)));
-        Self { stream, buffer: Vec::new(), used: 0, is_broken: false }
+    pub fn tls(stream: TcpStream, tls: &Tls) -> io::Result<Self> {
+        let stream = Stream::Tls(Box::new(tls.on(stream)?));
+        Ok(Self { stream, buffer: Vec::new(), used: 0, is_broken: false })
     }
 
     fn socket(&self) -> &TcpStream {
@@ -165,9 +164,7 @@ impl Wire {
     /// Ends the connection so that what was sent still arrives.
     pub fn close(mut self) {
         if let Stream::Tls(stream) = &mut self.stream {
-            stream.conn.send_close_notify();
-            // Best effort: it may be gone already.
-            drop(stream.flush());
+            tls::say_end(stream);
         }
         // What is still on its way to us would make the kernel take back our last words (RFC 9112, 9.6).
         drop(self.socket().shutdown(Shutdown::Write));
