@@ -8,6 +8,7 @@
 //!             ├─ blobs, uploads ── Store::begin_upload, Blobs
 //!             ├─ manifests, tags, referrers ── Repository (what was pushed)
 //!             ├─ mirror ── what is not here, from another registry
+//!             ├─ making ── images of boxes and snapshots, if they are offered
 //!             └─ shelf ── what was pushed, and the images of the store by their names
 //! ```
 //!
@@ -22,6 +23,7 @@ mod auth;
 mod blobs;
 pub mod http;
 mod listen;
+mod making;
 mod manifests;
 mod mirror;
 mod referrers;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub read_only: bool,
     /// May everybody write?
     pub allow_push: bool,
+    /// Are boxes, trees and snapshots offered too? Whoever asks for one has an image made of it.
+    pub with_boxes: bool,
     /// May others than this machine connect without TLS and passwords?
     pub unprotected: bool,
 }
@@ -271,7 +275,7 @@ impl Server {
         let Ok(repository) = self.store.repository(canonical(name)) else {
             return refuse(400, Code::NameInvalid, "that is no name of a repository");
         };
-        let shelf = Shelf::new(&self.store, repository);
+        let shelf = Shelf::new(&self.store, repository, self.settings.with_boxes);
         match (head.method, route) {
             (Method::Get | Method::Head, Route::Tags(_)) => tags::list(&shelf, head),
             (Method::Get | Method::Head, Route::Manifest(_, reference)) => {

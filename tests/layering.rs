@@ -52,7 +52,7 @@ fn imports_point_one_way() {
         ("loop_store", &[]),
         ("runner", &[]),
         ("process", &["image", "runner"]),
-        ("serve", &["store", "image", "registry"]),
+        ("serve", &["store", "image", "registry", "transfer"]),
         (
             "cli",
             &[

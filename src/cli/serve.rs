@@ -40,6 +40,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     htpasswd: Option<PathBuf>,
 
+    /// Offer boxes, trees and snapshots too: NAME as NAME:latest, NAME@LABEL as NAME:LABEL
+    #[arg(long, conflicts_with = "read_only")]
+    boxes: bool,
+
     /// Fetch what is not here from this registry, and keep it
     #[arg(long, value_name = "URL", conflicts_with = "read_only")]
     mirror: Option<String>,
@@ -55,6 +59,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         read_only: arguments.read_only,
         allow_push: arguments.allow_push,
         unprotected: arguments.unprotected,
+        with_boxes: arguments.boxes,
     };
     let passwords = arguments.htpasswd.as_deref().map(Passwords::read).transpose()?;
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {

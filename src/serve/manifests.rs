@@ -75,7 +75,8 @@ pub(super) fn put(shelf: &Shelf<'_>, reference: &str, head: &Head, body: &mut Bo
     }
     require_content(shelf, &document)?;
     let blobs = shelf.store.blobs()?;
-    let push = Push { document: &document, media_type: &document.media_type, tags: &tags, from: None };
+    let push =
+        Push { document: &document, media_type: &document.media_type, tags: &tags, from: None, made: false };
     shelf.pushed.put(&blobs, &push)?;
     let name = shelf.pushed.name();
     let mut answer = Answer::new(201)

@@ -78,7 +78,7 @@ impl Mirror {
         let tags: &[&str] = if there.digest().is_some() { &[] } else { &[reference] };
         let blobs = shelf.store.blobs()?;
         let Document { media_type, .. } = &document;
-        let push = Push { document: &document, media_type, tags, from: Some(&self.host) };
+        let push = Push { document: &document, media_type, tags, from: Some(&self.host), made: false };
         shelf.pushed.put(&blobs, &push)
     }
 

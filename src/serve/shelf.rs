@@ -2,6 +2,7 @@
 
 use rootling_backends::Result;
 
+use super::making;
 use crate::image::{DOCUMENT_MAX, Digest, Document, Parsed};
 use crate::store::{Node, Repository, Store, Tagged};
 
@@ -10,6 +11,8 @@ use crate::store::{Node, Repository, Store, Tagged};
 pub(super) struct Shelf<'a> {
     pub(super) store: &'a Store,
     pub(super) pushed: Repository<'a>,
+    /// Are boxes, trees and snapshots offered too?
+    pub(super) with_boxes: bool,
 }
 
 /// A manifest that is there.
@@ -20,19 +23,22 @@ pub(super) struct Found {
 }
 
 impl<'a> Shelf<'a> {
-    pub(super) fn new(store: &'a Store, pushed: Repository<'a>) -> Self {
-        Self { store, pushed }
+    pub(super) fn new(store: &'a Store, pushed: Repository<'a>, with_boxes: bool) -> Self {
+        Self { store, pushed, with_boxes }
     }
 
     /// Is there anything?
     pub(super) fn exists(&self) -> Result<bool> {
-        Ok(self.pushed.exists() || !self.pushed.images()?.is_empty())
+        Ok(self.pushed.exists() || !self.tags()?.is_empty())
     }
 
     /// Returns the tags, sorted.
     pub(super) fn tags(&self) -> Result<Vec<String>> {
         let mut tags = self.pushed.tags()?;
         tags.extend(self.pushed.images()?.into_iter().map(|(tag, _)| tag));
+        if self.with_boxes {
+            tags.extend(self.pushed.node_tags()?);
+        }
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
@@ -43,6 +49,7 @@ impl<'a> Shelf<'a> {
         match self.pushed.tagged(tag)? {
             Some(Tagged::Pushed(digest)) => self.manifest(&digest),
             Some(Tagged::Image(node)) => Ok(found_in(&node)),
+            None if self.with_boxes => making::image(self, tag),
             None => Ok(None),
         }
     }
@@ -76,10 +83,19 @@ impl<'a> Shelf<'a> {
         if let Some(size) = self.pushed.blob(digest)? {
             return Ok(Some(size));
         }
-        match self.has_in_images(digest)? {
-            true => self.store.blob_size(digest),
-            false => Ok(None),
+        let made = if self.with_boxes { self.has_in_made(digest)? } else { false };
+        if made || self.has_in_images(digest)? { self.store.blob_size(digest) } else { Ok(None) }
+    }
+
+    /// Does a manifest that was made here name this blob? Nobody pushed it.
+    fn has_in_made(&self, digest: &Digest) -> Result<bool> {
+        for manifest in self.pushed.manifests()? {
+            let made = self.pushed.manifest(&manifest)?.filter(|pushed| pushed.made);
+            if made.is_some_and(|made| made.keeps.iter().any(|kept| kept.digest == *digest)) {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     /// Does an image of the store name this blob?

@@ -78,7 +78,7 @@ fn is_mounted(shelf: &Shelf<'_>, wanted: &Digest, from: Option<&str>) -> Answere
     let Some(from) = from.and_then(|from| shelf.store.repository(canonical(from)).ok()) else {
         return Ok(false);
     };
-    let from = Shelf::new(shelf.store, from);
+    let from = Shelf::new(shelf.store, from, shelf.with_boxes);
     // As long as it lives nothing is swept.
     let _blobs = shelf.store.blobs()?;
     if from.blob(wanted)?.is_none() {

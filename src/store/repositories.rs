@@ -56,6 +56,9 @@ pub struct Pushed {
     /// Where it was fetched from; missing if it was pushed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Was it made here, of a box or a tree? Then it can be made again, and goes after a week without a tag.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made: bool,
 }
 
 /// One thing that a manifest names.
@@ -78,6 +81,8 @@ pub struct Push<'p> {
     pub tags: &'p [&'p str],
     /// Where it was fetched from, if it was not pushed.
     pub from: Option<&'p str>,
+    /// Was it made here?
+    pub made: bool,
 }
 
 /// What a tag means: what was pushed, or an image of the store that is called so. Of both the one that had the name later counts.
@@ -400,6 +405,32 @@ impl<'a> Repository<'a> {
         Ok(None)
     }
 
+    /// Returns the box, tree or snapshot of the store that has this tag here, if it is no image: `NAME` is `NAME:latest`, `NAME@LABEL` is
+    /// `NAME:LABEL`.
+    pub fn node(&self, tag: &str) -> Result<Option<Node>> {
+        let plain = (tag == "latest").then(|| self.name.clone());
+        let names = [format!("{}@{tag}", self.name), format!("{}:{tag}", self.name)];
+        for name in names.into_iter().chain(plain) {
+            let Ok(name) = Name::parse_with_label(&name) else { continue };
+            if let Some(node) = self.store.named(&name)?.filter(|node| node.record.image.is_none()) {
+                return Ok(Some(node));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the tags of the boxes, trees and snapshots of the store that are called as the repository is. O(names of the store).
+    pub fn node_tags(&self) -> Result<Vec<String>> {
+        let names = self.store.names()?.into_keys();
+        let mut tags: Vec<String> = names.filter_map(|name| self.tag_of(&name)).collect();
+        if let Ok(name) = Name::parse(&self.name) {
+            tags.extend(
+                self.store.labels(&name)?.iter().map(ToString::to_string).filter(|label| is_tag(label)),
+            );
+        }
+        Ok(tags)
+    }
+
     /// Returns what a tag means.
     pub fn tagged(&self, tag: &str) -> Result<Option<Tagged>> {
         Ok(match (self.tag(tag)?, self.image(tag)?) {
@@ -470,7 +501,7 @@ impl<'a> Repository<'a> {
     ///
     /// Durable on return. A kill leaves it without some of its tags, or a blob that nothing needs.
     pub fn put(&self, blobs: &Blobs<'_>, push: &Push<'_>) -> Result<()> {
-        let Push { document, media_type, tags, from } = push;
+        let Push { document, media_type, tags, from, made } = push;
         let digest = &document.digest;
         blobs.put(
             document.bytes.as_slice(),
@@ -499,6 +530,7 @@ impl<'a> Repository<'a> {
                 .collect(),
             subject,
             from: from.map(str::to_owned),
+            made: *made,
         };
         let text = serde_json::to_vec(&pushed).expect("it has text for keys");
         files::replace(&self.manifest_file(digest), &text, Durability::Synced)?;
@@ -590,6 +622,16 @@ impl<'a> Repository<'a> {
     }
 
     fn tidy(&self) -> Result<()> {
+        let tags = self.tags()?.into_iter().filter_map(|tag| self.tag(&tag).ok().flatten());
+        let tagged: HashSet<Digest> = tags.map(|(digest, _)| digest).collect();
+        for digest in self.manifests()?.into_iter().filter(|digest| !tagged.contains(digest)) {
+            let path = self.manifest_file(&digest);
+            if is_older(&path, KEPT_BLOB)
+                && self.manifest(&digest).is_ok_and(|found| found.is_some_and(|found| found.made))
+            {
+                files::remove_if_exists(&path)?;
+            }
+        }
         let mut needed = HashSet::new();
         for digest in self.manifests()? {
             // One that is damaged may need any.

@@ -268,6 +268,46 @@ fn what_was_pushed_is_unpacked_when_it_is_used() {
 }
 
 #[test]
+fn boxes_go_out_and_come_back_with_their_snapshots() {
+    if !is_root() {
+        return;
+    }
+    let (here, there) = (Environment::new(), Environment::new());
+    layout(&here);
+    here.ok(["pull", &format!("oci:{}", here.path("layout").display()), "base:1"]);
+    here.ok(["create", "base:1", "dev"]);
+    fs::write(here.path("first"), "first").unwrap();
+    here.ok(["cp", here.path("first").to_str().unwrap(), "dev:/etc/first"]);
+    here.ok(["snapshot", "dev", "one"]);
+    here.ok(["cp", here.path("first").to_str().unwrap(), "dev:/etc/second"]);
+    assert_eq!(Server::start(&here, &[]).get("/v2/dev/manifests/one").status, 404);
+    let server = Server::start(&here, &["--boxes", "--allow-push"]);
+    assert_eq!(server.get("/v2/dev/tags/list").json()["tags"], json!(["latest", "one"]));
+    // The same state is the same image.
+    let made = server.get("/v2/dev/manifests/one");
+    assert_eq!(made.status, 200);
+    assert_eq!(made.json()["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(server.get("/v2/dev/manifests/one").body, made.body);
+    for layer in made.json()["layers"].as_array().unwrap() {
+        let path = format!("/v2/dev/blobs/{}", layer["digest"].as_str().unwrap());
+        assert_eq!(server.get(&path).body.len() as u64, layer["size"]);
+    }
+
+    // Our own client: pulled there, and pushed back under another name.
+    let place = format!("{}/dev", server.address);
+    there.ok(["pull", &format!("{place}:latest"), "dev:1"]);
+    there.ok(["create", "dev:1", "copy"]);
+    let read =
+        |name: &str| there.ok(["cp", &format!("copy:/etc/{name}"), there.path(name).to_str().unwrap()]);
+    read("second");
+    assert_eq!(fs::read_to_string(there.path("second")).unwrap(), "first");
+    assert!(there.ok(["ls"]).contains("dev:1"));
+    there.ok(["push", "dev:1", &format!("{}/team/back:1", server.address)]);
+    assert_eq!(server.get("/v2/team/back/manifests/1").body, server.get("/v2/dev/manifests/latest").body);
+    assert_eq!(here.run(["fsck", "--verify"]).code, 0);
+}
+
+#[test]
 fn a_mirror_fetches_what_is_not_here_and_keeps_it() {
     let (there, here) = (Environment::new(), Environment::new());
     let mut upstream = Server::start(&there, &["--allow-push"]);
