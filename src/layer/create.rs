@@ -13,7 +13,7 @@
 //! | holes | zeros: the image specification advises against sparse entries |
 //! | sockets, device 0:0 | left out and noted; a whiteout where something else was |
 //! | times | modification times with all digits, not after [`CreateOptions::epoch`]; those of whiteouts are 0 |
-//! | extended attributes | see [`inode`] |
+//! | extended attributes | those of the inode, not of the machine or its file system: see `create/inode.rs` |
 
 mod data;
 mod inode;

@@ -528,7 +528,8 @@ fn relative(name: &[u8]) -> Result<Vec<u8>> {
         match component {
             b"" | b"." => continue,
             b".." => return Err(refused("its name holds \"..\"")),
-            _ if component.len() > NAME_BYTES => {
+            // A whiteout is longer than the name it hides, and no name in the tree.
+            _ if component.strip_prefix(b".wh.").unwrap_or(component).len() > NAME_BYTES => {
                 return Err(too_large(format!("its name has a part of more than {NAME_BYTES} bytes")));
             }
             _ => {}

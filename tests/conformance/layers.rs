@@ -1,15 +1,12 @@
 //! Layers: what a fork changed, as an archive, turns a copy of its parent into it, on every backend.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rootling::layer::{
-    ApplyOptions, Archive, Content, CreateOptions, Limits, Packing, apply, create, decompress, whole_tree,
+    ApplyOptions, CreateOptions, Packing, Whiteouts, apply, create, decompress, whole_tree,
 };
-use rootling_backends::{Change, DiffOptions, Dir, compare, sys};
+use rootling_backends::{Change, DiffOptions, Dir, FS, Tree, compare};
 
 use crate::cases::{Case, case};
 use crate::setup::{Fork, Setup};
@@ -57,36 +54,12 @@ impl Receiver {
     /// Returns the layer and how many bytes of files are in it.
     fn apply(&self, changes: &[Change], source: &Dir, what: &str) -> (Vec<u8>, u64) {
         let tar = layer(changes, source);
-        let rest = self.take_away(&tar);
-        let applied = apply(&rest[..], &self.root, &ApplyOptions::default()).unwrap();
+        let options = ApplyOptions { whiteouts: Whiteouts::Delete, ..ApplyOptions::default() };
+        let applied = apply(&tar[..], &self.root, &options).unwrap();
         assert_eq!(applied.skipped, []);
         let (found, expected) = (TreeValue::read_path(&self.path), TreeValue::read(source).unwrap());
         assert_tree_eq(&found, &expected, what);
         (tar, applied.bytes)
-    }
-
-    /// Deletes what the layer says is gone, attributes of directories that it has too, and returns the layer without whiteouts.
-    fn take_away(&self, tar: &[u8]) -> Vec<u8> {
-        let mut archive = Archive::new(tar, Limits::default());
-        let (mut rest, mut kept, mut end) = (Vec::new(), 0, 0);
-        while let Some(entry) = archive.next_entry().unwrap() {
-            let (start, size) = (end, usize::try_from(entry.member.size()).unwrap());
-            end = usize::try_from(archive.offset()).unwrap() + size.next_multiple_of(512);
-            let path = Path::new(OsStr::from_bytes(&entry.member.path));
-            let name = path.file_name().unwrap_or_default().as_bytes();
-            if let Some(gone) = name.strip_prefix(b".wh.") {
-                rest.extend_from_slice(&tar[kept..start]);
-                kept = end;
-                remove(&self.path.join(path.with_file_name(OsStr::from_bytes(gone))));
-            } else if entry.member.content == Content::Directory && self.path.join(path).is_dir() {
-                let dir = Dir::open(self.path.join(path)).unwrap();
-                for (attribute, _) in dir.xattrs(".").unwrap() {
-                    sys::fremovexattr(dir.as_fd(), &attribute).unwrap();
-                }
-            }
-        }
-        rest.extend_from_slice(&tar[kept..]);
-        rest
     }
 
     /// Receives what a fork changed; returns how many bytes of files that took.
@@ -96,13 +69,23 @@ impl Receiver {
         // In a plain directory the same changes are the same layer, to the last byte.
         let again = compare::diff_trees(&s.root(&fork.parent), &self.root, times).unwrap();
         assert!(layer(&again, &self.root) == tar, "the layer depends on where the tree lies");
+        if s.makes_deltas() {
+            unpack_alone(s, fork, &tar);
+        }
         bytes
     }
 }
 
-fn remove(path: &Path) {
-    let is_dir = fs::symlink_metadata(path).unwrap().is_dir();
-    if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+/// Nothing in the layer needs what lies beneath: unpacked without that, it is the upper directory of an overlay.
+fn unpack_alone(s: &Setup, fork: &Fork, tar: &[u8]) {
+    let slot = s.slot();
+    let upper = slot.join(FS);
+    fs::create_dir(&upper).unwrap();
+    let whiteouts = Whiteouts::Overlay { userxattr: s.marks_in_user() };
+    let options = ApplyOptions { whiteouts, ..ApplyOptions::default() };
+    apply(tar, &Dir::open(&upper).unwrap(), &options).unwrap();
+    let alone = Tree::delta(slot, &fork.parent);
+    assert_tree_eq(&s.view(&alone), &s.view(&fork.tree), "the layer alone, over the parent");
 }
 
 /// Such names cannot be in a layer.
@@ -110,7 +93,7 @@ fn remove_whiteout_names(root: &Path) {
     for entry in fs::read_dir(root).unwrap().map(Result::unwrap) {
         let is_dir = entry.file_type().unwrap().is_dir();
         if entry.file_name().as_encoded_bytes().starts_with(b".wh.") {
-            remove(&entry.path());
+            if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.unwrap();
         } else if is_dir {
             remove_whiteout_names(&entry.path());
         }
@@ -145,7 +128,7 @@ fn one_history(s: &Setup, seed: u64) {
     }
 }
 
-fn grow(s: &Setup, tree: &rootling_backends::Tree, rng: &mut Rng, count: usize, copy_up: bool) {
+fn grow(s: &Setup, tree: &Tree, rng: &mut Rng, count: usize, copy_up: bool) {
     let mut walk = Walk::new(s.view(tree), copy_up, Rng::new(rng.next()));
     s.edit(tree, |root| {
         walk.run(root, count);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use rootling::image::Descriptor;
-use rootling::layer::{CreateOptions, Created, Packing, create, whole_tree};
+use rootling::layer::{CreateOptions, Created, Packing, Whiteouts, create, whole_tree};
 use rootling_backends::{Aspects, Change, ChangeKind, DiffOptions, EntryType, Times, compare};
 
 use super::*;
@@ -379,6 +379,19 @@ fn nothing_but_what_changed_is_read() {
     assert_eq!(files(touched()), 10, "as many files are read as changed");
     layer_of(source.path(), &with(PLAIN));
     assert_eq!(files(touched()), 1_000, "void: reading is not seen here");
+}
+
+/// The whiteout's own name is longer than any name in a tree.
+#[test]
+fn the_longest_names_can_be_deleted() {
+    let name = "n".repeat(255);
+    let place = Place::new();
+    fs::write(place.at(&name), "x").unwrap();
+    let change = Change { kind: ChangeKind::Deleted, ..added(&name, EntryType::File) };
+    let mut tar = Vec::new();
+    create(&[change], &place.root, &with(PLAIN), &mut tar).unwrap();
+    apply(&tar[..], &place.root, &ApplyOptions { whiteouts: Whiteouts::Delete, ..options() }).unwrap();
+    assert_eq!(fs::read_dir(place.at("")).unwrap().count(), 0);
 }
 
 #[test]
