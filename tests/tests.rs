@@ -33,8 +33,6 @@
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
-//! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
-//! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `readme` | the console blocks of README.md |
 //!
 //! Backends are tested by `conformance/`, crashes by `crash/`.

@@ -13,10 +13,16 @@ mod faults;
 mod formats;
 mod names;
 mod registries;
+mod users;
 
 /// A layout at `img` in the environment's directory: an image of busybox in two layers, which is run by `app` and says who and where it is.
 /// False where that cannot be run here.
 pub(crate) fn make_image(environment: &Environment) -> bool {
+    make_image_at(&environment.path("img"))
+}
+
+/// As [`make_image`], elsewhere.
+pub(crate) fn make_image_at(at: &Path) -> bool {
     let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let Some(busybox) = found else {
         skip("busybox-static is not installed");
@@ -43,7 +49,7 @@ pub(crate) fn make_image(environment: &Environment) -> bool {
         "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id -un; echo $A; pwd; cat /etc/two"],
         "Labels": { "x": "y" },
     });
-    write_layout(&environment.path("img"), &[base.end(), upper.end()], &config);
+    write_layout(at, &[base.end(), upper.end()], &config);
     true
 }
 

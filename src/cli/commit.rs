@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     #[arg(short, long, visible_alias = "comment")]
     message: Option<String>,
 
-    /// Who made it: NAME <ADDRESS>
+    /// Who made it, with an address
     #[arg(short, long)]
     author: Option<String>,
 

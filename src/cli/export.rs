@@ -18,8 +18,9 @@ pub(super) struct Arguments {
     /// Which: an image, a box as it stands, any tree
     reference: String,
 
-    /// Where to: tar:FILE, tar:- for standard output, dir:PATH (not there yet, or empty), oci:DIR[:NAME], oci-archive:FILE[:NAME],
-    /// docker-archive:FILE[:NAME]
+    #[arg(
+        help = "Where to: tar:FILE, tar:- for standard output, dir:PATH (not there yet, or empty), oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]"
+    )]
     #[arg(value_parser = said(Place::parse_outside), default_value = "tar:-")]
     destination: Place,
 
@@ -32,8 +33,16 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let node = store::find(&store, &arguments.reference)?;
     let place = &arguments.destination;
     match place {
-        Place::Directory(path) => to_directory(context, &store, &node, path),
-        Place::Tar(path) => to_tar(context, &store, &node, path, arguments.pack),
+        Place::Directory(path) => {
+            to_directory(context, &store, &node, path)?;
+            push::tell_of_tree(context, place);
+            Ok(())
+        }
+        Place::Tar(path) => {
+            to_tar(context, &store, &node, path, arguments.pack)?;
+            push::tell_of_tree(context, place);
+            Ok(())
+        }
         Place::Host => Err(Error::new(ErrorKind::InvalidInput, "host:/ is this machine")
             .hint("take changes over with `rootling apply`")),
         _ => {

@@ -19,8 +19,9 @@ use crate::store::{Name, Node, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What: dir:PATH, tar:FILE (plain, gzip, xz or zstd), tar:- for standard input, host:/ for this machine; of images docker://NAME,
-    /// oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]
+    #[arg(
+        help = "What: dir:PATH, tar:FILE (plain, gzip, xz or zstd), tar:- for standard input, host:/ for this machine; of images docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]"
+    )]
     #[arg(value_parser = said(Place::parse_outside))]
     source: Place,
 

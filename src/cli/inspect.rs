@@ -13,7 +13,9 @@ use crate::transfer::{Source, StoreSource, read_configuration, resolve};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArguments {
-    /// Which: a name in the store, docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE, docker-archive:FILE
+    #[arg(
+        help = "Which: a name in the store, docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE, docker-archive:FILE"
+    )]
     #[arg(required = true)]
     references: Vec<String>,
 
@@ -35,7 +37,9 @@ pub(super) struct InspectArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HistoryArguments {
-    /// Which: a name in the store, docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE, docker-archive:FILE
+    #[arg(
+        help = "Which: a name in the store, docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE, docker-archive:FILE"
+    )]
     reference: String,
 
     /// Do not shorten what is long

@@ -124,6 +124,11 @@ impl Output {
         Ok(())
     }
 
+    /// Does somebody see at once what is said?
+    fn talks_to_a_terminal(self) -> bool {
+        io::stderr().is_terminal()
+    }
+
     /// Does somebody watch a table that could be drawn anew?
     pub(crate) fn is_watched(self) -> bool {
         self.format == Format::Table && !self.quiet && io::stdout().is_terminal()
@@ -204,7 +209,7 @@ impl Output {
 
     /// Shows that something is going on, on a terminal, once it has taken half a second.
     pub(crate) fn progress(self, what: impl Into<String>) -> Progress {
-        if self.quiet || !io::stderr().is_terminal() {
+        if self.quiet || !self.talks_to_a_terminal() {
             return Progress(None);
         }
         let what = what.into();
@@ -254,7 +259,7 @@ impl Output {
 
     /// Draws rows that change, one below the other; `None` where nobody watches standard error.
     pub(crate) fn rows(self, count: usize) -> Option<Rows> {
-        if self.quiet || !io::stderr().is_terminal() {
+        if self.quiet || !self.talks_to_a_terminal() {
             return None;
         }
         let screen = indicatif::MultiProgress::new();

@@ -12,7 +12,9 @@ use crate::transfer::{self, PullOptions, Pulled, pull};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What: [HOST/]NAME[:TAG][@DIGEST] in a registry, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]
+    #[arg(
+        help = "What: [HOST/]NAME[:TAG][@DIGEST] in a registry, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE]"
+    )]
     #[arg(value_name = "IMAGE")]
     image: String,
 

@@ -1,5 +1,7 @@
 //! `push` and `copy`: images to a registry, or from any place to any other, without being unpacked.
 
+use std::path::Path;
+
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -16,8 +18,9 @@ pub(super) struct PushArguments {
     /// What: an image, a box as it stands with its history, any tree
     reference: String,
 
-    /// Where to: [HOST/]NAME[:TAG], docker://, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME] [default: where its
-    /// name says]
+    #[arg(
+        help = "Where to: [HOST/]NAME[:TAG], docker://, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME] [default: where its name says]"
+    )]
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
 
@@ -30,7 +33,9 @@ pub(super) struct PushArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CopyArguments {
-    /// From where: docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE], or a name in the store
+    #[arg(
+        help = "From where: docker://NAME, oci:DIR[:IMAGE], oci-archive:FILE[:IMAGE], docker-archive:FILE[:IMAGE], or a name in the store"
+    )]
     source: String,
 
     /// To where, likewise
@@ -56,8 +61,8 @@ pub(super) struct CopyArguments {
 struct Row {
     event: &'static str,
     destination: String,
-    digest: String,
-    size: u64,
+    digest: Option<String>,
+    size: Option<u64>,
 }
 
 pub(super) fn push(context: &Context, arguments: &PushArguments) -> Result<()> {
@@ -209,7 +214,8 @@ fn name_in(place: &Place, source: &dyn Source) -> Option<String> {
 /// Says where an image is now.
 pub(super) fn tell(context: &Context, event: &'static str, place: &Place, document: &Document) {
     let size = document.manifest().map_or(0, |manifest| manifest.layers.iter().map(|layer| layer.size).sum());
-    let row = Row { event, destination: place.to_string(), digest: document.digest.to_string(), size };
+    let digest = document.digest.to_string();
+    let row = Row { event, destination: place.to_string(), digest: Some(digest.clone()), size: Some(size) };
     if context.output.format == output::Format::Json {
         // A stream that carries the image carries nothing else.
         if !is_stdout(place) {
@@ -217,9 +223,18 @@ pub(super) fn tell(context: &Context, event: &'static str, place: &Place, docume
         }
         return;
     }
-    context.output.say(format!("{event} {place}: {}, {}", row.digest, output::bytes(size)));
+    context.output.say(format!("{event} {place}: {}, {}", digest, output::bytes(size)));
     if !is_stdout(place) {
-        context.output.raw(format!("{}\n", row.digest).as_bytes());
+        context.output.raw(format!("{}\n", digest).as_bytes());
+    }
+}
+
+/// Says that a tree is somewhere now, to a program: people were told more.
+pub(super) fn tell_of_tree(context: &Context, place: &Place) {
+    let is_data = matches!(place, Place::Tar(path) if path == Path::new("-"));
+    if context.output.format == output::Format::Json && !is_data {
+        let row = Row { event: "exported", destination: place.to_string(), digest: None, size: None };
+        context.output.line(&row);
     }
 }
 

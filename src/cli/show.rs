@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::{Context, kept, merging, output, policy, store};
 use crate::image::ImageConfig;
-use crate::store::{BoxSettings, Cause, Merging, Name, Naming, Node, ObjectId, Policy, Sides, State, Store};
+use crate::store::{
+    BoxSettings, Cause, Image, Merging, Name, Naming, Node, ObjectId, Policy, Sides, State, Store,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -66,6 +68,8 @@ struct Shown<'a> {
     policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
     config: Option<ImageConfig>,
+    /// Which image it is; null where it is none.
+    image: Option<Image>,
     /// What it is started with; null where nothing is kept with it.
     settings: Option<BoxSettings>,
     cost: Cost,
@@ -193,6 +197,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         merging: node.record.life.unfinished().filter(|_| !is_committed).map(Unfinished::of),
         policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
+        image: node.record.image.clone(),
         settings: Some(node.record.life.settings.clone()).filter(|settings| !settings.is_empty()),
         cost: node.record.cost.clone(),
         indexed: store.index(&node)?.map(|index| index.entries.len()),

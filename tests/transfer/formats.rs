@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{exported, image, listing, make_image};
+use super::{events, exported, image, listing, make_image};
 use crate::environment::{Environment, Ran, found, ran, skip};
 
 /// Runs another program; says what it said where it fails.
@@ -193,7 +193,8 @@ fn a_tree_goes_out_as_a_tar_and_comes_back() {
     let state = exported(&environment, "dev");
     for name in ["plain.tar", "packed.tar.gz", "packed.tar.zst"] {
         let tar = format!("tar:{}", environment.path(name).display());
-        environment.ok(["export", "dev", &tar]);
+        let told = events(&environment, &["export", "dev", &tar]);
+        assert_eq!((&told[0]["event"], &told[0]["destination"]), (&json!("exported"), &json!(tar)));
         environment.ok(["import", &tar, name]);
         assert_eq!(exported(&environment, name), state, "{name}");
     }

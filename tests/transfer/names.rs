@@ -13,6 +13,7 @@ fn every_form_of_a_name_finds_the_image() {
     }
     environment.ok(["pull", &image(&environment), "alpine:latest"]);
     let digest = environment.json(["images"])[0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(environment.json(["show", "alpine"])["image"]["manifest"], json!(digest));
     let by_digest = format!("alpine@{digest}");
     for name in ["alpine", "alpine:latest", "docker.io/library/alpine", "docker.io/alpine:latest", &by_digest]
     {

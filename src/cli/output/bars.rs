@@ -1,7 +1,6 @@
 //! What goes over the wire, while it does: a bar for each blob on a terminal, a line of JSON for each event where a program reads.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -62,7 +61,7 @@ impl Output {
 
     /// Shows transfers, to a person or a program, whoever looks.
     pub(crate) fn bars(self) -> Bars {
-        let watched = !self.quiet && self.format != Format::Json && io::stderr().is_terminal();
+        let watched = !self.quiet && self.format != Format::Json && self.talks_to_a_terminal();
         Bars {
             screen: watched.then(MultiProgress::new),
             tells: self.format == Format::Json && !self.quiet,
