@@ -402,3 +402,19 @@ fn nobody_listens_to_others_by_accident() {
     assert!(said.contains("not of bcrypt") && said.contains("htpasswd -B"), "{said}");
     assert!(environment.run(["serve", "--read-only", "--allow-push"]).code == 2);
 }
+
+#[test]
+fn a_reader_that_breaks_off_harms_nobody() {
+    let (_environment, mut server) = started();
+    let blob = noise(8_000_000, 20);
+    let digest = server.push_blob("a", &blob);
+    for _ in 0..5 {
+        let mut stream = server.connect();
+        write!(stream, "GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let mut some = [0; 1000];
+        stream.read_exact(&mut some).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(server.is_alive());
+    assert_eq!(server.get(&format!("/v2/a/blobs/{digest}")).body, blob);
+}

@@ -4,8 +4,9 @@
 //! writes to it holds its flock. What was taken of it into a digest is forgotten with the process: then it is read again at the end.
 //! Finished, the same file becomes the blob: nothing is copied. What nobody went on with for a day is swept.
 
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind as IoKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl Store {
         id.truncate(RANDOM);
         id.push_str(owner(repository).as_str());
         let path = self.uploads_dir().join(&id);
-        let made = File::options().write(true).create_new(true).open(&path);
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
         made.context(|| format!("open({path:?}, O_EXCL)"))?;
         Ok(id)
     }
@@ -56,15 +57,22 @@ impl Store {
             return Ok(None);
         }
         let path = self.uploads_dir().join(id);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let Some(file) = lock::try_lock_file(&path)? else {
-            return Err(Error::new(ErrorKind::Busy, format!("upload {id} is being written to")));
+        let file = match File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == IoKind::NotFound => return Ok(None),
+            opened => opened.context(|| format!("open({path:?})"))?,
         };
-        // Between the look and the lock it may have become a blob.
-        if !path.is_file() {
-            drop(fs::remove_file(&path));
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(ErrorKind::Busy, format!("upload {id} is being written to")));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("flock", error)),
+        }
+        // Between the two it may have become a blob, which nobody may write to.
+        let is_same = fs::symlink_metadata(&path).is_ok_and(|now| {
+            file.metadata().is_ok_and(|then| (now.dev(), now.ino()) == (then.dev(), then.ino()))
+        });
+        if !is_same {
             return Ok(None);
         }
         let mut upload = Upload { store: self, file, path, size: 0 };
