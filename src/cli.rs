@@ -62,6 +62,7 @@ mod restore;
 mod rm;
 mod run;
 mod save;
+mod serve;
 mod set;
 mod show;
 mod snapshot;
@@ -298,6 +299,8 @@ enum Command {
     Fsck(fsck::Arguments),
     /// Compare images, and what was made from them, with what they were, byte by byte
     Verify(verify::Arguments),
+    /// Serve the images of the store to docker, podman and others, as a registry that they can push to
+    Serve(serve::Arguments),
     /// Remove what nothing needs any more: what was removed a while ago, what no policy keeps, leftovers
     Prune(prune::Arguments),
     /// Say what this machine can do, and what to do where it cannot
@@ -648,6 +651,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Fsck(arguments) => return fsck::run(context, &arguments),
         Command::Verify(arguments) => return verify::run(context, &arguments),
+        Command::Serve(arguments) => serve::run(context, &arguments),
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Completion(arguments) => completion::completion(context, &arguments),

@@ -29,6 +29,7 @@
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
+//! | [`serve`] | the store as a registry | store, image, registry, transfer | processes |
 //! | [`cli`] | commands | everything | being imported |
 //!
 //! **Invariants.** `unsafe` stands in two files: `backends/src/sys.rs` and `src/runner/sys.rs`. Only `cli/output.rs` prints.
@@ -45,6 +46,7 @@ pub mod process;
 pub mod reference;
 pub mod registry;
 pub mod runner;
+pub mod serve;
 pub mod sources;
 pub mod store;
 pub mod transfer;

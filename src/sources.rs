@@ -11,14 +11,14 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`words`], [`server`], [`location`] | the grammar: options, servers, addresses |
-//! | [`bootstrap`] | `bootstrap:`, by mmdebstrap |
-//! | [`streams`] | `simplestreams:`, `images:`, `ubuntu:` |
-//! | [`classic`] | `lxc:` |
-//! | [`checksums`] | `FILE.sha256` and `SHA256SUMS` beside a file |
-//! | [`squashfs`] | mounted, or unpacked by unsquashfs |
-//! | [`stream`], [`strip`] | an archive becomes a tree; its top directory is taken off |
-//! | [`fetch`], [`program`] | what brings bytes: servers, programs |
+//! | `words`, `server`, `location` | the grammar: options, servers, addresses |
+//! | `bootstrap` | `bootstrap:`, by mmdebstrap |
+//! | `streams` | `simplestreams:`, `images:`, `ubuntu:` |
+//! | `classic` | `lxc:` |
+//! | `checksums` | `FILE.sha256` and `SHA256SUMS` beside a file |
+//! | `squashfs` | mounted, or unpacked by unsquashfs |
+//! | `stream`, `strip` | an archive becomes a tree; its top directory is taken off |
+//! | `fetch`, `program` | what brings bytes: servers, programs |
 //!
 //! **Invariants.** Everything that a server sends is hostile: it has a limit, and leads nowhere but below itself or to https.
 //! Without a checksum nothing comes over plain http, but from loopback. What fails leaves a tree that the caller throws away.

@@ -32,6 +32,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
@@ -104,6 +105,8 @@ mod registry;
 mod rootless;
 #[cfg(test)]
 mod runner;
+#[cfg(test)]
+mod serve;
 #[cfg(test)]
 mod sizes;
 #[cfg(test)]

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::places;
 use super::{Context, live, output, rm, show, store};
-use crate::store::{ImageEntry, Name, Node, State};
+use crate::image::ImageReference;
+use crate::store::{ImageEntry, Name, Node, PushedTag, State};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ImagesArguments {
@@ -37,7 +38,8 @@ pub(super) struct TagArguments {
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
-    id: String,
+    /// None of what was pushed here and not unpacked yet.
+    id: Option<String>,
     digest: Option<String>,
     config_digest: Option<String>,
     platform: Option<String>,
@@ -52,16 +54,17 @@ struct Row {
 pub(super) fn list(context: &Context, arguments: &ImagesArguments) -> Result<()> {
     let store = context.store()?;
     let mut rows: Vec<Row> = store.images()?.iter().flat_map(rows_of).collect();
+    rows.extend(store.pushed_tags()?.into_iter().map(row_of_push));
     if arguments.all {
         let trees = store.nodes()?.into_iter();
         rows.extend(trees.filter(|node| node.record.state == State::Committed).filter_map(row_of_tree));
-        rows.sort_by(|one, other| one.name.cmp(&other.name));
     }
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
     if let Some(text) = &arguments.filter {
         rows.retain(|row| row.name.contains(text.as_str()));
     }
     let now = Timestamp::now();
-    context.output.list_of(&rows, rows.iter().map(|row| &row.id), || {
+    context.output.list_of(&rows, rows.iter().map(|row| row.id.as_ref().unwrap_or(&row.name)), || {
         let heading: &[&str] = match arguments.digests {
             true => &["REPOSITORY", "TAG", "DIGEST", "ID", "CREATED", "SIZE"],
             false => &["REPOSITORY", "TAG", "ID", "CREATED", "SIZE"],
@@ -76,7 +79,7 @@ pub(super) fn list(context: &Context, arguments: &ImagesArguments) -> Result<()>
 fn rows_of(entry: &ImageEntry) -> Vec<Row> {
     let row = |name: &Name| Row {
         name: name.to_string(),
-        id: entry.id.to_string(),
+        id: Some(entry.id.to_string()),
         digest: Some(entry.image.index.as_ref().unwrap_or(&entry.image.manifest).to_string()),
         config_digest: Some(entry.image.config.to_string()),
         platform: entry.image.platform.as_ref().map(ToString::to_string),
@@ -97,7 +100,7 @@ fn row_of_tree(node: Node) -> Option<Row> {
     }
     Some(Row {
         name: node.name?.to_string(),
-        id: node.id.to_string(),
+        id: Some(node.id.to_string()),
         digest: None,
         config_digest: None,
         platform: None,
@@ -108,6 +111,23 @@ fn row_of_tree(node: Node) -> Option<Row> {
         size_bytes: None,
         blob_bytes: 0,
     })
+}
+
+/// Returns the row of what clients of `serve` pushed, and nobody ran yet: it has no node.
+fn row_of_push(pushed: PushedTag) -> Row {
+    Row {
+        name: pushed.name,
+        id: None,
+        digest: Some(pushed.digest.to_string()),
+        config_digest: None,
+        platform: None,
+        reference: None,
+        created: None,
+        added: pushed.pushed,
+        layers: None,
+        size_bytes: None,
+        blob_bytes: pushed.blob_bytes,
+    }
 }
 
 impl Row {
@@ -121,23 +141,39 @@ impl Row {
             cells.push(self.digest.clone().unwrap_or_else(|| "-".to_owned()));
         }
         let age = self.created.map_or_else(|| "-".to_owned(), |created| output::age(created, now));
-        let size = self.size_bytes.map_or_else(|| "-".to_owned(), output::bytes);
-        cells.extend([self.id.clone(), age, size]);
+        let dash = || "-".to_owned();
+        let size = self.size_bytes.map_or_else(dash, output::bytes);
+        cells.extend([self.id.clone().unwrap_or_else(dash), age, size]);
         cells
     }
 }
 
 pub(super) fn remove(context: &Context, arguments: &rm::Arguments) -> Result<()> {
     let store = context.store()?;
+    let (mut pushed, mut nodes) = (Vec::new(), Vec::new());
     for text in arguments.references() {
+        let reference = ImageReference::parse(text).ok();
+        let has_no_node =
+            reference.as_ref().map(|reference| store.pushed(reference)).transpose()?.flatten().is_some();
+        pushed.extend(reference);
+        if has_no_node {
+            continue;
+        }
         let node = store::find(&store, text)?;
         if node.record.state == State::Active {
             let message = format!("{} is a box, and no image", node.label());
             return Err(Error::new(ErrorKind::FailedPrecondition, message)
                 .hint(format!("remove it as a box: rootling rm {}", node.label())));
         }
+        nodes.push(text.clone());
     }
-    rm::run(context, arguments)
+    // What clients of `serve` pushed by the name goes with it: else the name would mean that from now on.
+    for reference in pushed {
+        if store.unpush(&reference)? {
+            context.output.say(format!("removed what was pushed as {}", reference.familiar()));
+        }
+    }
+    if nodes.is_empty() { Ok(()) } else { rm::run(context, &arguments.only(nodes)) }
 }
 
 pub(super) fn tag(context: &Context, arguments: &TagArguments) -> Result<()> {

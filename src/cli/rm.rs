@@ -33,6 +33,11 @@ impl Arguments {
     pub(super) fn references(&self) -> &[String] {
         &self.references
     }
+
+    /// Returns the same of these alone.
+    pub(super) fn only(&self, references: Vec<String>) -> Self {
+        Self { references, ..*self }
+    }
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {

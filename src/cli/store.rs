@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 
 use super::{Context, live};
-use crate::image::ImageReference;
+use crate::image::{ImageReference, Platform};
 use crate::loop_store;
 use crate::near;
 use crate::reference::{Reference, Which};
@@ -118,6 +118,14 @@ pub(super) fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
         Some(name) => (name, true),
         None => (text, false),
     };
+    // What was pushed here since is what the name means now; only a box or a tree of exactly the name is meant before that.
+    let known = Name::parse(name).ok().map(|name| store.named(&name)).transpose()?.flatten();
+    if known.is_none_or(|node| node.record.image.is_some())
+        && let Ok(reference) = ImageReference::parse(name)
+        && let Some(node) = store.materialize(&reference, &Platform::host())?
+    {
+        return Ok(Some(node));
+    }
     if !must_be && Name::parse(name).is_ok_and(|name| store.resolve_name(&name).is_ok_and(|id| id.is_some()))
     {
         return Ok(None);

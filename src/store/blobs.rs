@@ -29,6 +29,10 @@ use crate::image::{Algorithm, Digest, Hasher, Verifier};
 /// How long what is left of a download is kept.
 const KEPT_PARTIAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+mod uploads;
+
+pub use uploads::Upload;
+
 const BUFFER_BYTES: usize = 256 << 10;
 
 impl Store {
@@ -123,13 +127,18 @@ impl Store {
         let records = self.ids()?.into_iter().map(|id| Record::read(&self.object_dir(&id)));
         // One that cannot be read may name any of them.
         let Ok(records) = records.collect::<Result<Vec<_>>>() else { return Ok((0, 0)) };
-        let named = Self::named_blobs(records.iter());
+        let mut named = Self::named_blobs(records.iter());
+        self.tidy_repositories()?;
+        let Ok(pushed) = self.pushed_blobs() else { return Ok((0, 0)) };
+        named.extend(pushed);
         let (mut count, mut bytes) = (0, 0);
         for (digest, size) in self.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)) {
             files::remove_if_exists(&self.blob_path(&digest))?;
             fault::point("prune.blob");
             (count, bytes) = (count + 1, bytes + size);
         }
+        let (uploads, upload_bytes) = self.sweep_uploads()?;
+        (count, bytes) = (count + uploads, bytes + upload_bytes);
         for path in self.left_of_downloads()? {
             bytes += fs::symlink_metadata(&path).map_or(0, |found| found.len());
             count += u64::from(files::remove_if_exists(&path)?);

@@ -1,0 +1,44 @@
+//! Boxes, trees and snapshots, which are no images until somebody asks for them.
+//!
+//! The layers are made once and noted in the records of the states (`transfer/making.rs`); the manifest is kept with the repository, so that
+//! what it names is found by its digest, until nobody asked for a week.
+
+use rootling_backends::{Context, Result};
+
+use super::shelf::{Found, Shelf};
+use crate::image::{Digest, Document};
+use crate::store::{Durability, Line, Push};
+use crate::transfer::making::{MakeOptions, make};
+
+/// Makes an image of what has this tag, of a box its present state; `None` where nothing has it.
+///
+/// Takes as long as packing what changed, the first time.
+pub(super) fn image(shelf: &Shelf<'_>, tag: &str) -> Result<Option<Found>> {
+    let Some(node) = shelf.pushed.node(tag)? else { return Ok(None) };
+    let intent = || format!("make an image of {}", node.label());
+    let blobs = shelf.store.blobs().context(intent)?;
+    let line = shelf.store.line_of(&node).context(intent)?;
+    let document = match own(shelf, &line).context(intent)? {
+        Some(document) => document,
+        None => {
+            let made = make(&blobs, &line, &MakeOptions::default(), &|_| ()).context(intent)?;
+            let known = (&Digest::sha256_of(&made.config), made.config.len() as u64);
+            blobs.put(made.config.as_slice(), Some(known), Durability::Synced).context(intent)?;
+            made.manifest
+        }
+    };
+    let Document { digest, media_type, .. } = &document;
+    if shelf.pushed.manifest(digest)?.is_none() {
+        let push = Push { document: &document, media_type, tags: &[], from: None, made: true };
+        shelf.pushed.put(&blobs, &push).context(intent)?;
+    }
+    Ok(Some(Found { digest: digest.clone(), media_type: media_type.clone() }))
+}
+
+/// Returns the image that it still is: nothing has changed since.
+fn own(shelf: &Shelf<'_>, line: &Line) -> Result<Option<Document>> {
+    let base = line.base.as_ref().filter(|_| line.states.is_empty());
+    let Some(image) = base.and_then(|base| base.record.image.as_ref()) else { return Ok(None) };
+    Document::parse_with_digest(shelf.bytes(&image.manifest)?, &image.manifest, Some(&image.media_type))
+        .map(Some)
+}

@@ -1,0 +1,6 @@
+//! The store as a registry: what the specification says, what other programs do, and what goes wrong on the way.
+
+mod conformance;
+mod faults;
+mod interop;
+mod server;
