@@ -2,6 +2,7 @@
 
 use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
 mod history;
+mod images;
 
 use crate::samples::{Key, Samples};
 
@@ -34,6 +35,7 @@ pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
         leak(samples),
     ];
     verdicts.extend(history::judge(samples));
+    verdicts.extend(images::judge(samples));
     verdicts
 }
 

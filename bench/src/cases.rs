@@ -8,6 +8,7 @@ mod exec;
 mod first_write;
 mod fork;
 pub(crate) mod history;
+pub(crate) mod images;
 mod memory;
 mod run;
 mod scale;
@@ -43,7 +44,7 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 28] = [
+pub(crate) const ALL: [Case; 40] = [
     FORK,
     DURABLE,
     FIRST_WRITE,
@@ -66,6 +67,18 @@ pub(crate) const ALL: [Case; 28] = [
     history::RESTORE[1],
     history::WRITTEN[0],
     history::WRITTEN[1],
+    images::COLD[0],
+    images::COLD[1],
+    images::COLD[2],
+    images::COLD[3],
+    images::SHARED[0],
+    images::SHARED[1],
+    images::SHARED[2],
+    images::SHARED[3],
+    images::PUSH[0],
+    images::PUSH[1],
+    images::PUSH[2],
+    images::PUSH[3],
     SCALE_ENTER,
     SCALE_FORK,
     SCALE_RM,

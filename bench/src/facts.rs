@@ -25,7 +25,7 @@ pub(crate) struct Facts {
     stolen: Option<f64>,
 }
 
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("cp", "--version"),
     ("btrfs", "--version"),
     ("mkfs.xfs", "-V"),
@@ -36,6 +36,10 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("unshare", "--version"),
     ("systemd-nspawn", "--version"),
     ("strace", "--version"),
+    ("skopeo", "--version"),
+    ("umoci", "--version"),
+    ("containerd", "--version"),
+    ("docker-registry", "--version"),
 ];
 
 impl Facts {

@@ -153,6 +153,8 @@ impl Drop for Loop {
         // Best effort: podman's own mounts below it go too; what cannot be unmounted goes with the namespace.
         for place in [&self.quiet, &self.mounted_at] {
             drop(timed(command("umount", ["--recursive", "--lazy"]).arg(place)));
+            // Another of the same kind may come.
+            drop(std::fs::remove_dir(place));
         }
         drop(std::fs::remove_file(&self.image));
     }

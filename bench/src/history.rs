@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use rootling_backends::{Context, Dir, Kind, Result};
 
 use self::keeper::{Keeper, Stage};
+pub(crate) use self::keeper::{append, is_plain};
 use crate::cases::history::{DIFF, FORK, RESTORE, SNAPSHOT, WRITTEN};
 use crate::fixture::{FileSystem, Loop};
 use crate::load;

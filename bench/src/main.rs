@@ -14,6 +14,7 @@
 //! | `cases` | what is measured and what makes it fair or unfair |
 //! | `enter` | what starts in a tree: who, in which namespaces, how fast, with how many calls and how much memory |
 //! | `history` | states of a box: kept, told apart, forked, gone back to |
+//! | `images` | images from a registry and back |
 //! | `scale` | a store that holds much: deep, wide, and forks that come and go |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
@@ -29,6 +30,7 @@ mod enter;
 mod facts;
 mod fixture;
 mod history;
+mod images;
 mod life;
 mod load;
 mod options;
@@ -73,7 +75,7 @@ fn measure(options: &Options) -> Result<ExitCode> {
     let sizes = trees::archives(options, &scratch)?;
     let guests = options.wants(Part::Starts).then(|| enter::prepare(&scratch, &mut samples)).transpose()?;
     for kind in FileSystem::ALL {
-        if !options.wants_file_system(kind.name()) {
+        if !options.wants_file_system(kind.name()) || options.part == Some(Part::Images) {
             continue;
         }
         report::progress(&format!("{}: making the file system", kind.name()));
@@ -93,6 +95,9 @@ fn measure(options: &Options) -> Result<ExitCode> {
             enter::all(&fixture, &sizes, guests, options, &mut samples)
                 .context(|| format!("measure starts on {kind}"))?;
         }
+    }
+    if options.wants(Part::Images) {
+        images::all(&sizes, &scratch, options, &mut samples).context(|| "measure images")?;
     }
     facts.finish();
     let directory = report::write(&facts, &samples, options)?;

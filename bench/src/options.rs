@@ -19,7 +19,7 @@ pub(crate) struct Options {
     pub(crate) file_system: Option<String>,
     /// One tree only.
     pub(crate) tree: Option<String>,
-    /// One part only: what is done to trees, what starts in them, states of boxes, or a store that holds much.
+    /// One part only: what is done to trees, what starts in them, states of boxes, a store that holds much, or images.
     pub(crate) part: Option<Part>,
     /// Rounds, if not the default.
     pub(crate) rounds: Option<usize>,
@@ -34,9 +34,10 @@ pub(crate) enum Part {
     Starts,
     History,
     Scale,
+    Images,
 }
 
-const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale, --cache DIR, --scratch DIR, --out DIR, \
+const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale|images, --cache DIR, --scratch DIR, --out DIR, \
                      --fs ext4|xfs|btrfs, --tree minbase|large";
 
 impl Options {
@@ -69,6 +70,7 @@ impl Options {
                         "starts" => Part::Starts,
                         "history" => Part::History,
                         "scale" => Part::Scale,
+                        "images" => Part::Images,
                         other => return Err(wrong(format!("there is no part {other:?}"))),
                     });
                 }
@@ -119,6 +121,11 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 3 } else { 7 }).max(1)
     }
 
+    /// Returns how often an image is pulled.
+    pub(crate) fn image_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+    }
+
     /// Returns how often a command is run.
     pub(crate) fn command_rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 10 } else { 40 }).max(1)
@@ -151,6 +158,8 @@ mod tests {
         assert!(parse("").unwrap().wants(Part::Forks));
         let scale = parse("--part scale --tree minbase").unwrap();
         assert!(scale.wants(Part::Scale) && !scale.wants(Part::Starts) && !scale.wants_tree("minbase"));
+        let images = parse("--part images --quick --tree large").unwrap();
+        assert!(images.wants(Part::Images) && images.wants_tree("large") && images.image_rounds() == 1);
         assert_eq!(parse("--part all").unwrap_err().to_string(), "there is no part \"all\"");
     }
 

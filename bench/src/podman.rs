@@ -34,11 +34,16 @@ static STORAGES: AtomicUsize = AtomicUsize::new(0);
 impl Podman {
     /// Makes the storage in the empty `directory` and imports the archive.
     pub(crate) fn new(driver: &'static str, directory: PathBuf, archive: &Archive) -> Result<Self> {
-        let number = STORAGES.fetch_add(1, Ordering::Relaxed);
-        let run = PathBuf::from(format!("/run/rootling-bench.{}.{number}", std::process::id()));
-        let podman = Self { name: Self::name_of(driver), driver, directory, run };
+        let podman = Self::empty(driver, directory);
         timed(podman.command(["import", "--quiet"]).arg(&archive.path).arg(IMAGE))?;
         Ok(podman)
+    }
+
+    /// Returns a storage without images in the empty `directory`.
+    pub(crate) fn empty(driver: &'static str, directory: PathBuf) -> Self {
+        let number = STORAGES.fetch_add(1, Ordering::Relaxed);
+        let run = PathBuf::from(format!("/run/rootling-bench.{}.{number}", std::process::id()));
+        Self { name: Self::name_of(driver), driver, directory, run }
     }
 
     /// Returns what tables call it.

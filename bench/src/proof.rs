@@ -35,6 +35,8 @@ pub(crate) struct Inventory {
 pub(crate) enum Strictness {
     /// In everything.
     Exact,
+    /// In everything but the mode of the root itself, which podman takes writing from.
+    ExactBelowRoot,
     /// The container's own mount points and files may be there too (podman's `/run/.containerenv`, …).
     WithAdditions,
 }
@@ -74,7 +76,7 @@ impl Inventory {
         each(fork, |path, entry| match self.entries.get(&path) {
             Some(expected) if *expected == entry => seen += 1,
             None if strictness == Strictness::WithAdditions => {}
-            Some(expected) if strictness == Strictness::WithAdditions && path.as_os_str().is_empty() => {
+            Some(expected) if strictness != Strictness::Exact && path.as_os_str().is_empty() => {
                 seen += usize::from(expected.mode != 0);
             }
             expected => {
@@ -94,8 +96,9 @@ impl Inventory {
         let options = DiffOptions { times: strictness == Strictness::Exact };
         let changes = diff_trees(&Dir::open(&self.root)?, &Dir::open(fork)?, options)?;
         let counts = |change: &&Change| {
-            strictness == Strictness::Exact
-                || !(change.kind == ChangeKind::Added || change.path.as_os_str().is_empty())
+            let is_addition = strictness == Strictness::WithAdditions && change.kind == ChangeKind::Added;
+            let is_root = strictness != Strictness::Exact && change.path.as_os_str().is_empty();
+            !is_addition && !is_root
         };
         match changes.iter().find(counts) {
             Some(change) => Err(unequal(format!("{change:?}"))),
@@ -161,6 +164,7 @@ mod tests {
         let (_temp, inventory, fork) = tree();
         std::fs::write(fork.join("more"), "").unwrap();
         assert!(inventory.check(&fork, Strictness::Exact).is_err());
+        assert!(inventory.check(&fork, Strictness::ExactBelowRoot).is_err());
         inventory.check(&fork, Strictness::WithAdditions).unwrap();
         std::fs::write(fork.join("d/f"), "BYTES").unwrap();
         assert!(inventory.check_bytes(&fork, Strictness::WithAdditions).is_err());

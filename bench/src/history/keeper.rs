@@ -80,7 +80,7 @@ pub(super) trait Keeper: fmt::Debug {
 pub(super) type Named = HashSet<PathBuf>;
 
 /// Is the path of letters, digits and signs that no tool escapes?
-pub(super) fn is_plain(path: &Path) -> bool {
+pub(crate) fn is_plain(path: &Path) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
     path.as_os_str().as_encoded_bytes().iter().all(|byte| is_plain(*byte))
 }
@@ -97,7 +97,7 @@ pub(super) fn check_named(named: &Named, files: &[PathBuf]) -> Result<()> {
 }
 
 /// Appends a line to files below `root`.
-pub(super) fn append(root: &Path, files: &[PathBuf], line: &str) -> Result<()> {
+pub(crate) fn append(root: &Path, files: &[PathBuf], line: &str) -> Result<()> {
     for path in files {
         let file = OpenOptions::new().append(true).open(root.join(path));
         file.and_then(|mut file| file.write_all(line.as_bytes()))
