@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_child_of_the_command_is_counted() {
-        // dd holds its block, and sh waits for it.
+        // dd holds its block for most of a second, and sh waits for it.
         let alone = measure(&mut crate::command::command("sh", ["-c", "sleep 0.2; true"])).unwrap();
-        let script = "dd if=/dev/zero of=/dev/null bs=64M count=20 2>/dev/null; true";
+        let script = "dd if=/dev/zero of=/dev/null bs=64M count=200 2>/dev/null; true";
         let with_child = measure(&mut crate::command::command("sh", ["-c", script])).unwrap();
         assert!(with_child.peak_kib > alone.peak_kib + 60_000, "{with_child:?} {alone:?}");
         assert!(alone.time >= Duration::from_millis(200));
