@@ -29,6 +29,8 @@ pub(crate) const HOST: &str = "203.0.113.2";
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The first of the users that rootless tests are run as: far from the ranges that other tests' users have, whose files lie in /tmp, too.
+const FIRST_USER: u32 = 400_000_000;
 /// The next user that a rootless test is run as: in no account file, so without a range of ids, and each test's own, because
 /// tests look for what is theirs.
 static NEXT_USER: AtomicU32 = AtomicU32::new(0);
@@ -104,7 +106,7 @@ impl Lab {
             ip -n world link set lo up; ip -n world address add {WORLD}/24 dev eth0; ip -n world link set eth0 up"
         ));
         let world = File::open("/run/netns/world").unwrap().into();
-        let user = 70_000 + std::process::id() % 10_000 * 32 + NEXT_USER.fetch_add(1, Ordering::Relaxed);
+        let user = FIRST_USER + std::process::id() % 10_000 * 32 + NEXT_USER.fetch_add(1, Ordering::Relaxed);
         let environment = Environment::new();
         fs::create_dir_all(environment.path("root/etc")).unwrap();
         fs::write(environment.path("root/etc/resolv.conf"), "").unwrap();
