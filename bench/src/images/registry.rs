@@ -104,7 +104,7 @@ impl Registry {
         Ok(layers.filter_map(|layer| layer["digest"].as_str()).map(str::to_owned).collect())
     }
 
-    /// Returns where a blob lies: https://distribution.github.io/distribution/storage-drivers, the layout of the paths.
+    /// Returns where the registry's file system driver keeps a blob.
     fn blob(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
         let blobs = self.data.join("docker/registry/v2/blobs/sha256");
