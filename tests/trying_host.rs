@@ -50,6 +50,13 @@ fn what_was_tried_on_the_machine_is_applied_and_brought_back() {
 }
 
 #[test]
+fn what_stays_out_of_a_fork_is_no_change_of_it() {
+    let script = r#"ln etc/passwd tmp/other; ln etc/passwd run/third; mkdir tmp/full; touch tmp/full/file
+        inside create host:/ dev > /dev/null; inside exec dev -- sh -c 'echo new > /etc/fresh'; chroot $D/h "$R" diff dev"#;
+    on_machines(script, |sort, stdout| assert_eq!(stdout, "A /etc/fresh\n", "{sort}"));
+}
+
+#[test]
 fn what_was_brought_back_is_said_although_a_step_further_there_is_nothing() {
     let script = r#"inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE"
         chroot $D/h "$R" undo -n 3 host:/ 2>&1 > $D/stdout | grep -v '^ ' | sed 's/[0-9]* paths/N paths/'; cat $D/stdout etc/conf"#;

@@ -70,6 +70,11 @@ impl Candidates {
         Ok(())
     }
 
+    /// Takes out paths that are not to be looked at, with all below them.
+    pub fn leave_out(&mut self, is_out: impl Fn(&Path) -> bool) {
+        self.0.retain(|path, _| !is_out(path));
+    }
+
     /// Returns what turns `old` into `new`, provided that nothing but these paths differs. O(candidates).
     ///
     /// Equals what [`diff_trees`](crate::compare::diff_trees) returns, which looks everywhere.

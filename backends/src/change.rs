@@ -32,6 +32,11 @@ impl Change {
     pub fn is_time_only(&self) -> bool {
         self.kind == ChangeKind::Modified && self.aspects == Aspects { times: true, ..Aspects::default() }
     }
+
+    /// Are other names of the inode all that is different?
+    pub fn is_links_only(&self) -> bool {
+        self.kind == ChangeKind::Modified && self.aspects == Aspects { links: true, ..Aspects::default() }
+    }
 }
 
 /// The three things that can happen to a path.

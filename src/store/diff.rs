@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use rootling_backends::candidates::Candidates;
 use rootling_backends::{
-    Baseline, Change, Context, DiffOptions, Dir, Error, ErrorKind, FS, Form, Kind, Result, compare,
+    Baseline, Change, Context, DiffOptions, Dir, Error, ErrorKind, FS, Form, Kind, Result, Tree, compare,
 };
 
 use super::draft::Ephemeral;
@@ -41,26 +41,38 @@ impl Store {
         let node = &self.settle(node)?;
         let intent = || format!("find the changes of {}", node.shown());
         let Some(parent) = self.parent_tree(node).context(intent)? else { return Ok(Vec::new()) };
-        let backend = self.backend(node.record.backend).context(intent)?;
-        let changes =
-            backend.changes(&self.tree(node)?, &parent, &node.record.baseline, options).context(intent)?;
-        self.without_what_stays_out(&node.record, changes)
+        self.changes_against(&node.record, &self.tree(node)?, &parent, options).context(intent)
     }
 
     /// Returns what changed in a fork that will be thrown away.
     pub fn ephemeral_changes(&self, fork: &Ephemeral, options: DiffOptions) -> Result<Vec<Change>> {
-        let backend = self.backend(fork.record.backend)?;
-        let changes = backend.changes(&fork.tree, &fork.parent, &fork.record.baseline, options)?;
-        self.without_what_stays_out(&fork.record, changes)
+        self.changes_against(&fork.record, &fork.tree, &fork.parent, options)
     }
 
     /// In a fork of the host, what was blanked is no change of it.
-    fn without_what_stays_out(&self, record: &Record, mut changes: Vec<Change>) -> Result<Vec<Change>> {
-        if record.outside.is_some() {
-            let root = self.real_root()?;
-            changes.retain(|change| !host::stays_out(&change.path, &root));
+    fn changes_against(
+        &self,
+        record: &Record,
+        tree: &Tree,
+        parent: &Tree,
+        options: DiffOptions,
+    ) -> Result<Vec<Change>> {
+        let backend = self.backend(record.backend)?;
+        if record.outside.is_none() {
+            return backend.changes(tree, parent, &record.baseline, options);
         }
-        Ok(changes)
+        // Not compared and then passed over: it may hold much, and further names of files that are in the fork.
+        let mut candidates = Candidates::default();
+        if record.form == Form::Delta {
+            candidates.add_layer(&Dir::open(tree.fs())?)?;
+        } else {
+            let mut found = backend.changes(tree, parent, &record.baseline, options)?;
+            found.retain(|change| !change.is_links_only());
+            candidates.add_changes(&found);
+        }
+        let root = self.real_root()?;
+        candidates.leave_out(|path| host::stays_out(path, &root));
+        candidates.compare(&backend.open_root(parent)?, &backend.open_root(tree)?, options)
     }
 
     /// Returns what turns `old` into `new`, whatever the two are, boxes as they stand at the moment: exact, sorted by the bytes of the
