@@ -8,7 +8,7 @@
 //!
 //! They are taken in this order: store, change, use. A process that waits for a lock says who holds it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread::sleep;
@@ -47,6 +47,12 @@ pub(crate) fn wait_for_file(path: &Path, what: &str) -> Result<File> {
     let file = open(path)?;
     wait_until(&file, Mode::Exclusive, what, None)?;
     Ok(file)
+}
+
+/// Is an open file the one at `path`? Who waited for its lock may have one that was removed, or got another name, meanwhile.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let inode = |found: &Metadata| (found.dev(), found.ino());
+    fs::symlink_metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|then| inode(&now) == inode(&then)))
 }
 
 /// Takes the lock of the file `path` alone if nobody else holds it.

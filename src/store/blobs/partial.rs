@@ -1,8 +1,7 @@
 //! Downloads: blobs that come piece by piece from somewhere else, and are gone on with after a cut.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind as IoKind, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use rootling_backends::{Context, Result};
@@ -24,10 +23,7 @@ impl Blobs<'_> {
             }
             let file = lock::wait_for_file(&path, &format!("blob {digest}")).context(what)?;
             // While we waited it may have become the blob, or have been thrown away.
-            let is_same = fs::symlink_metadata(&path).is_ok_and(|now| {
-                file.metadata().is_ok_and(|then| (now.dev(), now.ino()) == (then.dev(), then.ino()))
-            });
-            if is_same && !self.has(digest, size)? {
+            if lock::is_at(&file, &path) && !self.has(digest, size)? {
                 return Partial::begin(self, digest, size, file, path).map(Some).context(what);
             }
         }
