@@ -1,7 +1,7 @@
 //! Blobs: bytes known by their digest, kept as they came: layers, configurations, manifests, indexes.
 //!
 //! A blob is verified while it is written, and has its name only once its bytes are on disk. Until then it is *staged*: a file without a
-//! name (`O_TMPFILE`), or what a download has brought so far, `blobs/partial/<hex>`, which the next attempt goes on with. So a kill costs a
+//! name (`O_TMPFILE`), or what a download has brought so far, `blobs/partial/<hex>-<size>`, which the next attempt goes on with. So a kill costs a
 //! download nothing that is on disk, and a power cut leaves no blob that is not what its name says.
 //!
 //! Many blobs are made durable at once: [`Blobs::settle`], after one sync for all of them.

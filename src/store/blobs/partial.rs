@@ -1,4 +1,7 @@
 //! Downloads: blobs that come piece by piece from somewhere else, and are gone on with after a cut.
+//!
+//! A download is the file `blobs/partial/<hex>-<size>`. A length is what some manifest says: one that lies has a file of its own, and so never
+//! writes to what another has downloaded and verified, and is about to name.
 
 use std::fs::File;
 use std::io::{self, ErrorKind as IoKind, Seek, SeekFrom, Write};
@@ -16,7 +19,7 @@ impl Blobs<'_> {
     /// What is there is read and taken into the digest. Who else downloads it in this moment, in whichever process, is waited for.
     pub fn partial(&self, digest: &Digest, size: u64) -> Result<Option<Partial<'_>>> {
         let what = || format!("download blob {digest}");
-        let path = self.store.blobs_dir().join("partial").join(digest.hex());
+        let path = self.store.blobs_dir().join("partial").join(format!("{}-{size}", digest.hex()));
         loop {
             if self.has(digest, size)? {
                 return Ok(None);
@@ -75,8 +78,8 @@ impl<'a> Partial<'a> {
         self.size
     }
 
-    /// Forgets what is there: for a server that cannot begin in the middle.
-    pub fn restart(&mut self) -> Result<()> {
+    /// Forgets what is there.
+    fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).context(|| format!("ftruncate({:?})", self.path))?;
         self.file.seek(SeekFrom::Start(0)).context(|| format!("lseek({:?})", self.path))?;
         self.verifier = Verifier::new(&self.digest, Some(self.size));
@@ -173,6 +176,23 @@ mod tests {
         partial.write_all(b"hello World").unwrap();
         assert_eq!(partial.finish().unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(begin().have(), 0);
+    }
+
+    #[test]
+    fn who_is_told_another_length_does_not_touch_what_is_verified() {
+        let (_dir, store) = store();
+        let digest = Digest::sha256_of(b"hello world");
+        let (one, other) = (store.blobs().unwrap(), store.blobs().unwrap());
+        let mut partial = one.partial(&digest, 11).unwrap().unwrap();
+        partial.write_all(b"hello world").unwrap();
+        partial.finish().unwrap();
+        for size in [5, 20] {
+            let mut lied_to = other.partial(&digest, size).unwrap().unwrap();
+            lied_to.write_all(b"HELLO").unwrap();
+            drop(lied_to.finish());
+        }
+        one.settle(Synced::No).unwrap();
+        assert_eq!(store.verify_blob(&digest).unwrap(), 11);
     }
 
     #[test]
