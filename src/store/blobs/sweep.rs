@@ -15,8 +15,25 @@ use crate::store::{Record, Store, fault, files};
 const KEPT_PARTIAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Store {
-    /// Returns the digests of all blobs that these records name.
-    pub(in crate::store) fn named_blobs<'r>(records: impl Iterator<Item = &'r Record>) -> HashSet<Digest> {
+    /// Returns the blobs that neither these records nor repositories name, with their sizes.
+    pub(in crate::store) fn unneeded_blobs<'r>(
+        &self,
+        records: impl Iterator<Item = &'r Record>,
+    ) -> Result<Vec<(Digest, u64)>> {
+        let pushed = match self.pushed_blobs() {
+            Ok(pushed) => pushed,
+            Err(error) => {
+                // It may name any of them.
+                log::warn!("no blobs are removed: {error}");
+                return Ok(Vec::new());
+            }
+        };
+        let mut named = Self::named_blobs(records);
+        named.extend(pushed);
+        Ok(self.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)).collect())
+    }
+
+    fn named_blobs<'r>(records: impl Iterator<Item = &'r Record>) -> HashSet<Digest> {
         let mut named = HashSet::new();
         for record in records {
             named.extend(record.image.iter().flat_map(|image| image.documents().cloned()));
@@ -38,12 +55,9 @@ impl Store {
         let records = self.ids()?.into_iter().map(|id| Record::read(&self.object_dir(&id)));
         // One that cannot be read may name any of them.
         let Ok(records) = records.collect::<Result<Vec<_>>>() else { return Ok((0, 0)) };
-        let mut named = Self::named_blobs(records.iter());
         self.tidy_repositories()?;
-        let Ok(pushed) = self.pushed_blobs() else { return Ok((0, 0)) };
-        named.extend(pushed);
         let (mut count, mut bytes) = (0, 0);
-        for (digest, size) in self.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)) {
+        for (digest, size) in self.unneeded_blobs(records.iter())? {
             files::remove_if_exists(&self.blob_path(&digest))?;
             fault::point("prune.blob");
             (count, bytes) = (count + 1, bytes + size);
@@ -84,7 +98,45 @@ mod tests {
 
     use super::super::tests::{listed, store};
     use super::*;
-    use crate::store::Durability;
+    use crate::image::Document;
+    use crate::store::{Durability, Push};
+
+    #[test]
+    fn what_was_pushed_is_no_blob_that_would_go() {
+        let (_dir, store) = store();
+        let blobs = store.blobs().unwrap();
+        let put = |bytes: &[u8]| blobs.put(bytes, None, Durability::Synced).unwrap();
+        let (config, _stray) = (put(b"{}"), put(b"nobody's"));
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type, "layers": [],
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2 },
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let digest = Digest::sha256_of(&manifest);
+        let document = Document::parse_with_digest(manifest, &digest, Some(media_type)).unwrap();
+        let repository = store.repository("app").unwrap();
+        let push = Push { document: &document, media_type, tags: &["1"], from: None, made: false };
+        repository.put(&blobs, &push).unwrap();
+        drop(blobs);
+        let outcome = store.outcome(&[]).unwrap();
+        assert_eq!((outcome.blobs, outcome.blob_bytes), (1, 8));
+        let pruned = store.prune(&[]).unwrap();
+        assert_eq!((pruned.blobs, pruned.blob_bytes), (1, 8));
+        assert_eq!(store.check(false, true).unwrap().problems, []);
+
+        // What is damaged goes, to be pushed again, and until then the image is not whole.
+        fs::write(store.blob_path(&config), "[]").unwrap();
+        let checked = store.check(true, true).unwrap();
+        let told: Vec<_> =
+            checked.problems.iter().map(|found| (found.object.clone(), found.repaired)).collect();
+        assert_eq!(told, [(config.to_string(), true), (format!("app@{digest}"), false)]);
+        assert!(!checked.is_clean());
+        let record = store.root().join("refs/app/manifests").join(digest.to_string());
+        fs::write(record, "{").unwrap();
+        let checked = store.check(false, false).unwrap();
+        assert!(checked.problems[0].problem.starts_with("was pushed and cannot be read"), "{checked:?}");
+    }
 
     #[test]
     fn the_sweep_waits_for_nobody_and_takes_nothing_that_is_on_its_way() {
