@@ -379,6 +379,8 @@ impl Store {
                 continue;
             }
             let _change = locked?;
+            // Somebody may have locked it since it was read.
+            let before = Node { record: self.node(&before.id)?.record, ..before };
             before.require_unlocked()?;
             self.switch(name, &node.id)?;
             return Ok(Some(before));
