@@ -252,7 +252,11 @@ impl<'a> Repository<'a> {
         }
         let _change = self.change()?;
         let mark = self.blob_mark(digest);
-        Ok(files::remove_if_exists(&mark)? && files::sync_parent(&mark).is_ok())
+        let removed = files::remove_if_exists(&mark)?;
+        if removed {
+            files::sync_parent(&mark)?;
+        }
+        Ok(removed)
     }
 
     /// Takes in a manifest and gives it its tags, one after the other. Whether all that it names is here, the caller has looked.
