@@ -2,11 +2,16 @@
 //!
 //! | lock | on | shared | exclusive |
 //! |---|---|---|---|
+//! | blobs | `blobs/` | while somebody adds blobs, which no record names yet | the sweep of blobs, which does not wait |
+//! | making | `c/<hex>.lock` | - | while an image is made of layers |
+//! | download | `blobs/partial/<hex>-<size>`, `blobs/uploads/<id>` | - | while bytes are added to it |
 //! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck` |
+//! | repository | `refs/<repository>/` | - | while it changes |
 //! | change | `o/<id>/change` | - | while the object's record or place changes |
 //! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted, entered or forked, or an ephemeral fork stands on it | while the tree is sealed in place, removed, or being built |
 //!
-//! They are taken in this order: store, change, use. A process that waits for a lock says who holds it.
+//! They are taken in this order: making, download, store, then repository, or change and use; that of the blobs at any time, since nobody
+//! waits to have it alone. A process that waits for a lock says who holds it.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
