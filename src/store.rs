@@ -26,6 +26,7 @@
 //! | `blobs` | bytes known by their digest: written, verified, kept, swept |
 //! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
 //! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `repositories` | what was pushed to the store as a registry, not unpacked; what tags mean |
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `home` | a volume that begins as a directory of the host |

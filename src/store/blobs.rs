@@ -1,21 +1,26 @@
 //! Blobs: bytes known by their digest, kept as they came: layers, configurations, manifests, indexes.
 //!
 //! A blob is verified while it is written, and has its name only once its bytes are on disk. Until then it is *staged*: a file without a
-//! name (`O_TMPFILE`), or what a download has brought so far, `blobs/partial/<hex>`, which the next attempt goes on with. So a kill costs a
+//! name (`O_TMPFILE`), or what a download has brought so far, `blobs/partial/<hex>-<size>`, which the next attempt goes on with. So a kill costs a
 //! download nothing that is on disk, and a power cut leaves no blob that is not what its name says.
 //!
 //! Many blobs are made durable at once: [`Blobs::settle`], after one sync for all of them.
 //!
 //! As long as a [`Blobs`] lives, no sweep removes blobs: what it has put there no record names yet. The lock dies with its process.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `partial` | downloads, which are gone on with after a cut |
+//! | `uploads` | what clients send piece by piece |
+//! | `sweep` | which blobs nothing needs, and their removal |
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind as IoKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind as IoKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -23,14 +28,14 @@ use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{ObjectId, Record, Store, fault};
+use super::{ObjectId, Store, fault};
 use crate::image::{Algorithm, Digest, Hasher, Verifier};
 
-/// How long what is left of a download is kept.
-const KEPT_PARTIAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
+mod partial;
+mod sweep;
 mod uploads;
 
+pub use partial::Partial;
 pub use uploads::Upload;
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -102,67 +107,6 @@ impl Store {
             }
         }
         Ok(blobs)
-    }
-
-    /// Returns the digests of all blobs that these records name.
-    pub(super) fn named_blobs<'r>(records: impl Iterator<Item = &'r Record>) -> HashSet<Digest> {
-        let mut named = HashSet::new();
-        for record in records {
-            named.extend(record.image.iter().flat_map(|image| image.documents().cloned()));
-            let layers = record.layer.iter().flat_map(|layer| &layer.blobs);
-            let packed = record.packed.iter().flat_map(|packed| &packed.blobs);
-            named.extend(layers.chain(packed).map(|blob| blob.digest.clone()));
-        }
-        named
-    }
-
-    /// Removes blobs that no object names, and what was left of downloads a week ago; none while somebody adds some. The caller holds
-    /// the store alone. Returns how many, and their bytes.
-    pub(super) fn sweep_blobs(&self) -> Result<(u64, u64)> {
-        let directory = self.blobs_dir();
-        if !directory.exists() {
-            return Ok((0, 0));
-        }
-        let Some(_alone) = lock::try_lock_dir(&directory, Mode::Exclusive)? else { return Ok((0, 0)) };
-        let records = self.ids()?.into_iter().map(|id| Record::read(&self.object_dir(&id)));
-        // One that cannot be read may name any of them.
-        let Ok(records) = records.collect::<Result<Vec<_>>>() else { return Ok((0, 0)) };
-        let mut named = Self::named_blobs(records.iter());
-        self.tidy_repositories()?;
-        let Ok(pushed) = self.pushed_blobs() else { return Ok((0, 0)) };
-        named.extend(pushed);
-        let (mut count, mut bytes) = (0, 0);
-        for (digest, size) in self.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)) {
-            files::remove_if_exists(&self.blob_path(&digest))?;
-            fault::point("prune.blob");
-            (count, bytes) = (count + 1, bytes + size);
-        }
-        let (uploads, upload_bytes) = self.sweep_uploads()?;
-        (count, bytes) = (count + uploads, bytes + upload_bytes);
-        for path in self.left_of_downloads()? {
-            bytes += fs::symlink_metadata(&path).map_or(0, |found| found.len());
-            count += u64::from(files::remove_if_exists(&path)?);
-        }
-        Ok((count, bytes))
-    }
-
-    /// Returns what is left of downloads that nobody went on with for a week, or of blobs that were cut off.
-    fn left_of_downloads(&self) -> Result<Vec<PathBuf>> {
-        let (directory, partial) = (self.blobs_dir(), self.blobs_dir().join("partial"));
-        let mut left = Vec::new();
-        for name in files::list(&partial)? {
-            let path = partial.join(name);
-            let touched = fs::symlink_metadata(&path).and_then(|found| found.modified());
-            let is_old = touched.is_ok_and(|touched| touched.elapsed().is_ok_and(|age| age > KEPT_PARTIAL));
-            if is_old {
-                left.push(path);
-            }
-        }
-        for place in [directory.clone(), directory.join("sha256"), directory.join("sha512")] {
-            let names = files::list_where(&place, files::is_leftover)?.into_iter();
-            left.extend(names.map(|name| place.join(name)));
-        }
-        Ok(left)
     }
 
     /// Returns the blobs, to add some. No sweep removes any as long as this lives.
@@ -258,27 +202,6 @@ impl<'a> Blobs<'a> {
         self.give_name(&digest, &staged).context(what)?;
         files::sync_parent(&self.store.blob_path(&digest))?;
         Ok(digest)
-    }
-
-    /// Returns what is there of a blob, to go on with; `None` where it is there as a whole.
-    ///
-    /// What is there is read and taken into the digest. Who else downloads it in this moment, in whichever process, is waited for.
-    pub fn partial(&self, digest: &Digest, size: u64) -> Result<Option<Partial<'_>>> {
-        let what = || format!("download blob {digest}");
-        let path = self.store.blobs_dir().join("partial").join(digest.hex());
-        loop {
-            if self.has(digest, size)? {
-                return Ok(None);
-            }
-            let file = lock::wait_for_file(&path, &format!("blob {digest}")).context(what)?;
-            // While we waited it may have become the blob, or have been thrown away.
-            let is_same = fs::symlink_metadata(&path).is_ok_and(|now| {
-                file.metadata().is_ok_and(|then| (now.dev(), now.ino()) == (then.dev(), then.ino()))
-            });
-            if is_same && !self.has(digest, size)? {
-                return Partial::begin(self, digest, size, file, path).map(Some).context(what);
-            }
-        }
     }
 
     /// Gives all staged blobs their names, after a sync of the file system. Durable on return; a second call does nothing.
@@ -378,97 +301,6 @@ impl Drop for Blobs<'_> {
     }
 }
 
-/// A blob on its way: bytes are written to it, and verified at the end. Dropped before that it stays as it is, for the next attempt.
-#[derive(Debug)]
-pub struct Partial<'a> {
-    blobs: &'a Blobs<'a>,
-    digest: Digest,
-    size: u64,
-    file: File,
-    path: PathBuf,
-    verifier: Verifier,
-}
-
-impl<'a> Partial<'a> {
-    fn begin(
-        blobs: &'a Blobs<'a>,
-        digest: &Digest,
-        size: u64,
-        mut file: File,
-        path: PathBuf,
-    ) -> Result<Self> {
-        if file.metadata().context(|| format!("fstat({path:?})"))?.len() > size {
-            file.set_len(0).context(|| format!("ftruncate({path:?})"))?;
-        }
-        file.seek(SeekFrom::Start(0)).context(|| format!("lseek({path:?})"))?;
-        let mut verifier = Verifier::new(digest, Some(size));
-        each_piece(&mut file, |piece| verifier.update(piece)).context(|| format!("read({path:?})"))?;
-        let is_wrong = verifier.size() == size && verifier.clone().finish().is_err();
-        let mut partial = Self { blobs, digest: digest.clone(), size, file, path, verifier };
-        let touch = partial.file.set_modified(std::time::SystemTime::now());
-        touch.context(|| format!("futimens({:?})", partial.path))?;
-        if is_wrong {
-            partial.restart()?;
-        }
-        Ok(partial)
-    }
-
-    /// Returns how many bytes are there: where to go on.
-    pub fn have(&self) -> u64 {
-        self.verifier.size()
-    }
-
-    /// Returns how many bytes there will be.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Forgets what is there: for a server that cannot begin in the middle.
-    pub fn restart(&mut self) -> Result<()> {
-        self.file.set_len(0).context(|| format!("ftruncate({:?})", self.path))?;
-        self.file.seek(SeekFrom::Start(0)).context(|| format!("lseek({:?})", self.path))?;
-        self.verifier = Verifier::new(&self.digest, Some(self.size));
-        Ok(())
-    }
-
-    /// Ends the download: the blob is staged, and others who wait for it go on.
-    ///
-    /// What is not the blob is an error of kind `Corrupt`, and is thrown away; what is not all of it yet stays.
-    pub fn finish(self) -> Result<()> {
-        let is_short = self.have() < self.size;
-        let finished = self.verifier.finish();
-        if let Err(error) = finished {
-            if !is_short {
-                files::remove_if_exists(&self.path)?;
-            }
-            return Err(error);
-        }
-        fault::point("blob.downloaded");
-        // A descriptor of its own: the lock goes with this one.
-        let file = File::open(&self.path).context(|| format!("open({:?})", self.path))?;
-        let staged = Staged { file, path: Some(self.path), size: self.size };
-        self.blobs.staged().entry(self.digest).or_insert(staged);
-        Ok(())
-    }
-}
-
-impl Write for Partial<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // More than there should be is not written at all.
-        if self.have() + bytes.len() as u64 > self.size {
-            let message = format!("more than {} bytes came of blob {}", self.size, self.digest);
-            return Err(io::Error::new(IoKind::InvalidData, message));
-        }
-        self.file.write_all(bytes)?;
-        self.verifier.update(bytes).map_err(io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 // ---------------------------------------------------------------- bytes
 
 fn each_piece(reader: &mut impl Read, mut piece: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
@@ -527,15 +359,17 @@ fn remove_temporary(path: Option<&Path>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
-    fn store() -> (tempfile::TempDir, Store) {
+    pub(super) fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::init(&dir.path().join("store"), None).unwrap();
         (dir, store)
     }
 
-    fn listed(store: &Store, directory: &str) -> Vec<String> {
+    pub(super) fn listed(store: &Store, directory: &str) -> Vec<String> {
         files::list(&store.blobs_dir().join(directory)).unwrap()
     }
 
@@ -615,91 +449,5 @@ mod tests {
         blobs.staged().insert(Digest::sha256_of(b""), Staged { file, path: Some(path.clone()), size: 0 });
         drop(blobs);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_download_goes_on_and_is_verified_as_a_whole() {
-        let (_dir, store) = store();
-        let blobs = store.blobs().unwrap();
-        let digest = Digest::sha256_of(b"hello world");
-        let begin = || blobs.partial(&digest, 11).unwrap().unwrap();
-        let mut partial = begin();
-        partial.write_all(b"hello ").unwrap();
-        drop(partial);
-        let mut partial = begin();
-        assert_eq!((partial.have(), partial.size()), (6, 11));
-        assert!(partial.write(b"world, and more").is_err());
-        partial.write_all(b"world").unwrap();
-        partial.finish().unwrap();
-        assert!(blobs.partial(&digest, 11).unwrap().is_none());
-        assert_eq!(store.blob_size(&digest).unwrap(), None);
-        blobs.settle(Synced::No).unwrap();
-        assert_eq!(store.read_blob(&digest, 20).unwrap(), b"hello world");
-        assert_eq!(listed(&store, "partial"), [""; 0]);
-    }
-
-    #[test]
-    fn a_download_that_went_wrong_begins_anew() {
-        let (_dir, store) = store();
-        let blobs = store.blobs().unwrap();
-        let digest = Digest::sha256_of(b"hello world");
-        let begin = || blobs.partial(&digest, 11).unwrap().unwrap();
-        let mut partial = begin();
-        partial.write_all(b"HELLO world").unwrap();
-        drop(partial);
-        // All of it is there, and wrong.
-        assert_eq!(begin().have(), 0);
-        let mut partial = begin();
-        partial.write_all(b"hello").unwrap();
-        assert_eq!(partial.finish().unwrap_err().kind(), ErrorKind::Corrupt);
-        // What came so far is as good as before.
-        let mut partial = begin();
-        assert_eq!(partial.have(), 5);
-        partial.restart().unwrap();
-        partial.write_all(b"hello World").unwrap();
-        assert_eq!(partial.finish().unwrap_err().kind(), ErrorKind::Corrupt);
-        assert_eq!(begin().have(), 0);
-    }
-
-    #[test]
-    fn who_downloads_the_same_waits_and_then_has_it() {
-        let (_dir, store) = store();
-        let digest = Digest::sha256_of(b"shared");
-        let (one, other) = (store.blobs().unwrap(), store.blobs().unwrap());
-        let mut partial = one.partial(&digest, 6).unwrap().unwrap();
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| {
-                // It is all there, though not durable yet: it is verified, and either names it.
-                let partial = other.partial(&digest, 6).unwrap();
-                partial.map(|partial| (partial.have(), partial.finish().unwrap()))
-            });
-            std::thread::sleep(Duration::from_millis(20));
-            partial.write_all(b"shared").unwrap();
-            partial.finish().unwrap();
-            assert!(waits.join().unwrap().is_none_or(|(have, ())| have == 6));
-        });
-        other.settle(Synced::No).unwrap();
-        one.settle(Synced::No).unwrap();
-        assert_eq!(store.read_blob(&digest, 10).unwrap(), b"shared");
-    }
-
-    #[test]
-    fn the_sweep_waits_for_nobody_and_takes_nothing_that_is_on_its_way() {
-        let (_dir, store) = store();
-        let blobs = store.blobs().unwrap();
-        blobs.put(&b"on its way"[..], None, Durability::Synced).unwrap();
-        assert_eq!(store.prune(&[]).unwrap().blobs, 0);
-        let mut partial = blobs.partial(&Digest::sha256_of(b"x"), 1000).unwrap().unwrap();
-        partial.write_all(b"part").unwrap();
-        drop(partial);
-        drop(blobs);
-        let pruned = store.prune(&[]).unwrap();
-        assert_eq!((pruned.blobs, pruned.blob_bytes), (1, 10));
-        let [partial] = listed(&store, "partial").try_into().unwrap();
-        let old = std::time::SystemTime::now() - KEPT_PARTIAL - Duration::from_secs(60);
-        let file =
-            OpenOptions::new().write(true).open(store.blobs_dir().join("partial").join(partial)).unwrap();
-        file.set_modified(old).unwrap();
-        assert_eq!(store.prune(&[]).unwrap().blobs, 1);
     }
 }

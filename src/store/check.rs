@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
 use super::{Image, Index, Name, Node, ObjectId, Role, State, Store, index};
-use crate::image::Digest;
+use crate::image::{Descriptor, Digest, media_type};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -126,6 +126,7 @@ impl Store {
             }
         }
         self.check_blobs(&nodes, repair, verify, &mut checked).context(intent)?;
+        self.check_repositories(&mut checked).context(intent)?;
         self.check_hints(&mut checked).context(intent)?;
         self.check_slots(&mut checked);
         for directory in ["tmp", "trash"] {
@@ -377,7 +378,7 @@ impl Store {
     }
 
     /// Checks that the documents of images are there, and with `verify` every byte of every blob. A layer's blob that is damaged is removed
-    /// by a repair: the layer is there as a tree.
+    /// by a repair: the layer is there as a tree, and what was pushed can be pushed again.
     fn check_blobs(&self, nodes: &[Node], repair: bool, verify: bool, checked: &mut Checked) -> Result<()> {
         for node in nodes {
             for digest in node.record.image.iter().flat_map(Image::documents) {
@@ -394,6 +395,37 @@ impl Store {
             if verify && self.verify_blob(&digest).is_err() {
                 let repaired = repair && !documents.contains(&digest) && self.remove_damaged_blob(&digest)?;
                 checked.add(Severity::Problem, &digest, "is a blob that is not what its name says", repaired);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that what was pushed can be read and has its blobs. Those of what was fetched come when they are asked for.
+    fn check_repositories(&self, checked: &mut Checked) -> Result<()> {
+        for name in self.repositories()? {
+            let repository = self.repository(&name)?;
+            for digest in repository.manifests()? {
+                let object = format!("{name}@{digest}");
+                let read = repository.manifest(&digest).and_then(|pushed| {
+                    Ok((repository.document(&digest)?, pushed.is_some_and(|pushed| pushed.from.is_some())))
+                });
+                let (document, is_fetched) = match read {
+                    Ok(read) => read,
+                    Err(error) => {
+                        let problem = format!("was pushed and cannot be read: {error:?}");
+                        checked.add(Severity::Problem, object, problem, false);
+                        continue;
+                    }
+                };
+                let is_elsewhere =
+                    |blob: &Descriptor| media_type::is_foreign(&blob.media_type) || !blob.urls.is_empty();
+                for blob in document.children().into_iter().filter(|blob| !is_fetched && !is_elsewhere(blob))
+                {
+                    if self.blob_size(&blob.digest)?.is_none() {
+                        let problem = format!("was pushed and lacks blob {}: push it again", blob.digest);
+                        checked.add(Severity::Problem, &object, problem, false);
+                    }
+                }
             }
         }
         Ok(())

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -195,7 +195,7 @@ impl Store {
     // ------------------------------------------------------------ one at a time
 
     /// Waits until nobody else makes what is missing, and keeps others from it.
-    fn lock_making(&self, chains: &[ChainId], manifest: &Digest) -> Result<File> {
+    fn lock_making(&self, chains: &[ChainId], manifest: &Digest) -> Result<Making> {
         for directory in ["c", "d"] {
             files::make_dir(&self.root.join(directory))?;
         }
@@ -207,10 +207,10 @@ impl Store {
         loop {
             let key = first_missing()?;
             let path = self.root.join("c").join(format!("{key}.lock"));
-            let lock = lock::wait_for_file(&path, &format!("image {manifest}"))?;
-            // Idle locks are swept, and while we waited somebody may have made it.
-            if path.exists() && first_missing()? == key {
-                return Ok(lock);
+            let making = Making { lock: lock::wait_for_file(&path, &format!("image {manifest}"))?, path };
+            // While we waited somebody may have made it. The look at the lock comes last: whoever sweeps idle ones is done by then.
+            if first_missing()? == key && making.is_ours() {
+                return Ok(making);
             }
         }
     }
@@ -379,6 +379,8 @@ impl Store {
                 continue;
             }
             let _change = locked?;
+            // Somebody may have locked it since it was read.
+            let before = Node { record: self.node(&before.id)?.record, ..before };
             before.require_unlocked()?;
             self.switch(name, &node.id)?;
             return Ok(Some(before));
@@ -442,6 +444,31 @@ impl Store {
         let size = self.blob_size(digest)?.unwrap_or_default();
         known.insert(digest.clone(), size);
         Ok(size)
+    }
+}
+
+/// The lock of what is being made. It is removed once it is made.
+#[derive(Debug)]
+struct Making {
+    lock: File,
+    path: PathBuf,
+}
+
+impl Making {
+    /// Is there nobody else who holds it? Those who waited have the file that was removed.
+    fn is_ours(&self) -> bool {
+        lock::is_at(&self.lock, &self.path)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        // Best effort: what stays is swept.
+        if self.is_ours()
+            && let Err(error) = files::remove_if_exists(&self.path)
+        {
+            log::debug!("{error}");
+        }
     }
 }
 

@@ -2,13 +2,18 @@
 //!
 //! | lock | on | shared | exclusive |
 //! |---|---|---|---|
+//! | blobs | `blobs/` | while somebody adds blobs, which no record names yet | the sweep of blobs, which does not wait |
+//! | making | `c/<hex>.lock` | - | while an image is made of layers |
+//! | download | `blobs/partial/<hex>-<size>`, `blobs/uploads/<id>` | - | while bytes are added to it |
 //! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck` |
+//! | repository | `refs/<repository>/` | - | while it changes |
 //! | change | `o/<id>/change` | - | while the object's record or place changes |
 //! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted, entered or forked, or an ephemeral fork stands on it | while the tree is sealed in place, removed, or being built |
 //!
-//! They are taken in this order: store, change, use. A process that waits for a lock says who holds it.
+//! They are taken in this order: making, download, store, then repository, or change and use; that of the blobs at any time, since nobody
+//! waits to have it alone. A process that waits for a lock says who holds it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread::sleep;
@@ -47,6 +52,12 @@ pub(crate) fn wait_for_file(path: &Path, what: &str) -> Result<File> {
     let file = open(path)?;
     wait_until(&file, Mode::Exclusive, what, None)?;
     Ok(file)
+}
+
+/// Is an open file the one at `path`? Who waited for its lock may have one that was removed, or got another name, meanwhile.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let inode = |found: &Metadata| (found.dev(), found.ino());
+    fs::symlink_metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|then| inode(&now) == inode(&then)))
 }
 
 /// Takes the lock of the file `path` alone if nobody else holds it.

@@ -245,12 +245,9 @@ impl<'a> Prospect<'a> {
         let goes = self.ids.iter().filter(|id| !needed.contains(id)).cloned().collect();
         let kept = needed.iter().map(|id| self.records.record(id));
         let kept: Vec<_> = kept.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        let named = Store::named_blobs(kept.iter().map(|record| &**record));
-        let (mut blobs, mut blob_bytes) = (0, 0);
-        for (_, size) in store.all_blobs()?.into_iter().filter(|(digest, _)| !named.contains(digest)) {
-            (blobs, blob_bytes) = (blobs + 1, blob_bytes + size);
-        }
-        Ok(Outcome { goes, stays, blobs, blob_bytes })
+        let unneeded = store.unneeded_blobs(kept.iter().map(|record| &**record))?;
+        let blob_bytes = unneeded.iter().map(|(_, size)| size).sum();
+        Ok(Outcome { goes, stays, blobs: unneeded.len() as u64, blob_bytes })
     }
 
     /// What keeps objects, as it is told to a person: where there are several, a name rather than what was removed.

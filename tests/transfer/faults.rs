@@ -120,10 +120,11 @@ fn a_beginning_that_is_wrong_is_fetched_again() {
     let remote = format!("{}/large:1", registry.host);
     environment.ok(["copy", &image(&environment), &format!("docker://{remote}")]);
     let inspected = environment.json(["inspect", &format!("docker://{remote}")]);
-    let layer = inspected[0]["Layers"][0].as_str().unwrap().to_owned();
+    let layer = inspected[0]["Layers"][0].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+    let size = fs::metadata(environment.path("img/blobs/sha256").join(&layer)).unwrap().len();
     let partial = environment.store().join("blobs/partial");
     fs::create_dir_all(&partial).unwrap();
-    fs::write(partial.join(layer.strip_prefix("sha256:").unwrap()), vec![7_u8; 100_000]).unwrap();
+    fs::write(partial.join(format!("{layer}-{size}")), vec![7_u8; 100_000]).unwrap();
     environment.ok(["pull", &remote, "large"]);
     environment.ok(["fsck"]);
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind as IoKind, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,10 +69,7 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(Error::io("flock", error)),
         }
         // Between the two it may have become a blob, which nobody may write to.
-        let is_same = fs::symlink_metadata(&path).is_ok_and(|now| {
-            file.metadata().is_ok_and(|then| (now.dev(), now.ino()) == (then.dev(), then.ino()))
-        });
-        if !is_same {
+        if !lock::is_at(&file, &path) {
             return Ok(None);
         }
         let mut upload = Upload { store: self, file, path, size: 0 };
