@@ -166,7 +166,7 @@ pub(super) fn fetch(
         other => other.to_string(),
     };
     let options = PullOptions { names: vec![name], ..flags.options(Some(reference)) };
-    let bars = context.output.bars();
+    let bars = context.output.bars(false);
     let pulled = pull(&*source, places::image_in(place), store, &options, &places::show(&bars));
     drop(bars);
     let pulled = pulled?;

@@ -119,7 +119,7 @@ pub(super) fn send(
         // As docker's and podman's archives have it: what is loaded is called as it was.
         names.extend(ImageReference::parse(name.as_str()).map(|name| with_tag(&name)).ok());
     }
-    let bars = context.output.bars();
+    let bars = context.output.bars(is_stdout(place));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let document = copy(&source, None, &*sink, &names, &CopyOptions::default(), &places::show(&bars))?;
     sink.finish()?;
@@ -192,7 +192,7 @@ fn between(context: &Context, arguments: &CopyArguments, from: &Place, to: &Plac
         },
         ..CopyOptions::default()
     };
-    let bars = context.output.bars();
+    let bars = context.output.bars(is_stdout(to));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let name = places::image_in(from);
     let document = copy(&*source, name, &*sink, &names, &options, &places::show(&bars))?;

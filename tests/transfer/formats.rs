@@ -64,6 +64,32 @@ fn what_is_saved_is_loaded_elsewhere() {
 }
 
 #[test]
+fn a_stream_that_carries_an_image_carries_nothing_else() {
+    let environment = Environment::new();
+    if !with_sorts(&environment) {
+        return;
+    }
+    let commands: [&[&str]; 5] = [
+        &["save", "app:1"],
+        &["save", "app:1", "-o", "-"],
+        &["push", "app:1", "docker-archive:-"],
+        &["export", "app:1", "docker-archive:-"],
+        &["copy", "app:1", "docker-archive:-"],
+    ];
+    let stream = |command: &[&str], format| {
+        let output = environment.command().args(["--format", format]).args(command).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    for command in commands {
+        assert!(stream(command, "json") == stream(command, "table"), "{command:?}");
+    }
+    let between = image(&environment);
+    let between = ["copy", &between, "oci-archive:-"];
+    assert!(stream(&between, "json") == stream(&between, "table"));
+}
+
+#[test]
 fn umoci_unpacks_what_is_exported_to_the_same_tree() {
     if !found("umoci") {
         return skip("umoci is not installed");
