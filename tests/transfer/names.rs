@@ -54,6 +54,7 @@ fn tags_move_and_what_is_removed_comes_back() {
     );
     environment.ok(["rmi", "app:1"]);
     assert_eq!(names(&environment), ["user/app:latest"]);
+    assert_eq!(environment.json(["rmi", "--list"])[0]["name"], "app:1");
     environment.ok(["undelete", "app:1"]);
     assert_eq!(names(&environment), ["app:1", "user/app:latest"]);
     environment.ok(["create", "app:1", "dev"]);
