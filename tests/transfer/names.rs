@@ -87,4 +87,9 @@ fn a_name_that_says_no_registry_is_not_pushed_by_accident() {
         environment.fails(["pull", &image(&environment)]).contains("does not say what its image is called")
     );
     assert!(environment.fails(["pull", "oci:/nowhere", "x"]).contains("/nowhere"));
+    for flags in [&["--backend", "copy"][..], &["--reflink", "always"], &["--fresh"], &["--no-owners"]] {
+        let image = image(&environment);
+        let stderr = environment.fails(["import", &image, "x"].iter().chain(flags).copied());
+        assert!(stderr.contains(&format!("{} is for trees", flags[0])), "{stderr}");
+    }
 }
