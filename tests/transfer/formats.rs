@@ -90,6 +90,31 @@ fn a_stream_that_carries_an_image_carries_nothing_else() {
 }
 
 #[test]
+fn a_tar_is_packed_as_was_asked_or_else_as_its_name_says() {
+    let environment = Environment::new();
+    if !make_image(&environment) {
+        return;
+    }
+    environment.ok(["pull", &image(&environment), "app:1"]);
+    let (gzip, zstd): (&[u8], &[u8]) = (&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]);
+    let cases: [(&str, &[&str], &[u8]); 6] = [
+        ("a.tar", &[], b""),
+        ("a.tar.gz", &[], gzip),
+        ("a.tar.zst", &[], zstd),
+        ("b.tar", &["--compression", "gzip"], gzip),
+        ("b.tar.gz", &["--compression", "zstd"], zstd),
+        ("c.tar", &["--level", "1"], gzip),
+    ];
+    for (file, flags, magic) in cases {
+        let place = format!("tar:{}", environment.path(file).display());
+        environment.ok(["export", "app:1", &place].iter().chain(flags).copied());
+        let bytes = fs::read(environment.path(file)).unwrap();
+        assert!(bytes.starts_with(magic), "{file} {flags:?}");
+        assert_eq!(bytes[257..].starts_with(b"ustar"), magic.is_empty(), "{file} {flags:?}");
+    }
+}
+
+#[test]
 fn umoci_unpacks_what_is_exported_to_the_same_tree() {
     if !found("umoci") {
         return skip("umoci is not installed");
