@@ -194,6 +194,10 @@ pub(super) fn sink<'a>(
         false => ImageArchiveWriter::create(&place.path, form),
     };
     Ok(match place {
+        Place::Registry(reference) if reference.digest().is_some() => {
+            let message = format!("{place} says a digest, which what is sent has of itself");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("send it to HOST/NAME:TAG"));
+        }
         Place::Registry(reference) => {
             let repository = Repository::new(client, reference.clone()).with_siblings(siblings);
             let named = reference.tag_or_latest().map(str::to_owned);

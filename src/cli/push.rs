@@ -136,6 +136,11 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<(
     let (from, to) = (Place::parse(&arguments.source)?, Place::parse(&arguments.destination)?);
     match (from, to) {
         (None, to) => {
+            if arguments.all || arguments.platform.is_some() {
+                let message = "an image in the store is for one platform";
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("leave out --all and --platform; of a registry it is docker://NAME"));
+            }
             let store = context.store()?;
             let node = store::find(&store, &arguments.source)?;
             let Some(to) = to else {

@@ -75,6 +75,8 @@ fn a_name_that_says_no_registry_is_not_pushed_by_accident() {
     environment.ok(["create", "app:1", "dev"]);
     let stderr = environment.fails(["push", "dev"]);
     assert!(stderr.contains("does not say where to push it") && stderr.contains("hint: say it"), "{stderr}");
+    let stderr = environment.fails(["push", "dev", &format!("127.0.0.1:1/dev@sha256:{}", "0".repeat(64))]);
+    assert!(stderr.contains("says a digest") && stderr.contains("HOST/NAME:TAG"), "{stderr}");
     let stderr = environment.fails(["pull", &image(&environment), "dev"]);
     assert!(stderr.contains("dev is no image") && stderr.contains("hint: choose another name"), "{stderr}");
     assert_eq!(environment.json(["show", "dev"])["kind"], "box");
