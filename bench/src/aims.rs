@@ -1,9 +1,9 @@
 //! What rootling wants to be, and whether it is. An aim that was not measured is said to be so.
 
-use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
 mod history;
 mod images;
 
+use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
 use crate::samples::{Key, Samples};
 
 /// One aim and how it went.
@@ -72,12 +72,10 @@ fn overlay_fork(samples: &Samples) -> Verdict {
     let all: Vec<_> = places()
         .filter_map(|(file_system, tree)| {
             let median = samples.median("fork", file_system, tree, "rootling overlay")?;
-            Some((median, format!("{file_system} {tree} {median:.2} ms")))
+            Some((median < 2.0, format!("{file_system} {tree} {median:.2} ms")))
         })
         .collect();
-    let met = all.iter().all(|(median, _)| *median < 2.0);
-    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ");
-    verdict(aim, (!all.is_empty()).then_some((met, because)))
+    together(aim, &all)
 }
 
 fn btrfs_fork(samples: &Samples) -> Verdict {
@@ -87,12 +85,10 @@ fn btrfs_fork(samples: &Samples) -> Verdict {
         .filter_map(|tree| {
             let ours = samples.median("fork", "btrfs", tree, "rootling btrfs")?;
             let bare = samples.median("fork", "btrfs", tree, "bare ioctl")?;
-            Some((ours - bare, format!("{tree}: {ours:.2} ms, ioctl {bare:.2} ms")))
+            Some((ours - bare <= 1.0, format!("{tree}: {ours:.2} ms, ioctl {bare:.2} ms")))
         })
         .collect();
-    let met = all.iter().all(|(over, _)| *over <= 1.0);
-    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
-    verdict(aim, (!all.is_empty()).then_some((met, because)))
+    together(aim, &all)
 }
 
 fn run_time(samples: &Samples) -> Verdict {
@@ -143,8 +139,7 @@ fn beside(
             Some((met(ours.median, theirs.median), text))
         })
         .collect();
-    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
-    (!all.is_empty()).then(|| (all.iter().all(|(met, _)| *met), because))
+    joined(&all)
 }
 
 fn btrfs_changes(samples: &Samples) -> Verdict {
@@ -186,13 +181,13 @@ fn scale(samples: &Samples) -> Verdict {
 fn leak(samples: &Samples) -> Verdict {
     let aim = "a thousand forks and removals leave less than 256 KiB behind";
     let all = samples.keys().into_iter().filter(|key| key.case == SCALE_LEAK.id);
-    let all: Vec<_> = all.filter_map(|key| Some((samples.summary(&key)?.median, key))).collect();
-    let text: Vec<String> = all
-        .iter()
-        .map(|(lost, key)| format!("{} {}: {lost:.0} KiB", key.file_system, key.contender))
+    let all: Vec<_> = all
+        .filter_map(|key| {
+            let lost = samples.summary(&key)?.median;
+            Some((lost < 256.0, format!("{} {}: {lost:.0} KiB", key.file_system, key.contender)))
+        })
         .collect();
-    let outcome = (!all.is_empty()).then(|| (all.iter().all(|(lost, _)| *lost < 256.0), text.join("; ")));
-    verdict(aim, outcome)
+    together(aim, &all)
 }
 
 fn verdict(aim: &'static str, outcome: Option<(bool, String)>) -> Verdict {
@@ -200,6 +195,16 @@ fn verdict(aim: &'static str, outcome: Option<(bool, String)>) -> Verdict {
         Some((met, because)) => Verdict { aim, met: Some(met), because },
         None => Verdict { aim, met: None, because: "not measured in this run".to_owned() },
     }
+}
+
+/// Met where all are met; the numbers of each are behind it.
+fn together(aim: &'static str, all: &[(bool, String)]) -> Verdict {
+    verdict(aim, joined(all))
+}
+
+fn joined(all: &[(bool, String)]) -> Option<(bool, String)> {
+    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
+    (!all.is_empty()).then(|| (all.iter().all(|(met, _)| *met), because))
 }
 
 fn places() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     author: Option<String>,
 
-    /// Say how it is run, in a Dockerfile's words: 'CMD [\"/bin/app\"]', 'ENV A=b', 'USER app'
+    /// Say how it is run, in a Dockerfile's words: 'CMD ["/bin/app"]', 'ENV A=b', 'USER app'
     #[arg(long, value_name = "CHANGE")]
     change: Vec<String>,
 }

@@ -149,6 +149,9 @@ impl Row {
 }
 
 pub(super) fn remove(context: &Context, arguments: &rm::Arguments) -> Result<()> {
+    if arguments.lists() {
+        return rm::run(context, arguments);
+    }
     let store = context.store()?;
     let (mut pushed, mut nodes) = (Vec::new(), Vec::new());
     for text in arguments.references() {

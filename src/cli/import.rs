@@ -11,7 +11,7 @@ use rootling_backends::entry::CloneMode;
 use rootling_backends::{Cost, Dir, Error, ErrorKind, Result, replicate};
 
 use super::pull::PullFlags;
-use super::{Context, Materialize, live, output, places, pull, said, show, store};
+use super::{Context, Materialize, Reflink, live, output, places, pull, said, show, store};
 use crate::image::Digest;
 use crate::reference::{Place, Source};
 use crate::runner::{self, Entered};
@@ -98,12 +98,19 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 }
 
 fn import_image(context: &Context, store: &Store, arguments: &Arguments, place: &Place) -> Result<()> {
-    let for_trees = arguments.no_owners
-        || !arguments.change.is_empty()
-        || arguments.sha256.is_some()
-        || arguments.strip_components.is_some();
-    if for_trees {
-        let message = "an image is taken as it is: --no-owners, --change, --sha256 and --strip-components are for trees";
+    let Arguments { sha256, strip_components, fresh, no_owners, change, materialize, source: _, name: _ } =
+        arguments;
+    let for_trees = [
+        ("--sha256", sha256.is_some()),
+        ("--strip-components", strip_components.is_some()),
+        ("--fresh", *fresh),
+        ("--no-owners", *no_owners),
+        ("--change", !change.is_empty()),
+        ("--backend", materialize.backend.is_some()),
+        ("--reflink", materialize.reflink == Reflink::Always),
+    ];
+    if let Some((flag, _)) = for_trees.iter().find(|(_, is_given)| *is_given) {
+        let message = format!("an image is taken as it is: {flag} is for trees");
         return Err(Error::new(ErrorKind::InvalidInput, message)
             .hint("change it in a box, and commit that: rootling commit BOX NAME --change CHANGE"));
     }
@@ -132,6 +139,10 @@ fn from_here(
             copy_directory(path, target, always_clone, owners(context, arguments.no_owners))
         }),
         _ => {
+            if arguments.no_owners {
+                let message = "host:/ is imported with its owners";
+                return Err(Error::new(ErrorKind::InvalidInput, message).hint("leave out --no-owners"));
+            }
             context.require_root_for_host()?;
             store.import_host(name, options)
         }

@@ -121,7 +121,12 @@ pub(super) fn logout(context: &Context, arguments: &LogoutArguments) -> Result<(
     for host in hosts {
         let files = credentials.erase(&host)?;
         if files.is_empty() && !arguments.all {
-            return Err(Error::new(ErrorKind::NotFound, format!("nobody is known at {host}")));
+            let known: Vec<String> = credentials.list()?.into_keys().collect();
+            let hint = match known.is_empty() {
+                true => "nobody is known anywhere: `rootling login HOST` makes you known".to_owned(),
+                false => format!("somebody is known at {}", known.join(", ")),
+            };
+            return Err(Error::new(ErrorKind::NotFound, format!("nobody is known at {host}")).hint(hint));
         }
         for file in files {
             context.output.say(format!("forgot who you are at {host}: {}", file.display()));

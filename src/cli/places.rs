@@ -194,6 +194,10 @@ pub(super) fn sink<'a>(
         false => ImageArchiveWriter::create(&place.path, form),
     };
     Ok(match place {
+        Place::Registry(reference) if reference.digest().is_some() => {
+            let message = format!("{place} says a digest, which what is sent has of itself");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("send it to HOST/NAME:TAG"));
+        }
         Place::Registry(reference) => {
             let repository = Repository::new(client, reference.clone()).with_siblings(siblings);
             let named = reference.tag_or_latest().map(str::to_owned);
@@ -226,9 +230,9 @@ pub(super) fn siblings(store: &Store, place: &Place) -> Result<Vec<String>> {
 /// How the layers of what is no image yet are packed.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct PackFlags {
-    /// How to pack layers that have to be made
-    #[arg(long, value_enum, default_value = "gzip", value_name = "HOW")]
-    compression: CompressionChoice,
+    /// How to pack layers that have to be made [default: gzip; of tar:FILE as its name ends, else none]
+    #[arg(long, value_enum, value_name = "HOW")]
+    compression: Option<CompressionChoice>,
 
     /// How much time to take for that: 0 to 9 for gzip, 1 to 22 for zstd
     #[arg(long, value_name = "N")]
@@ -248,26 +252,27 @@ enum CompressionChoice {
 impl PackFlags {
     /// Returns the usual ones.
     pub(super) fn usual() -> Result<MakeOptions> {
-        Self { compression: CompressionChoice::Gzip, level: None }.options()
+        Self { compression: None, level: None }.options()
     }
 
     /// As [`options`](Self::options), for an archive of a tree: packed only if that was asked for, or the name says so.
     pub(super) fn options_of_tar(self, path: &Path) -> Result<MakeOptions> {
         let name = path.as_os_str().to_string_lossy();
-        let compression = match self.compression {
-            _ if name.ends_with(".zst") => CompressionChoice::Zstd,
-            _ if name.ends_with(".gz") || name.ends_with(".tgz") => CompressionChoice::Gzip,
-            CompressionChoice::Gzip if self.level.is_none() => CompressionChoice::None,
-            asked => asked,
-        };
-        Self { compression, ..self }.options()
+        let compression = self.compression.unwrap_or_else(|| match () {
+            () if name.ends_with(".zst") => CompressionChoice::Zstd,
+            () if name.ends_with(".gz") || name.ends_with(".tgz") || self.level.is_some() => {
+                CompressionChoice::Gzip
+            }
+            () => CompressionChoice::None,
+        });
+        Self { compression: Some(compression), ..self }.options()
     }
 
     pub(super) fn options(self) -> Result<MakeOptions> {
         let compression = match self.compression {
-            CompressionChoice::Gzip => Compression::Gzip,
-            CompressionChoice::Zstd => Compression::Zstd,
-            CompressionChoice::None => Compression::None,
+            None | Some(CompressionChoice::Gzip) => Compression::Gzip,
+            Some(CompressionChoice::Zstd) => Compression::Zstd,
+            Some(CompressionChoice::None) => Compression::None,
         };
         let packing = Packing::new(compression, self.level)?;
         Ok(MakeOptions { create: CreateOptions { packing, epoch: epoch()?, ..CreateOptions::default() } })

@@ -1,5 +1,7 @@
 //! `pull`: an image from elsewhere into the store.
 
+use std::num::NonZeroUsize;
+
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -34,18 +36,22 @@ pub(super) struct PullFlags {
     platform: Option<Platform>,
 
     /// How many layers to fetch at once
-    #[arg(short, long, value_name = "N", default_value_t = transfer::pull::THREADS)]
-    jobs: usize,
+    #[arg(short, long, value_name = "N", default_value_t = usual_jobs())]
+    jobs: NonZeroUsize,
 
     #[command(flatten)]
     registry: RegistryFlags,
+}
+
+fn usual_jobs() -> NonZeroUsize {
+    const { NonZeroUsize::new(transfer::pull::THREADS).expect("it is more than none") }
 }
 
 impl PullFlags {
     /// Returns what is to be done with an image that has no name yet.
     pub(super) fn options(&self, reference: Option<String>) -> PullOptions {
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        PullOptions { names: Vec::new(), platform, reference, threads: self.jobs }
+        PullOptions { names: Vec::new(), platform, reference, threads: self.jobs.get() }
     }
 
     /// Returns the usual ones, for this platform.
@@ -56,7 +62,7 @@ impl PullFlags {
 
 impl Default for PullFlags {
     fn default() -> Self {
-        Self { platform: None, jobs: transfer::pull::THREADS, registry: RegistryFlags::default() }
+        Self { platform: None, jobs: usual_jobs(), registry: RegistryFlags::default() }
     }
 }
 
@@ -166,12 +172,23 @@ pub(super) fn fetch(
         other => other.to_string(),
     };
     let options = PullOptions { names: vec![name], ..flags.options(Some(reference)) };
-    let bars = context.output.bars();
+    let bars = context.output.bars(false);
     let pulled = pull(&*source, places::image_in(place), store, &options, &places::show(&bars));
     drop(bars);
     let pulled = pulled?;
     store::remember(store, &pulled.image.node);
+    say_other_platform(context, flags.platform.as_ref(), &pulled);
     Ok(pulled)
+}
+
+/// Says that an image is there for one platform only, and that this is not the one that was asked for.
+fn say_other_platform(context: &Context, asked: Option<&Platform>, pulled: &Pulled) {
+    let image = pulled.image.node.record.image.as_ref();
+    if let (Some(asked), Some(is)) = (asked, image.and_then(|image| image.platform.as_ref()))
+        && (asked.os != is.os || asked.architecture != is.architecture)
+    {
+        context.output.say(format!("{} is for {is}, not for {asked}", pulled.image.node.label()));
+    }
 }
 
 /// Refuses a name that something else has, before anything is fetched.

@@ -119,7 +119,7 @@ pub(super) fn send(
         // As docker's and podman's archives have it: what is loaded is called as it was.
         names.extend(ImageReference::parse(name.as_str()).map(|name| with_tag(&name)).ok());
     }
-    let bars = context.output.bars();
+    let bars = context.output.bars(is_stdout(place));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let document = copy(&source, None, &*sink, &names, &CopyOptions::default(), &places::show(&bars))?;
     sink.finish()?;
@@ -136,6 +136,11 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<(
     let (from, to) = (Place::parse(&arguments.source)?, Place::parse(&arguments.destination)?);
     match (from, to) {
         (None, to) => {
+            if arguments.all || arguments.platform.is_some() {
+                let message = "an image in the store is for one platform";
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("leave out --all and --platform; of a registry it is docker://NAME"));
+            }
             let store = context.store()?;
             let node = store::find(&store, &arguments.source)?;
             let Some(to) = to else {
@@ -192,7 +197,7 @@ fn between(context: &Context, arguments: &CopyArguments, from: &Place, to: &Plac
         },
         ..CopyOptions::default()
     };
-    let bars = context.output.bars();
+    let bars = context.output.bars(is_stdout(to));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let name = places::image_in(from);
     let document = copy(&*source, name, &*sink, &names, &options, &places::show(&bars))?;

@@ -29,6 +29,11 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// Is only what was removed to be listed?
+    pub(super) fn lists(&self) -> bool {
+        self.list
+    }
+
     /// Returns what is to be removed.
     pub(super) fn references(&self) -> &[String] {
         &self.references

@@ -51,13 +51,14 @@ pub(super) fn save(context: &Context, arguments: &SaveArguments) -> Result<()> {
     let form = if arguments.oci { ArchiveForm::Oci } else { ArchiveForm::Docker };
     let nodes: Result<Vec<_>> = arguments.references.iter().map(|text| store::find(&store, text)).collect();
     let nodes = nodes?;
-    let writer = match arguments.output.as_deref().filter(|path| *path != Path::new("-")) {
+    let file = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
+    let writer = match file {
         Some(path) => ImageArchiveWriter::create(path, form)?,
         None => ImageArchiveWriter::to_stream(context.output.sink()?, form)?,
     };
     let blobs = store.blobs()?;
     let options = arguments.pack.options()?;
-    let bars = context.output.bars_beside_data(arguments.output.is_none());
+    let bars = context.output.bars(file.is_none());
     for node in nodes {
         let source = StoreSource::new(&blobs, &node, options, places::packing(context.output))?;
         let name = node.name.as_ref().and_then(|name| ImageReference::parse(name.as_str()).ok());
@@ -94,7 +95,7 @@ pub(super) fn load(context: &Context, arguments: &LoadArguments) -> Result<()> {
             (None, None) => places::default_name(&place, &archive)?,
         };
         let options = PullOptions { names: vec![name], ..flags.options(image.name.clone()) };
-        let bars = context.output.bars();
+        let bars = context.output.bars(false);
         let pulled = pull(&archive, key.as_deref(), &store, &options, &places::show(&bars));
         drop(bars);
         let pulled = pulled?;

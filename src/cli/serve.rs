@@ -9,8 +9,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rootling_backends::{Context as _, Result};
 
 use super::output::{Format, Output};
+use super::places::RegistryFlags;
 use super::{Context, output};
-use crate::registry::{self, Client};
+use crate::registry::Client;
 use crate::serve::http::Tls;
 use crate::serve::{Access, Mirror, Passwords, Server, Settings};
 
@@ -69,8 +70,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mirror = match &arguments.mirror {
         Some(url) => {
-            let variable = |name: &str| std::env::var(name).ok();
-            let client = Client::new(registry::Settings::of(&variable, nix::unistd::getuid().as_raw())?);
+            let client = Client::new(RegistryFlags::default().settings(context, None)?);
             Some(Mirror::new(client, url)?)
         }
         None => None,

@@ -111,24 +111,23 @@ pub(super) fn find(store: &Store, text: &str) -> Result<Node> {
     }
 }
 
-/// Returns the image that a text means which is no name of a node: `docker://NAME`, a name with a digest, without its tag, or with what
-/// its name here has not: `docker.io/library/alpine`.
-pub(super) fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
+/// Returns the node of exactly this name, else the image that a text means: `docker://NAME`, a name with a digest, without its tag, or
+/// with what its name here has not: `docker.io/library/alpine`.
+fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     let (name, must_be) = match text.strip_prefix("docker://") {
         Some(name) => (name, true),
         None => (text, false),
     };
     // What was pushed here since is what the name means now; only a box or a tree of exactly the name is meant before that.
     let known = Name::parse(name).ok().map(|name| store.named(&name)).transpose()?.flatten();
-    if known.is_none_or(|node| node.record.image.is_some())
+    if known.as_ref().is_none_or(|node| node.record.image.is_some())
         && let Ok(reference) = ImageReference::parse(name)
         && let Some(node) = store.materialize(&reference, &Platform::host())?
     {
         return Ok(Some(node));
     }
-    if !must_be && Name::parse(name).is_ok_and(|name| store.resolve_name(&name).is_ok_and(|id| id.is_some()))
-    {
-        return Ok(None);
+    if !must_be && known.is_some() {
+        return Ok(known);
     }
     let reference = match ImageReference::parse(name) {
         Ok(reference) => reference,

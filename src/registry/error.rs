@@ -105,6 +105,7 @@ pub(super) fn unanswered(failure: Failure, method: Method, url: Option<&Url>, ho
             "put the authority's certificate at /etc/containers/certs.d/{authority}/ca.crt, or call the registry insecure"
         )),
         Fault::NotTls => error.hint("it speaks plain http: call it insecure if you trust the way there"),
+        Fault::Connect => error.hint(format!("is {authority} its name, and can it be reached from here?")),
         _ => error,
     }
 }

@@ -117,8 +117,9 @@ impl Hosts {
         for source in sources {
             let (host, repository) = source.name.split_once('/').unwrap_or((&source.name, ""));
             if !url::is_authority(host) {
-                let message = format!("registries.conf: {:?} is no registry", source.name);
-                return Err(Error::new(ErrorKind::InvalidInput, message));
+                let message = format!("{:?} is no registry", source.name);
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint("a registry is HOST or HOST:PORT, also in registries.conf"));
             }
             let authority = if host == HUB.0 { HUB.1 } else { host };
             let insecure = source.insecure || self.insecure.iter().any(|known| known == host);

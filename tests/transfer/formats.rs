@@ -64,6 +64,57 @@ fn what_is_saved_is_loaded_elsewhere() {
 }
 
 #[test]
+fn a_stream_that_carries_an_image_carries_nothing_else() {
+    let environment = Environment::new();
+    if !with_sorts(&environment) {
+        return;
+    }
+    let commands: [&[&str]; 5] = [
+        &["save", "app:1"],
+        &["save", "app:1", "-o", "-"],
+        &["push", "app:1", "docker-archive:-"],
+        &["export", "app:1", "docker-archive:-"],
+        &["copy", "app:1", "docker-archive:-"],
+    ];
+    let stream = |command: &[&str], format| {
+        let output = environment.command().args(["--format", format]).args(command).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    for command in commands {
+        assert!(stream(command, "json") == stream(command, "table"), "{command:?}");
+    }
+    let between = image(&environment);
+    let between = ["copy", &between, "oci-archive:-"];
+    assert!(stream(&between, "json") == stream(&between, "table"));
+}
+
+#[test]
+fn a_tar_is_packed_as_was_asked_or_else_as_its_name_says() {
+    let environment = Environment::new();
+    if !make_image(&environment) {
+        return;
+    }
+    environment.ok(["pull", &image(&environment), "app:1"]);
+    let (gzip, zstd): (&[u8], &[u8]) = (&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]);
+    let cases: [(&str, &[&str], &[u8]); 6] = [
+        ("a.tar", &[], b""),
+        ("a.tar.gz", &[], gzip),
+        ("a.tar.zst", &[], zstd),
+        ("b.tar", &["--compression", "gzip"], gzip),
+        ("b.tar.gz", &["--compression", "zstd"], zstd),
+        ("c.tar", &["--level", "1"], gzip),
+    ];
+    for (file, flags, magic) in cases {
+        let place = format!("tar:{}", environment.path(file).display());
+        environment.ok(["export", "app:1", &place].iter().chain(flags).copied());
+        let bytes = fs::read(environment.path(file)).unwrap();
+        assert!(bytes.starts_with(magic), "{file} {flags:?}");
+        assert_eq!(bytes[257..].starts_with(b"ustar"), magic.is_empty(), "{file} {flags:?}");
+    }
+}
+
+#[test]
 fn umoci_unpacks_what_is_exported_to_the_same_tree() {
     if !found("umoci") {
         return skip("umoci is not installed");

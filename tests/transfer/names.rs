@@ -54,6 +54,7 @@ fn tags_move_and_what_is_removed_comes_back() {
     );
     environment.ok(["rmi", "app:1"]);
     assert_eq!(names(&environment), ["user/app:latest"]);
+    assert_eq!(environment.json(["rmi", "--list"])[0]["name"], "app:1");
     environment.ok(["undelete", "app:1"]);
     assert_eq!(names(&environment), ["app:1", "user/app:latest"]);
     environment.ok(["create", "app:1", "dev"]);
@@ -74,6 +75,8 @@ fn a_name_that_says_no_registry_is_not_pushed_by_accident() {
     environment.ok(["create", "app:1", "dev"]);
     let stderr = environment.fails(["push", "dev"]);
     assert!(stderr.contains("does not say where to push it") && stderr.contains("hint: say it"), "{stderr}");
+    let stderr = environment.fails(["push", "dev", &format!("127.0.0.1:1/dev@sha256:{}", "0".repeat(64))]);
+    assert!(stderr.contains("says a digest") && stderr.contains("HOST/NAME:TAG"), "{stderr}");
     let stderr = environment.fails(["pull", &image(&environment), "dev"]);
     assert!(stderr.contains("dev is no image") && stderr.contains("hint: choose another name"), "{stderr}");
     assert_eq!(environment.json(["show", "dev"])["kind"], "box");
@@ -86,4 +89,9 @@ fn a_name_that_says_no_registry_is_not_pushed_by_accident() {
         environment.fails(["pull", &image(&environment)]).contains("does not say what its image is called")
     );
     assert!(environment.fails(["pull", "oci:/nowhere", "x"]).contains("/nowhere"));
+    for flags in [&["--backend", "copy"][..], &["--reflink", "always"], &["--fresh"], &["--no-owners"]] {
+        let image = image(&environment);
+        let stderr = environment.fails(["import", &image, "x"].iter().chain(flags).copied());
+        assert!(stderr.contains(&format!("{} is for trees", flags[0])), "{stderr}");
+    }
 }

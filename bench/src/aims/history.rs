@@ -1,6 +1,6 @@
 //! What the states of boxes are to cost.
 
-use super::{TREES, Verdict, places, verdict};
+use super::{TREES, Verdict, places, together};
 use crate::samples::Samples;
 
 /// Judges them all.
@@ -75,11 +75,6 @@ fn reflink_snapshot(samples: &Samples) -> Verdict {
         })
         .collect();
     together(aim, &all)
-}
-
-fn together(aim: &'static str, all: &[(bool, String)]) -> Verdict {
-    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
-    verdict(aim, (!all.is_empty()).then(|| (all.iter().all(|(met, _)| *met), because)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What pulling and pushing images is to cost.
 
-use super::{FILE_SYSTEMS, TREES, Verdict, verdict};
+use super::{Verdict, places, together};
 use crate::samples::{Key, Samples};
 
 /// Judges them all.
@@ -39,9 +39,7 @@ fn beside_fastest(
     let keys = samples.keys();
     let median = |key: &Key| samples.median(key.case, key.file_system, key.tree, &key.contender);
     let mut all = Vec::new();
-    for (file_system, tree) in
-        FILE_SYSTEMS.iter().flat_map(|name| TREES.iter().map(move |tree| (*name, *tree)))
-    {
+    for (file_system, tree) in places() {
         let here = || {
             keys.iter()
                 .filter(move |key| key.case == case && key.file_system == file_system && key.tree == tree)
@@ -75,11 +73,6 @@ fn memory(samples: &Samples) -> Verdict {
         })
         .collect();
     together(aim, &all)
-}
-
-fn together(aim: &'static str, all: &[(bool, String)]) -> Verdict {
-    let because = all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
-    verdict(aim, (!all.is_empty()).then(|| (all.iter().all(|(met, _)| *met), because)))
 }
 
 #[cfg(test)]

@@ -52,19 +52,12 @@ struct Line<'a> {
 }
 
 impl Output {
-    /// As [`bars`](Self::bars); where something else goes to standard output, nothing is told there.
-    pub(crate) fn bars_beside_data(self, is_data: bool) -> Bars {
-        let mut bars = self.bars();
-        bars.tells &= !is_data;
-        bars
-    }
-
-    /// Shows transfers, to a person or a program, whoever looks.
-    pub(crate) fn bars(self) -> Bars {
+    /// Shows transfers, to a person or a program, whoever looks; where the image itself goes to standard output, nothing is told there.
+    pub(crate) fn bars(self, beside_image: bool) -> Bars {
         let watched = !self.quiet && self.format != Format::Json && self.talks_to_a_terminal();
         Bars {
             screen: watched.then(MultiProgress::new),
-            tells: self.format == Format::Json && !self.quiet,
+            tells: self.format == Format::Json && !self.quiet && !beside_image,
             blobs: Mutex::default(),
         }
     }
