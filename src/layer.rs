@@ -41,7 +41,6 @@ mod pipe;
 pub mod pipeline;
 mod place;
 pub mod read;
-mod sparse;
 mod whiteout;
 pub(crate) mod write;
 

@@ -52,6 +52,8 @@ use rootling_backends::{Context, Result};
 
 use crate::image::{Descriptor, Document};
 
+pub use crate::registry::Content;
+
 /// A place that images come from: a repository of a registry, the store, a layout, an archive.
 pub trait Source: Sync {
     /// Returns what is to be had here by name, in the order of the place.
@@ -81,19 +83,6 @@ pub trait Source: Sync {
         let skipped = io::copy(&mut content.by_ref().take(offset), &mut io::sink());
         skipped.context(|| format!("read the first {offset} bytes of {}", descriptor.digest))?;
         Ok(content)
-    }
-}
-
-/// Bytes of a blob, to be read from anywhere and again: an upload that was cut goes on in the middle.
-pub trait Content: Sync {
-    /// Returns the bytes from `offset` on.
-    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>>;
-}
-
-impl Content for Vec<u8> {
-    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        Ok(Box::new(self.get(offset..).unwrap_or_default()))
     }
 }
 

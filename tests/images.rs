@@ -89,6 +89,11 @@ fn third() -> Vec<u8> {
     Tar::default().dir("usr/").dir("usr/bin/").program("usr/bin/tool", "tool of new\n").end()
 }
 
+/// A file behind what is a link in `base`, and then a directory in place of that link: it comes late.
+fn late() -> Vec<u8> {
+    Tar::default().file("bin/new", "new\n").dir("bin/").end()
+}
+
 fn layout(environment: &Environment, name: &str, layers: &[Vec<u8>], says: &str) -> String {
     write_layout(&environment.path(name), layers, &json!({ "Cmd": [says] }));
     name.to_owned()
@@ -155,6 +160,21 @@ fn layers_are_unpacked_once_whatever_images_have_them() {
         for directory in ["o", "tmp", "trash", "blobs/sha256", "blobs/partial", "c", "d", "n"] {
             assert_eq!(entries(environment, directory), [""; 0], "{sort}: {directory}");
         }
+    });
+}
+
+#[test]
+fn what_a_late_directory_means_depends_on_what_lies_beneath() {
+    on_file_systems(|environment, sort| {
+        let plain = layout(environment, "plain", &[other_base(), late()], "/plain");
+        add(environment, &plain, &["plain:1"]);
+        let linked = layout(environment, "linked", &[base(), late()], "/linked");
+        add(environment, &linked, &["linked:1"]);
+        let found = files(environment, "plain:1");
+        assert_eq!(found.get("bin/new").map(String::as_str), Some("new\n"), "{sort}");
+        let found = files(environment, "linked:1");
+        assert_eq!(found.get("usr/bin/new").map(String::as_str), Some("new\n"), "{sort}: {found:?}");
+        assert_eq!((found["bin"].as_str(), found.get("bin/new")), ("", None), "{sort}");
     });
 }
 

@@ -7,7 +7,7 @@
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::header::corrupt;
-use super::sparse::Region;
+use super::read::sparse::Region;
 
 /// What the records of one header say; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,15 +5,17 @@
 //! disagree about them: unknown types, data behind links and devices, a lone block of zeros, extension headers
 //! that come twice or belong to nothing, `..` and absolute names.
 
+pub(super) mod sparse;
+
 use std::io::{self, BufRead};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
+use self::sparse::Map;
 use super::compression::read_up_to;
-use super::header::{BLOCK, OldSparse, Raw, corrupt};
+use super::header::{BLOCK, Raw, corrupt};
 use super::member::{Content, Member};
-use super::pax::{Records, digits, push};
-use super::sparse::{Map, Region, add_descriptors};
+use super::pax::Records;
 
 /// What an archive may ask for. Each is an error that names the member when it is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,69 +318,6 @@ impl<R: BufRead> Archive<R> {
         Ok(Entry { member, has_text_acl: records.text_acl, map })
     }
 
-    // ------------------------------------------------------------ sparse files
-
-    fn map(
-        &mut self,
-        old: Option<&OldSparse>,
-        records: super::pax::SparseRecords,
-        stored: u64,
-    ) -> Result<Option<Map>> {
-        if let Some(old) = old {
-            let regions = self.old_map(old)?;
-            return Map::build(regions, old.real_size, stored).map(Some);
-        }
-        let real_size =
-            || records.real_size.ok_or_else(|| corrupt("a sparse file has no GNU.sparse.realsize"));
-        match records.version {
-            (Some(1), Some(0)) => {
-                let real_size = real_size()?;
-                let regions = self.map_before_data()?;
-                Map::build(regions, real_size, self.data).map(Some)
-            }
-            (None | Some(0), _) => match records.map {
-                Some(regions) => Map::build(regions, real_size()?, stored).map(Some),
-                None if records.real_size.is_some() => Err(corrupt("a sparse file has no map")),
-                None => Ok(None),
-            },
-            (major, minor) => {
-                let version = format!("{}.{}", major.unwrap_or(0), minor.unwrap_or(0));
-                Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!("sparse files of version {version} are not known"),
-                ))
-            }
-        }
-    }
-
-    /// Reads the blocks between an old GNU sparse header and its data: they do not count as data.
-    fn old_map(&mut self, old: &OldSparse) -> Result<Vec<Region>> {
-        let mut map = Vec::new();
-        let mut full = add_descriptors(&mut map, &old.descriptors)?;
-        let mut extended = old.extended;
-        while extended {
-            // An endless chain of blocks that hold nothing must not be followed.
-            if !full {
-                return Err(corrupt("a sparse map goes on after its end"));
-            }
-            let block = self.block()?.ok_or_else(|| self.truncated(BLOCK as u64))?;
-            full = add_descriptors(&mut map, &block[..504])?;
-            extended = block[504] != 0;
-        }
-        Ok(map)
-    }
-
-    /// Reads the decimal lines at the start of the data, and the filling up to a whole block.
-    fn map_before_data(&mut self) -> Result<Vec<Region>> {
-        let mut lines = Lines { archive: self, block: [0; BLOCK], at: BLOCK };
-        let count = lines.number()?;
-        let mut map = Vec::new();
-        for _ in 0..count {
-            push(&mut map, Region { offset: lines.number()?, length: lines.number()? })?;
-        }
-        Ok(map)
-    }
-
     // ------------------------------------------------------------ data
 
     fn begin_data(&mut self, size: u64) -> Result<()> {
@@ -434,39 +373,6 @@ impl<R: BufRead> Archive<R> {
         }
         Ok(())
     }
-}
-
-/// The lines of a sparse map 1.0.
-struct Lines<'a, R> {
-    archive: &'a mut Archive<R>,
-    block: [u8; BLOCK],
-    at: usize,
-}
-
-impl<R: BufRead> Lines<'_, R> {
-    fn number(&mut self) -> Result<u64> {
-        let mut text = Vec::with_capacity(20);
-        loop {
-            if self.at == BLOCK {
-                let read = self.archive.read_data(&mut self.block)?;
-                if read < BLOCK {
-                    return Err(corrupt("the sparse map is longer than the data it is in"));
-                }
-                self.at = 0;
-            }
-            let byte = self.block[self.at];
-            self.at += 1;
-            match byte {
-                b'\n' => return digits(&text).ok_or_else(|| bad_line(&text)),
-                b'0'..=b'9' if text.len() < 20 => text.push(byte),
-                _ => return Err(bad_line(&text)),
-            }
-        }
-    }
-}
-
-fn bad_line(text: &[u8]) -> Error {
-    corrupt(format!("the sparse map holds a line that is no number: \"{}\"", text.escape_ascii()))
 }
 
 /// Maps the type byte to the one it stands for, and refuses what tar programs do not agree on.

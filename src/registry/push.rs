@@ -28,7 +28,7 @@ use super::url::escaped;
 /// Other repositories of the registry that are asked for a blob.
 const MOUNTS: usize = 3;
 
-/// Bytes of content, to be read from anywhere, by several readers and again.
+/// Bytes of content, to be read from anywhere, by several readers and again: an upload that was cut goes on in the middle.
 pub trait Content: Sync {
     /// Returns the bytes from `offset` on.
     fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>>;
@@ -38,6 +38,12 @@ impl Content for [u8] {
     fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         Ok(Box::new(self.get(offset..).unwrap_or_default()))
+    }
+}
+
+impl Content for Vec<u8> {
+    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
+        self.as_slice().open_at(offset)
     }
 }
 

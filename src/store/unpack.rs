@@ -57,6 +57,8 @@ pub(super) fn unpack<R: Read + Send>(
         .context(|| "compare what was unpacked")?;
     let applied = match done.tree {
         Err(error) if error.kind() == ErrorKind::NeedsLower => return Ok(None),
+        // Over a link such a layer says something else than alone, and who shares its tree later could not tell.
+        Ok(applied) if !applied.late_directories.is_empty() => return Ok(None),
         tree => tree?,
     };
     unpacked.size = applied.bytes;

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::{Content, Sink, Source, resolve};
+use super::resolve::{DEPTH_MAX, resolve};
+use super::{Content, Sink, Source};
 use crate::image::{Descriptor, Digest, Document, Platform, media_type};
 
 /// Documents of one image: an index of some hundred platforms with attestations has fewer.
 const DOCUMENTS_MAX: usize = 10_000;
+/// Their bytes, which are all in memory at once.
+const DOCUMENTS_BYTES_MAX: u64 = 256 << 20;
 
 /// Which images of an index are copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +74,7 @@ pub fn copy<S: Source + ?Sized, K: Sink + ?Sized>(
         Platforms::One(platform) => resolve(source, name, platform)?.manifest,
     };
     let mut plan = Plan::default();
-    plan.add(source, &top)?;
+    plan.add(source, &top, 0)?;
     report(Event::Planned(&plan.blobs));
 
     let threads = if sink.is_sequential() { 1 } else { options.threads };
@@ -94,25 +97,36 @@ struct Plan {
     documents: Vec<Document>,
     blobs: Vec<Descriptor>,
     seen: HashSet<Digest>,
+    /// What the documents take.
+    bytes: u64,
 }
 
 impl Plan {
-    fn add<S: Source + ?Sized>(&mut self, source: &S, document: &Document) -> Result<()> {
+    fn add<S: Source + ?Sized>(&mut self, source: &S, document: &Document, depth: usize) -> Result<()> {
         let is_index = document.index().is_some();
+        let refuse = |what: String| {
+            let message = format!("there are more than {what}, down to index {}", document.digest);
+            Err(Error::new(ErrorKind::InvalidInput, message))
+        };
         for child in document.children() {
             if !self.seen.insert(child.digest.clone()) {
                 continue;
             }
             if self.seen.len() > DOCUMENTS_MAX && is_index {
-                let message = format!("index {} holds more than {DOCUMENTS_MAX} documents", document.digest);
-                return Err(Error::new(ErrorKind::InvalidInput, message));
+                return refuse(format!("{DOCUMENTS_MAX} documents"));
             }
             let is_document =
                 media_type::is_manifest(&child.media_type) || media_type::is_index(&child.media_type);
             if is_index && is_document {
-                // A digest cannot name what names it: this ends.
+                self.bytes = self.bytes.saturating_add(child.size);
+                if self.bytes > DOCUMENTS_BYTES_MAX {
+                    return refuse(format!("{DOCUMENTS_BYTES_MAX} bytes of documents"));
+                }
+                if depth == DEPTH_MAX {
+                    return refuse(format!("{DEPTH_MAX} indexes in each other"));
+                }
                 let document = source.child(child).map_err(|error| explain(error, child))?;
-                self.add(source, &document)?;
+                self.add(source, &document, depth + 1)?;
                 self.documents.push(document);
             } else if !media_type::is_foreign(&child.media_type) || child.urls.is_empty() {
                 self.blobs.push(child.clone());

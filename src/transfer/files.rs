@@ -101,6 +101,11 @@ fn passing_name(directory: &Path) -> PathBuf {
     directory.join(format!(".rootling-{}-{count}", std::process::id()))
 }
 
+/// Returns the directory that a file is in, or will be.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> Result<()> {
     let file = File::open(directory).context(|| format!("open({directory:?})"))?;

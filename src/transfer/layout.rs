@@ -330,6 +330,31 @@ mod tests {
     }
 
     #[test]
+    fn indexes_in_each_other_have_an_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| temp.path().join(name));
+        let writer = LayoutWriter::open(&from).unwrap();
+        let mut index = image(&writer, &["linux/amd64"]);
+        for depth in 0..12 {
+            writer.put_document(&index).unwrap();
+            let mut entry = index.descriptor();
+            entry.platform = Some(Platform::parse("linux/amd64").unwrap());
+            index = Document::of_index(Index::new(vec![entry]));
+            writer.publish(&index, Some("app:1")).unwrap();
+            let (source, sink) = (Layout::open(&from).unwrap(), LayoutWriter::open(&to).unwrap());
+            for platforms in [Platforms::All, Platforms::One(Platform::parse("linux/amd64").unwrap())] {
+                let options = CopyOptions { platforms, threads: 1 };
+                let copied = copy(&source, None, &sink, &["x"], &options, &|_| {});
+                assert_eq!(copied.is_ok(), depth < 7, "{depth} {options:?}: {copied:?}");
+                if let Err(error) = copied {
+                    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                    assert!(error.to_string().contains("more than 8 indexes in each other"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_layout_is_not_written_to() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("mine"), "").unwrap();

@@ -6,7 +6,7 @@ use rootling_backends::Result;
 
 use super::{Content, Listed, Sink, Source};
 use crate::image::{Descriptor, Digest, Document, ImageReference};
-use crate::registry::{self, Client};
+use crate::registry::Client;
 
 /// A repository of a registry, with the image that is meant there.
 #[derive(Debug)]
@@ -77,8 +77,7 @@ impl Sink for Repository<'_> {
 
     fn put_blob(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()> {
         let siblings: Vec<&str> = self.siblings.iter().map(String::as_str).collect();
-        let content = Reopened(content);
-        self.client.push_blob(&self.reference, descriptor, &content, &siblings).map(drop)
+        self.client.push_blob(&self.reference, descriptor, content, &siblings).map(drop)
     }
 
     fn put_document(&self, document: &Document) -> Result<()> {
@@ -88,14 +87,5 @@ impl Sink for Repository<'_> {
 
     fn publish(&self, document: &Document, name: Option<&str>) -> Result<()> {
         self.client.push_manifest(&self.named(name)?, document)
-    }
-}
-
-/// The client's own word for content that can be read again.
-struct Reopened<'a>(&'a dyn Content);
-
-impl registry::Content for Reopened<'_> {
-    fn open_at(&self, offset: u64) -> Result<Box<dyn Read + '_>> {
-        self.0.open_at(offset)
     }
 }

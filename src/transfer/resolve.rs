@@ -6,7 +6,7 @@ use super::Source;
 use crate::image::{Document, Platform};
 
 /// Indexes in indexes: two are seen, more than this are a trap.
-const DEPTH_MAX: usize = 8;
+pub(super) const DEPTH_MAX: usize = 8;
 
 /// What a name means on one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Resolved {
 pub fn resolve<S: Source + ?Sized>(source: &S, name: Option<&str>, platform: &Platform) -> Result<Resolved> {
     let top = source.document(name)?;
     let mut document = top.clone();
-    for _ in 0..DEPTH_MAX {
+    for _ in 0..=DEPTH_MAX {
         let Some(index) = document.index() else {
             let index = top.index().is_some().then_some(top);
             return Ok(Resolved { index, manifest: document });

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use rootling_backends::{Context, Dir, Result};
 
-use super::files::{NewFile, sync_directory};
+use super::files::{NewFile, directory_of, sync_directory};
 use crate::layer::{self, CreateOptions, Created};
 
 /// Writes a tree as an archive to the file `path`, in place of what has that name. Durable on return.
 pub fn write_tar(root: &Dir, path: &Path, options: &CreateOptions) -> Result<Created> {
     let intent = || format!("write archive {path:?}");
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = directory_of(path);
     let mut file = Writing(NewFile::create(parent).context(intent)?);
     let created = stream_tar(root, &mut file, options).context(intent)?;
     file.0.publish(path).context(intent)?;

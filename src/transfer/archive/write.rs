@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
 use super::super::catalog::Catalog;
-use super::super::files::{NewFile, sync_directory};
+use super::super::files::{NewFile, directory_of, sync_directory};
 use super::super::layout::{INDEX, MARK, MARK_TEXT, blob_path};
 use super::super::stream::pump;
 use super::super::{Content as Blob, Sink};
@@ -63,8 +63,7 @@ impl fmt::Debug for ImageArchiveWriter {
 impl ImageArchiveWriter {
     /// Begins an archive that will be the file `path`.
     pub fn create(path: &Path, form: ArchiveForm) -> Result<Self> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = NewFile::create(parent).context(|| format!("write archive {path:?}"))?;
+        let file = NewFile::create(directory_of(path)).context(|| format!("write archive {path:?}"))?;
         Self::begin(Out::File { file: Some(file), path: path.to_owned() }, form)
     }
 
@@ -203,8 +202,7 @@ impl State {
             Out::File { file, path } => {
                 let context = || format!("write archive {path:?}");
                 file.take().expect("it is not finished").publish(path).context(context)?;
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                sync_directory(parent.unwrap_or(Path::new("."))).context(context)
+                sync_directory(directory_of(path)).context(context)
             }
         }
     }
