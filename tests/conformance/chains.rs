@@ -7,7 +7,7 @@ use rootling::store::{Base, CreateOptions, Name, Node, SnapshotOptions, Store};
 use rootling_backends::{DiffOptions, Form, Kind, compare};
 
 use crate::cases::{Case, case};
-use crate::setup::Setup;
+use crate::setup::{Setup, with_seeds};
 use crate::support::compare::lines;
 use crate::support::mounted::Mounted;
 use crate::support::ops::Walk;
@@ -53,15 +53,7 @@ fn edit(s: &Setup, store: &Store, node: &Node, rng: &mut Rng, then: impl FnOnce(
 }
 
 fn any_two_nodes_are_compared_exactly(s: &Setup) -> Outcome {
-    let seed = Rng::seed();
-    for round in seed..seed + ROUNDS {
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one_graph(s, round)));
-        if let Err(cause) = run {
-            let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
-            panic!("ROOTLING_SEED={round}: {text}");
-        }
-    }
-    Ok(())
+    with_seeds(ROUNDS, |seed| one_graph(s, seed))
 }
 
 fn one_graph(s: &Setup, seed: u64) {

@@ -9,7 +9,7 @@ use rootling::layer::{
 use rootling_backends::{Change, DiffOptions, Dir, FS, Tree, compare};
 
 use crate::cases::{Case, case};
-use crate::setup::{Fork, Setup};
+use crate::setup::{Fork, Setup, with_seeds};
 use crate::support::compare::assert_tree_eq;
 use crate::support::ops::Walk;
 use crate::support::require::Outcome;
@@ -100,17 +100,8 @@ fn remove_whiteout_names(root: &Path) {
     }
 }
 
-/// `ROOTLING_SEED=n` repeats a failure.
 fn random_forks_come_out_of_layers(s: &Setup) -> Outcome {
-    let seed = Rng::seed();
-    for round in seed..seed + ROUNDS {
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one_history(s, round)));
-        if let Err(cause) = run {
-            let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
-            panic!("ROOTLING_SEED={round}: {text}");
-        }
-    }
-    Ok(())
+    with_seeds(ROUNDS, |seed| one_history(s, seed))
 }
 
 fn one_history(s: &Setup, seed: u64) {

@@ -14,7 +14,7 @@ use rootling_backends::{Change, CloneMode, DiffOptions, Dir, ErrorKind, Tree};
 
 use crate::cases::{Case, case};
 use crate::removal::{clear_flags, set_flag};
-use crate::setup::{Setup, assert_error};
+use crate::setup::{Setup, assert_error, with_seeds};
 use crate::support::compare::{assert_tree_eq, lines};
 use crate::support::ops::Walk;
 use crate::support::require::Outcome;
@@ -60,17 +60,8 @@ fn grown(s: &Setup, rng: &mut Rng) -> (Tree, TreeValue) {
     (tree, walk.value)
 }
 
-/// `ROOTLING_SEED=n` repeats a failure.
 fn each_seed(one: impl Fn(&mut Rng)) -> Outcome {
-    let seed = Rng::seed();
-    for round in seed..seed + ROUNDS {
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one(&mut Rng::new(round))));
-        if let Err(cause) = run {
-            let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
-            panic!("ROOTLING_SEED={round}: {text}");
-        }
-    }
-    Ok(())
+    with_seeds(ROUNDS, |seed| one(&mut Rng::new(seed)))
 }
 
 /// A fork becomes its parent again, and then a tree that it has nothing to do with.

@@ -3,7 +3,7 @@
 use rootling_backends::{CloneMode, DiffOptions, Dir, FS, Form, Tree, flatten};
 
 use crate::cases::{Case, case};
-use crate::setup::{Fork, Setup};
+use crate::setup::{Fork, Setup, with_seeds};
 use crate::support::compare::{assert_tree_eq, diff, lines};
 use crate::support::ops::Walk;
 use crate::support::require::Outcome;
@@ -14,17 +14,8 @@ pub(crate) const CASES: &[Case] = &[case!(random_operations)];
 
 const ROUNDS: u64 = 6;
 
-/// `ROOTLING_SEED=n` repeats a failure.
 fn random_operations(s: &Setup) -> Outcome {
-    let seed = Rng::seed();
-    for round in seed..seed + ROUNDS {
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one_history(s, round)));
-        if let Err(cause) = run {
-            let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
-            panic!("ROOTLING_SEED={round}: {text}");
-        }
-    }
-    Ok(())
+    with_seeds(ROUNDS, |seed| one_history(s, seed))
 }
 
 /// A tree grown at random, then a chain of forks, each checked against the model and the model's diff.

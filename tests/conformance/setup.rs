@@ -12,6 +12,8 @@ use rootling_backends::{
 use crate::support::compare::{assert_tree_eq, diff, lines};
 use crate::support::host::FileSystem;
 use crate::support::mounted::Mounted;
+use crate::support::require::Outcome;
+use crate::support::rng::Rng;
 use crate::support::tree::TreeValue;
 
 /// A backend on a file system, ready for one case.
@@ -25,6 +27,20 @@ pub(crate) struct Setup {
     /// Where trees are shown while they are written to: on another file system.
     pub(crate) scratch: PathBuf,
     counter: AtomicUsize,
+}
+
+/// Tells a story with as many seeds. `ROOTLING_SEED=n` repeats a failure.
+pub(crate) fn with_seeds(rounds: u64, story: impl Fn(u64)) -> Outcome {
+    let first = Rng::seed();
+    for seed in first..first + rounds {
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(seed)));
+        if let Err(cause) = told {
+            let text = cause.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(cause.downcast_ref::<&str>().copied()).unwrap_or_default();
+            panic!("ROOTLING_SEED={seed}: {text}");
+        }
+    }
+    Ok(())
 }
 
 /// A writable tree with what its changes are searched by.
