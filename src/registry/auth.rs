@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -36,7 +36,38 @@ const CLIENT: &str = "rootling";
 pub(super) struct Session {
     /// The address of the host's root, and with it the scheme.
     pub(super) root: OnceLock<Url>,
+    /// Held by the thread that finds out: the others wait, and take its failure for theirs.
+    finding: Mutex<Option<Failed>>,
     state: Mutex<State>,
+}
+
+/// How finding out ended last.
+struct Failed {
+    at: Instant,
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failed {
+    fn of(error: &Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            message.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        let hint = error.first_hint().map(str::to_owned);
+        Self { at: Instant::now(), kind: error.kind(), message, hint }
+    }
+
+    fn error(&self) -> Error {
+        let error = Error::new(self.kind, self.message.clone());
+        match &self.hint {
+            Some(hint) => error.hint(hint.clone()),
+            None => error,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -79,16 +110,43 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(super) fn new() -> Self {
-        Self { root: OnceLock::new(), state: Mutex::default() }
+        Self { root: OnceLock::new(), finding: Mutex::default(), state: Mutex::default() }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Returns the root, and what it answered is learnt; `find` is called by one thread at a time, until it succeeds.
+    pub(super) fn root(&self, find: impl FnOnce() -> Result<(Url, Response)>) -> Result<&Url> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let asked = Instant::now();
+        let mut failed = self.finding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= asked) {
+            return Err(failed.error());
+        }
+        let found = find().and_then(|(root, response)| {
+            self.learn(&response, &root).context(|| root.shown())?;
+            Ok(root)
+        });
+        match found {
+            // Last: whoever sees it knows the rest.
+            Ok(root) => Ok(self.root.get_or_init(|| root)),
+            Err(error) => {
+                *failed = Some(Failed::of(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Learns from an answer what the host wants.
-    pub(super) fn learn(&self, response: &Response) -> Result<()> {
-        let wanted = wanted(response, self.root.get())?;
+    fn learn(&self, response: &Response, root: &Url) -> Result<()> {
+        let wanted = wanted(response, root)?;
         self.state().wanted = wanted;
         Ok(())
     }
@@ -135,8 +193,8 @@ impl Session {
     }
 
     /// Makes the next request with these scopes ask for a new token; returns the scopes that the answer asked for.
-    pub(super) fn refused(&self, scopes: &[Scope], response: &Response) -> Result<Vec<Scope>> {
-        self.learn(response)?;
+    pub(super) fn refused(&self, root: &Url, scopes: &[Scope], response: &Response) -> Result<Vec<Scope>> {
+        self.learn(response, root)?;
         let asked = response.headers("www-authenticate").flat_map(Challenge::parse);
         let asked = asked.filter_map(|challenge| challenge.parameter("scope").map(str::to_owned));
         let mut scopes = scopes.to_vec();
@@ -151,7 +209,7 @@ impl Session {
 }
 
 /// Returns what the challenges of an answer come to; bearer goes before basic, as docker has it.
-fn wanted(response: &Response, root: Option<&Url>) -> Result<Wanted> {
+fn wanted(response: &Response, root: &Url) -> Result<Wanted> {
     if response.status != 401 {
         return Ok(Wanted::Nothing);
     }
@@ -159,12 +217,9 @@ fn wanted(response: &Response, root: Option<&Url>) -> Result<Wanted> {
         response.headers("www-authenticate").flat_map(Challenge::parse).collect();
     if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
         let realm = bearer.parameter("realm").ok_or_else(|| strange("its bearer challenge has no realm"))?;
-        let realm = match root {
-            Some(root) => root.join(realm)?,
-            None => Url::parse(realm)?,
-        };
+        let realm = root.join(realm)?;
         // A host that is reached safely sends nobody to where all can listen.
-        if root.is_some_and(|root| root.secure) && !realm.secure {
+        if root.secure && !realm.secure {
             return Err(strange(&format!("it wants credentials sent to {} in the clear", realm.shown())));
         }
         return Ok(Wanted::Bearer { realm, service: bearer.parameter("service").map(str::to_owned) });

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rootling_backends::{Context as _, Error, ErrorKind, Result};
+use rootling_backends::{Error, ErrorKind, Result};
 
 use super::auth::Session;
 use super::credentials::Credential;
@@ -163,14 +163,12 @@ impl Client {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             sessions.entry(key).or_insert_with(|| Arc::new(Session::new())).clone()
         };
-        if session.root.get().is_none() {
-            self.probe(endpoint, &session)?;
-        }
+        session.root(|| self.probe(endpoint))?;
         Ok(session)
     }
 
     /// Finds out which scheme a host speaks and what it wants to be shown, by asking for its root.
-    fn probe(&self, endpoint: &Endpoint, session: &Session) -> Result<()> {
+    fn probe(&self, endpoint: &Endpoint) -> Result<(Url, Response)> {
         let is_loopback = url::is_loopback(&endpoint.authority);
         let schemes: &[bool] = match endpoint.secure {
             Some(true) => &[true],
@@ -184,12 +182,8 @@ impl Client {
             None if endpoint.insecure => &[true, false],
             None => &[true],
         };
-        let (root, response) = self
-            .persist(&endpoint.host, endpoint.is_mirror, || self.probe_once(endpoint, schemes))
-            .map_err(|trouble| self.final_error(trouble, Method::Get, &endpoint.host))?;
-        // Another thread may have been quicker.
-        let root = session.root.get_or_init(|| root);
-        session.learn(&response).context(|| root.shown())
+        self.persist(&endpoint.host, endpoint.is_mirror, || self.probe_once(endpoint, schemes))
+            .map_err(|trouble| self.final_error(trouble, Method::Get, &endpoint.host))
     }
 
     /// Tries the schemes; of two failures the one is told that may pass.
@@ -261,7 +255,7 @@ impl Client {
         if sent.status != 401 || !from_home {
             return self.judge(Ok(sent), &url, call.answers);
         }
-        let scopes = session.refused(&call.scopes, &sent).map_err(Trouble::Final)?;
+        let scopes = session.refused(root, &call.scopes, &sent).map_err(Trouble::Final)?;
         let second = authorization(&scopes)?;
         // Without anything else to show, the answer is this one.
         if had_reader || second == first {

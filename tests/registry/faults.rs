@@ -132,6 +132,42 @@ fn manifests_are_compared_and_have_a_limit() {
 }
 
 #[test]
+fn threads_ask_a_host_once_what_it_speaks() {
+    let slowly = |reply| {
+        std::thread::sleep(Duration::from_millis(300));
+        reply
+    };
+    let roots = |server: &Scripted| server.all_seen().iter().filter(|seen| seen.path == "/v2/").count();
+    let at_once = |client: &Client, server: &Scripted| -> Vec<bool> {
+        let reference = named(&server.host, "a:1");
+        let digest = Descriptor::of("x", b"x").digest;
+        std::thread::scope(|scope| {
+            let asked = || client.has_blob(&reference, &digest).is_ok();
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(asked)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    };
+    let server = Scripted::start(move |seen, _| match seen.path.as_str() {
+        "/v2/" => slowly(Reply::new(200, "")),
+        _ => Reply::new(200, ""),
+    });
+    assert_eq!(at_once(&Place::new().client(), &server), [true; 6]);
+    assert_eq!(roots(&server), 1, "the others wait for the first");
+    assert_eq!(server.seen().len(), 6);
+
+    // Who waited for one that failed has failed too; who comes later asks again.
+    let server = Scripted::start(move |_, before| match before {
+        0 => slowly(Reply::new(401, "").header("www-authenticate", "Strange")),
+        _ => Reply::new(200, ""),
+    });
+    let client = Place::new().client();
+    assert_eq!(at_once(&client, &server), [false; 6]);
+    assert_eq!(roots(&server), 1);
+    assert_eq!(at_once(&client, &server), [true; 6]);
+    assert_eq!(roots(&server), 2);
+}
+
+#[test]
 fn a_busy_server_is_given_the_time_it_asks_for() {
     let image = Image::new(39, 10);
     let manifest = image.document.bytes.clone();
