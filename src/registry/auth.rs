@@ -291,7 +291,7 @@ impl Asking<'_> {
         let header = who.map(|(username, password)| basic(username, password));
         let headers: Vec<(&str, &str)> =
             header.iter().map(|header| ("authorization", header.as_str())).collect();
-        let mut response = self.client.ask(Method::Get, &url, &headers, &[], &self.endpoint.host)?;
+        let mut response = self.client.ask(Method::Get, &url, &headers, &[], self.endpoint)?;
         match response.status {
             404 | 405 if who.is_some() => Ok(None),
             _ => self.read(Method::Get, &url, &mut response).map(Some),
@@ -308,8 +308,8 @@ impl Asking<'_> {
             all.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
         let form = form.join("&");
         let headers = [("content-type", "application/x-www-form-urlencoded")];
-        let host = &self.endpoint.host;
-        let mut response = self.client.ask(Method::Post, &self.realm, &headers, form.as_bytes(), host)?;
+        let mut response =
+            self.client.ask(Method::Post, &self.realm, &headers, form.as_bytes(), self.endpoint)?;
         self.read(Method::Post, &self.realm, &mut response)
     }
 

@@ -325,15 +325,22 @@ impl Client {
         url: &Url,
         headers: &[(&str, &str)],
         bytes: &[u8],
-        host: &str,
+        endpoint: &Endpoint,
     ) -> Result<Response> {
         let trust = self.settings.hosts.trust(&url.authority)?;
+        let is_its_own = endpoint.insecure && url.host() == url::host_of(&endpoint.authority);
+        if !(url.secure || trust.anyone || is_its_own || url.is_loopback()) {
+            let message = format!("{} leads to {}, in the clear", endpoint.authority, url.shown());
+            return Err(Error::new(ErrorKind::PermissionDenied, message)
+                .hint(format!("call {} insecure if you trust the way there", url.authority)));
+        }
         let trying = || {
             self.check().map_err(Trouble::Final)?;
             let body = if bytes.is_empty() { Body::Empty } else { Body::Bytes(bytes) };
             let sent = self.transport.exchange(method, url, headers, body, &trust);
             self.judge(sent, url, &[301, 302, 303, 307, 308, 400, 401, 403, 404, 405])
         };
+        let host = &endpoint.host;
         self.persist(host, false, trying).map_err(|trouble| self.final_error(trouble, method, host))
     }
 

@@ -274,6 +274,18 @@ fn whom_a_registry_leads_to_has_no_say_in_where_credentials_go() {
 }
 
 #[test]
+fn a_registry_in_the_clear_leads_nobody_elsewhere_in_the_clear() {
+    let registry = Scripted::start(|_, _| {
+        Reply::new(401, "").header("www-authenticate", "Bearer realm=\"http://tokens.invalid/token\"")
+    });
+    let place = Place::new();
+    place.credentials().store(&registry.host, &alice()).unwrap();
+    let error = place.client().manifest(&named(&registry.host, "a:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(error.first_hint().unwrap().contains("call tokens.invalid insecure"), "{error:?}");
+}
+
+#[test]
 fn an_upload_may_go_to_another_host_without_what_lets_in() {
     let store = Scripted::start(|_, _| Reply::new(201, ""));
     let elsewhere = store.host.clone();
