@@ -383,6 +383,24 @@ fn an_upload_goes_on_where_the_registry_has_it() {
 }
 
 #[test]
+fn a_registry_that_takes_all_and_has_nothing_is_left() {
+    let server = Scripted::start(|seen, _| match seen.method.as_str() {
+        "POST" => Reply::new(202, "").header("location", "/up"),
+        "PATCH" => Reply::new(202, "").header("location", "/up").header("range", "0-0"),
+        "PUT" => Reply::error(405, "UNSUPPORTED"),
+        "HEAD" => Reply::new(404, ""),
+        _ => Reply::new(200, ""),
+    });
+    let descriptor = Descriptor::of("x", b"hello");
+    let reference = named(&server.host, "a:1");
+    let error =
+        Place::new().client().push_blob(&reference, &descriptor, b"hello".as_slice(), &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+    assert!(told(&error).contains("has none of it"), "{}", told(&error));
+    assert_eq!(server.lines().iter().filter(|line| line.starts_with("PATCH")).count(), 3);
+}
+
+#[test]
 fn what_cannot_be_read_is_no_failure_of_the_network() {
     struct Damaged;
     impl rootling::registry::Content for Damaged {
