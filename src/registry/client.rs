@@ -114,6 +114,11 @@ impl Client {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
 
+    /// Calls off everything that goes on, and all that is asked later: see [`Settings::cancel`].
+    pub fn call_off(&self) {
+        self.settings.cancel.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.settings.cancel.load(Ordering::Relaxed) { Err(cancelled()) } else { Ok(()) }
     }
