@@ -23,6 +23,9 @@ use super::scope::Scope;
 use super::transport::{Method, Response};
 use super::url::{Url, escaped};
 
+/// How long what was found in files, or said by a helper program, is shown without looking again.
+const KNOWN: Duration = Duration::from_secs(300);
+
 /// How long a token is good that does not say so, by the specification.
 const UNSAID: Duration = Duration::from_secs(60);
 
@@ -87,10 +90,18 @@ enum Wanted {
     },
 }
 
+/// What is shown for some scopes.
 struct Token {
-    text: String,
+    /// The header `Authorization`.
+    header: String,
     /// When it is better to ask for another.
     stale: Instant,
+}
+
+impl Token {
+    fn known(header: String) -> Self {
+        Self { header, stale: Instant::now() + KNOWN }
+    }
 }
 
 /// What token servers answer.
@@ -165,31 +176,29 @@ impl Session {
         scopes: &[Scope],
     ) -> Result<Option<String>> {
         let mut state = self.state();
-        match state.wanted.clone() {
-            Wanted::Nothing => Ok(None),
-            Wanted::Basic => match client.credential(endpoint)? {
-                Some(Credential::Password { username, password }) => Ok(Some(basic(&username, &password))),
-                Some(Credential::Bearer(token)) => Ok(Some(format!("Bearer {token}"))),
-                Some(Credential::Identity(_)) | None => Ok(None),
-            },
-            Wanted::Bearer { realm, service } => {
-                let mut key = scopes.to_vec();
-                key.sort();
-                key.dedup();
-                if let Some(token) = state.tokens.get(&key).filter(|token| token.stale > Instant::now()) {
-                    return Ok(Some(format!("Bearer {}", token.text)));
-                }
-                let credential = client.credential(endpoint)?;
-                if let Some(Credential::Bearer(token)) = credential {
-                    return Ok(Some(format!("Bearer {token}")));
-                }
-                let asking = Asking { client, endpoint, realm, service: service.as_deref(), scopes: &key };
-                let token = asking.token(credential.as_ref())?;
-                let header = format!("Bearer {}", token.text);
-                state.tokens.insert(key, token);
-                Ok(Some(header))
-            }
+        if matches!(state.wanted, Wanted::Nothing) {
+            return Ok(None);
         }
+        let mut key = scopes.to_vec();
+        key.sort();
+        key.dedup();
+        if let Some(token) = state.tokens.get(&key).filter(|token| token.stale > Instant::now()) {
+            return Ok(Some(token.header.clone()));
+        }
+        let token = match (state.wanted.clone(), client.credential(endpoint)?) {
+            (_, Some(Credential::Bearer(token))) => Token::known(format!("Bearer {token}")),
+            (Wanted::Basic, Some(Credential::Password { username, password })) => {
+                Token::known(basic(&username, &password))
+            }
+            (Wanted::Bearer { realm, service }, credential) => {
+                let asking = Asking { client, endpoint, realm, service: service.as_deref(), scopes: &key };
+                asking.token(credential.as_ref())?
+            }
+            (Wanted::Basic | Wanted::Nothing, _) => return Ok(None),
+        };
+        let header = token.header.clone();
+        state.tokens.insert(key, token);
+        Ok(Some(header))
     }
 
     /// Makes the next request with these scopes ask for a new token; returns the scopes that the answer asked for.
@@ -333,6 +342,6 @@ impl Answer {
         let life = self.expires_in.map_or(UNSAID, Duration::from_secs).max(Duration::from_secs(1));
         // The registry's clock may be ahead, and a request takes time.
         let stale = Instant::now() + life.mul_f64(0.8).min(Duration::from_secs(24 * 3600));
-        Ok(Token { text, stale })
+        Ok(Token { header: format!("Bearer {text}"), stale })
     }
 }

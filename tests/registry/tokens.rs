@@ -305,6 +305,32 @@ fn an_upload_may_go_to_another_host_without_what_lets_in() {
 }
 
 #[test]
+fn a_helper_is_asked_once_for_many_requests() {
+    let registry = Scripted::start(|seen, _| match seen.header("authorization") {
+        "" => Reply::new(401, "").header("www-authenticate", "Basic realm=x"),
+        _ => Reply::new(200, ""),
+    });
+    let place = Place::new();
+    let script = place.path("docker-credential-counting");
+    let calls = place.path("calls");
+    let known = r#"{"Username":"alice","Secret":"wonderland"}"#;
+    let text = format!("#!/bin/sh\ncat >/dev/null; echo $1 >>{}; echo '{known}'\n", calls.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let auth = format!(r#"{{"credHelpers":{{"{}":"counting"}}}}"#, registry.host);
+    std::fs::write(place.path("auth.json"), auth).unwrap();
+    let mut settings = place.settings();
+    settings.credentials = place.credentials().with_helpers_in(vec![place.path("")]);
+    let client = Client::new(settings);
+    for seed in 0..5 {
+        let image = Image::new(seed, 10);
+        assert!(client.has_blob(&named(&registry.host, "a:1"), &image.layer().0.digest).unwrap());
+    }
+    assert_eq!(registry.seen().len(), 5);
+    assert_eq!(std::fs::read_to_string(calls).unwrap(), "get\n");
+}
+
+#[test]
 fn a_helper_keeps_what_the_file_does_not() {
     let Some(registry) = Registry::with_tokens() else { return };
     let place = Place::new();
