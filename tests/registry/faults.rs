@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rootling::image::{DOCUMENT_MAX, Descriptor};
 use rootling::registry::{Client, Ended, Progress};
+use rootling::transfer::{Repository, Sibling, Sink as _};
 use rootling_backends::ErrorKind;
 
 use super::faulty::{Cutting, Reply, Scripted};
@@ -398,6 +399,29 @@ fn a_registry_that_takes_all_and_has_nothing_is_left() {
     assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
     assert!(told(&error).contains("has none of it"), "{}", told(&error));
     assert_eq!(server.lines().iter().filter(|line| line.starts_with("PATCH")).count(), 3);
+}
+
+#[test]
+fn only_who_may_have_a_blob_is_asked_for_it() {
+    let server = Scripted::start(|seen, _| match seen.method.as_str() {
+        "POST" => Reply::new(202, "").header("location", "/up"),
+        "PUT" => Reply::new(201, ""),
+        "HEAD" => Reply::new(404, ""),
+        _ => Reply::new(200, ""),
+    });
+    let (made, pulled) = (b"made here".to_vec(), b"pulled".to_vec());
+    let descriptor = |bytes: &[u8]| Descriptor::of("x", bytes);
+    let sibling =
+        |path: &str, blobs| Sibling { path: path.to_owned(), blobs: Some(BTreeSet::from_iter(blobs)) };
+    let siblings = vec![sibling("base", vec![descriptor(&pulled).digest]), sibling("other", vec![])];
+    let client = Place::new().client();
+    let repository = Repository::new(&client, named(&server.host, "a:1")).with_siblings(siblings);
+    repository.put_blob(&descriptor(&made), &made).unwrap();
+    repository.put_blob(&descriptor(&pulled), &pulled).unwrap();
+    let escaped = descriptor(&pulled).digest.to_string().replace(':', "%3A");
+    let posts: Vec<String> = server.lines().into_iter().filter(|line| line.starts_with("POST")).collect();
+    let mount = format!("POST /v2/a/blobs/uploads/?mount={escaped}&from=base");
+    assert_eq!(posts, ["POST /v2/a/blobs/uploads/", &mount]);
 }
 
 #[test]
