@@ -1,9 +1,15 @@
 //! Names that somebody may have meant who typed another.
 
+/// Bytes of the longest name that is offered: nobody means one that does not fit on a line or two.
+const LONGEST: usize = 256;
+
 /// Returns up to three of `names` that somebody who typed `text` may have meant, nearest first.
 pub fn near<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let limit = text.len() / 3 + 1;
+    // What is much longer or shorter is never near, and lists are strangers': nothing is reserved for their length.
+    let may_be = |name: &&str| name.len().abs_diff(text.len()) <= limit;
     let mut scored: Vec<(usize, &str)> = names
+        .filter(|name| may_be(name) || (name.starts_with(text) && name.len() <= LONGEST))
         .map(|name| (if name.starts_with(text) { 1 } else { distance(text, name) }, name))
         .filter(|(score, _)| *score <= limit)
         .collect();
@@ -42,5 +48,8 @@ mod tests {
         assert_eq!(near("debain", names.into_iter()), ["debian"]);
         assert_eq!(near("deb", names.into_iter()), ["debian", "dev"]);
         assert!(near("zzz", names.into_iter()).is_empty());
+        let endless = "debia".repeat(20 << 20);
+        assert_eq!(near("debian", [endless.as_str(), "debian-12"].into_iter()), ["debian-12"]);
+        assert!(near("debia", [endless.as_str()].into_iter()).is_empty());
     }
 }

@@ -252,7 +252,12 @@ impl Resolved {
                     .context(|| format!("unpack {at}"))
             }
             Content::Squashfs(at) => {
-                squashfs::make(means, at, &expected, target, treatment).context(|| format!("unpack {at}"))
+                let make = || -> Result<Made> {
+                    let mut made = squashfs::make(means, at, &expected, target, treatment)?;
+                    made.notes.extend(strip::strip(target, treatment.strip)?);
+                    Ok(made)
+                };
+                make().context(|| format!("unpack {at}"))
             }
         }
     }

@@ -40,7 +40,7 @@ pub use catalog::{Catalog, Listed};
 pub use copy::{CopyOptions, Event, Platforms, copy};
 pub use layout::{Layout, LayoutWriter};
 pub use pull::{PullOptions, Pulled, pull};
-pub use registry::Repository;
+pub use registry::{Repository, Sibling};
 pub use resolve::{Resolved, resolve};
 pub use store_source::StoreSource;
 pub use stream::{pump, read_blob, read_configuration, read_document};

@@ -363,6 +363,9 @@ fn a_squashfs_is_imported_by_the_kernel_and_by_unsquashfs() {
     assert_eq!(made.code, 0, "{}", made.stderr);
     assert_is_the_root(&fs_of(&environment, "by-root"));
     assert_eq!(loop_devices(&environment), before);
+    environment.ok(["import", "--strip-components", "1", &local, "stripped"]);
+    let stripped = fs_of(&environment, "stripped");
+    assert!(stripped.join("bin/tool").exists() && stripped.join("motd").exists());
 
     // Without the rights to mount a device, and without the program that can do without.
     let in_userns = |path: &str, name: &str| {
@@ -404,7 +407,7 @@ fn a_squashfs_is_imported_by_the_kernel_and_by_unsquashfs() {
     fs::write(environment.path("packed"), "something else").unwrap();
     assert!(environment.fails(["import", &local, "bad"]).contains("not a squashfs"));
     assert_eq!(loop_devices(&environment), before);
-    environment.assert_tidy(&["by-root", "by-unsquashfs", "of-server"]);
+    environment.assert_tidy(&["by-root", "by-unsquashfs", "of-server", "stripped"]);
 }
 
 /// The loop devices that show files of the test.

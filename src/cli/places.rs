@@ -1,5 +1,6 @@
 //! Places that images come from and go to, as they are typed, opened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 use super::output::{Bars, Output, Stage};
 use super::{Context, me};
-use crate::image::ImageReference;
+use crate::image::{DOCUMENT_MAX, Digest, Document, ImageReference};
 use crate::layer::{Compression, CreateOptions, Packing};
 use crate::reference::{InFile, Place};
 use crate::registry::{self, Client, Credential, Progress, Settings};
 use crate::store::{Name, Node, Store};
 use crate::transfer::making::MakeOptions;
 use crate::transfer::{
-    ArchiveForm, Event, ImageArchive, ImageArchiveWriter, Layout, LayoutWriter, Repository, Sink, Source,
+    ArchiveForm, Event, ImageArchive, ImageArchiveWriter, Layout, LayoutWriter, Repository, Sibling, Sink,
+    Source,
 };
 
 /// How registries are spoken to.
@@ -185,7 +187,7 @@ pub(super) fn name_of(text: &str) -> Result<Name> {
 pub(super) fn sink<'a>(
     place: &Place,
     client: &'a Client,
-    siblings: Vec<String>,
+    siblings: Vec<Sibling>,
     output: Output,
 ) -> Result<(Box<dyn Sink + 'a>, Vec<String>)> {
     let name = |place: &InFile| place.image.iter().cloned().collect();
@@ -210,19 +212,25 @@ pub(super) fn sink<'a>(
     })
 }
 
-/// Returns other repositories of the same registry that images of the store came from: they may have what is pushed.
-pub(super) fn siblings(store: &Store, place: &Place) -> Result<Vec<String>> {
+/// Returns other repositories of the same registry that images of the store came from, with what they have of those.
+pub(super) fn siblings(store: &Store, place: &Place) -> Result<Vec<Sibling>> {
     let Place::Registry(to) = place else { return Ok(Vec::new()) };
-    let mut paths: Vec<String> = Vec::new();
+    let mut found: BTreeMap<String, BTreeSet<Digest>> = BTreeMap::new();
     for image in store.images()? {
         let reference = image.image.reference.as_deref().and_then(|text| ImageReference::parse(text).ok());
-        if let Some(from) = reference.filter(|from| from.domain() == to.domain() && from.path() != to.path())
-            && !paths.iter().any(|path| path == from.path())
-        {
-            paths.push(from.path().to_owned());
+        let Some(from) = reference.filter(|from| from.domain() == to.domain() && from.path() != to.path())
+        else {
+            continue;
+        };
+        // Best effort: what cannot be read is no reason not to push something else.
+        let bytes = store.read_blob(&image.image.manifest, DOCUMENT_MAX);
+        let document = bytes.and_then(|bytes| Document::parse(bytes, Some(&image.image.media_type)));
+        if let Some(manifest) = document.as_ref().ok().and_then(Document::manifest) {
+            let blobs = found.entry(from.path().to_owned()).or_default();
+            blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
         }
     }
-    Ok(paths)
+    Ok(found.into_iter().map(|(path, blobs)| Sibling { path, blobs: Some(blobs) }).collect())
 }
 
 // ---------------------------------------------------------------- packing

@@ -11,7 +11,7 @@ use super::{Context, output, said, store};
 use crate::image::{Document, ImageReference, Platform};
 use crate::reference::Place;
 use crate::store::{Name, Node, Store};
-use crate::transfer::{CopyOptions, Platforms, Source, StoreSource, copy};
+use crate::transfer::{CopyOptions, Platforms, Sibling, Source, StoreSource, copy};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PushArguments {
@@ -182,7 +182,7 @@ fn between(context: &Context, arguments: &CopyArguments, from: &Place, to: &Plac
     let source = places::source(from, &reader, &places::system_spool())?;
     let siblings = match (from, to) {
         (Place::Registry(from), Place::Registry(to)) if from.domain() == to.domain() => {
-            vec![from.path().to_owned()]
+            vec![Sibling { path: from.path().to_owned(), blobs: None }]
         }
         _ => Vec::new(),
     };

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -23,6 +23,9 @@ use super::scope::Scope;
 use super::transport::{Method, Response};
 use super::url::{Url, escaped};
 
+/// How long what was found in files, or said by a helper program, is shown without looking again.
+const KNOWN: Duration = Duration::from_secs(300);
+
 /// How long a token is good that does not say so, by the specification.
 const UNSAID: Duration = Duration::from_secs(60);
 
@@ -36,7 +39,38 @@ const CLIENT: &str = "rootling";
 pub(super) struct Session {
     /// The address of the host's root, and with it the scheme.
     pub(super) root: OnceLock<Url>,
+    /// Held by the thread that finds out: the others wait, and take its failure for theirs.
+    finding: Mutex<Option<Failed>>,
     state: Mutex<State>,
+}
+
+/// How finding out ended last.
+struct Failed {
+    at: Instant,
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failed {
+    fn of(error: &Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            message.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        let hint = error.first_hint().map(str::to_owned);
+        Self { at: Instant::now(), kind: error.kind(), message, hint }
+    }
+
+    fn error(&self) -> Error {
+        let error = Error::new(self.kind, self.message.clone());
+        match &self.hint {
+            Some(hint) => error.hint(hint.clone()),
+            None => error,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -56,10 +90,18 @@ enum Wanted {
     },
 }
 
+/// What is shown for some scopes.
 struct Token {
-    text: String,
+    /// The header `Authorization`.
+    header: String,
     /// When it is better to ask for another.
     stale: Instant,
+}
+
+impl Token {
+    fn known(header: String) -> Self {
+        Self { header, stale: Instant::now() + KNOWN }
+    }
 }
 
 /// What token servers answer.
@@ -79,16 +121,43 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(super) fn new() -> Self {
-        Self { root: OnceLock::new(), state: Mutex::default() }
+        Self { root: OnceLock::new(), finding: Mutex::default(), state: Mutex::default() }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Returns the root, and what it answered is learnt; `find` is called by one thread at a time, until it succeeds.
+    pub(super) fn root(&self, find: impl FnOnce() -> Result<(Url, Response)>) -> Result<&Url> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let asked = Instant::now();
+        let mut failed = self.finding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= asked) {
+            return Err(failed.error());
+        }
+        let found = find().and_then(|(root, response)| {
+            self.learn(&response, &root).context(|| root.shown())?;
+            Ok(root)
+        });
+        match found {
+            // Last: whoever sees it knows the rest.
+            Ok(root) => Ok(self.root.get_or_init(|| root)),
+            Err(error) => {
+                *failed = Some(Failed::of(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Learns from an answer what the host wants.
-    pub(super) fn learn(&self, response: &Response) -> Result<()> {
-        let wanted = wanted(response, self.root.get())?;
+    fn learn(&self, response: &Response, root: &Url) -> Result<()> {
+        let wanted = wanted(response, root)?;
         self.state().wanted = wanted;
         Ok(())
     }
@@ -107,36 +176,34 @@ impl Session {
         scopes: &[Scope],
     ) -> Result<Option<String>> {
         let mut state = self.state();
-        match state.wanted.clone() {
-            Wanted::Nothing => Ok(None),
-            Wanted::Basic => match client.credential(endpoint)? {
-                Some(Credential::Password { username, password }) => Ok(Some(basic(&username, &password))),
-                Some(Credential::Bearer(token)) => Ok(Some(format!("Bearer {token}"))),
-                Some(Credential::Identity(_)) | None => Ok(None),
-            },
-            Wanted::Bearer { realm, service } => {
-                let mut key = scopes.to_vec();
-                key.sort();
-                key.dedup();
-                if let Some(token) = state.tokens.get(&key).filter(|token| token.stale > Instant::now()) {
-                    return Ok(Some(format!("Bearer {}", token.text)));
-                }
-                let credential = client.credential(endpoint)?;
-                if let Some(Credential::Bearer(token)) = credential {
-                    return Ok(Some(format!("Bearer {token}")));
-                }
-                let asking = Asking { client, endpoint, realm, service: service.as_deref(), scopes: &key };
-                let token = asking.token(credential.as_ref())?;
-                let header = format!("Bearer {}", token.text);
-                state.tokens.insert(key, token);
-                Ok(Some(header))
-            }
+        if matches!(state.wanted, Wanted::Nothing) {
+            return Ok(None);
         }
+        let mut key = scopes.to_vec();
+        key.sort();
+        key.dedup();
+        if let Some(token) = state.tokens.get(&key).filter(|token| token.stale > Instant::now()) {
+            return Ok(Some(token.header.clone()));
+        }
+        let token = match (state.wanted.clone(), client.credential(endpoint)?) {
+            (_, Some(Credential::Bearer(token))) => Token::known(format!("Bearer {token}")),
+            (Wanted::Basic, Some(Credential::Password { username, password })) => {
+                Token::known(basic(&username, &password))
+            }
+            (Wanted::Bearer { realm, service }, credential) => {
+                let asking = Asking { client, endpoint, realm, service: service.as_deref(), scopes: &key };
+                asking.token(credential.as_ref())?
+            }
+            (Wanted::Basic | Wanted::Nothing, _) => return Ok(None),
+        };
+        let header = token.header.clone();
+        state.tokens.insert(key, token);
+        Ok(Some(header))
     }
 
     /// Makes the next request with these scopes ask for a new token; returns the scopes that the answer asked for.
-    pub(super) fn refused(&self, scopes: &[Scope], response: &Response) -> Result<Vec<Scope>> {
-        self.learn(response)?;
+    pub(super) fn refused(&self, root: &Url, scopes: &[Scope], response: &Response) -> Result<Vec<Scope>> {
+        self.learn(response, root)?;
         let asked = response.headers("www-authenticate").flat_map(Challenge::parse);
         let asked = asked.filter_map(|challenge| challenge.parameter("scope").map(str::to_owned));
         let mut scopes = scopes.to_vec();
@@ -151,7 +218,7 @@ impl Session {
 }
 
 /// Returns what the challenges of an answer come to; bearer goes before basic, as docker has it.
-fn wanted(response: &Response, root: Option<&Url>) -> Result<Wanted> {
+fn wanted(response: &Response, root: &Url) -> Result<Wanted> {
     if response.status != 401 {
         return Ok(Wanted::Nothing);
     }
@@ -159,12 +226,9 @@ fn wanted(response: &Response, root: Option<&Url>) -> Result<Wanted> {
         response.headers("www-authenticate").flat_map(Challenge::parse).collect();
     if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
         let realm = bearer.parameter("realm").ok_or_else(|| strange("its bearer challenge has no realm"))?;
-        let realm = match root {
-            Some(root) => root.join(realm)?,
-            None => Url::parse(realm)?,
-        };
+        let realm = root.join(realm)?;
         // A host that is reached safely sends nobody to where all can listen.
-        if root.is_some_and(|root| root.secure) && !realm.secure {
+        if root.secure && !realm.secure {
             return Err(strange(&format!("it wants credentials sent to {} in the clear", realm.shown())));
         }
         return Ok(Wanted::Bearer { realm, service: bearer.parameter("service").map(str::to_owned) });
@@ -236,7 +300,7 @@ impl Asking<'_> {
         let header = who.map(|(username, password)| basic(username, password));
         let headers: Vec<(&str, &str)> =
             header.iter().map(|header| ("authorization", header.as_str())).collect();
-        let mut response = self.client.ask(Method::Get, &url, &headers, &[], &self.endpoint.host)?;
+        let mut response = self.client.ask(Method::Get, &url, &headers, &[], self.endpoint)?;
         match response.status {
             404 | 405 if who.is_some() => Ok(None),
             _ => self.read(Method::Get, &url, &mut response).map(Some),
@@ -253,8 +317,8 @@ impl Asking<'_> {
             all.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
         let form = form.join("&");
         let headers = [("content-type", "application/x-www-form-urlencoded")];
-        let host = &self.endpoint.host;
-        let mut response = self.client.ask(Method::Post, &self.realm, &headers, form.as_bytes(), host)?;
+        let mut response =
+            self.client.ask(Method::Post, &self.realm, &headers, form.as_bytes(), self.endpoint)?;
         self.read(Method::Post, &self.realm, &mut response)
     }
 
@@ -278,6 +342,6 @@ impl Answer {
         let life = self.expires_in.map_or(UNSAID, Duration::from_secs).max(Duration::from_secs(1));
         // The registry's clock may be ahead, and a request takes time.
         let stale = Instant::now() + life.mul_f64(0.8).min(Duration::from_secs(24 * 3600));
-        Ok(Token { text, stale })
+        Ok(Token { header: format!("Bearer {text}"), stale })
     }
 }

@@ -13,8 +13,8 @@ use super::scope::Scope;
 use super::transport::{Method, Response};
 use super::url::Url;
 
-/// Bytes of one page.
-const LIMIT: u64 = 32 << 20;
+/// Bytes of a list, on however many pages.
+const LIMIT: u64 = 64 << 20;
 
 /// Pages that are read: more than the largest registries have.
 const PAGES: usize = 10_000;
@@ -115,7 +115,7 @@ impl Client {
         let call = Call::new(Method::Get, To::Address(&url), Vec::new());
         let sent = self.persist(HUB.0, false, || self.anonymous(&url, &call));
         let mut response = sent.map_err(|trouble| self.final_error(trouble, Method::Get, HUB.0))?;
-        let page: Results = page(&mut response)?;
+        let page: Results = page(&mut response, &mut { LIMIT })?;
         Ok(page.results.into_iter().take(limit).collect())
     }
 
@@ -144,9 +144,10 @@ impl Client {
             return Ok(false);
         }
         let mut seen = BTreeSet::new();
+        let mut left = LIMIT;
         for _ in 0..pages {
             let next = response.headers("link").find_map(next_of).map(str::to_owned);
-            each(page(&mut response)?);
+            each(page(&mut response, &mut left)?);
             let Some(next) = next else { break };
             // Who leads in a circle has said all.
             if !seen.insert(next.clone()) {
@@ -159,10 +160,12 @@ impl Client {
     }
 }
 
-fn page<T: DeserializeOwned>(response: &mut Response) -> Result<T> {
-    let body = response.read(LIMIT).context(|| "read the list")?;
+/// Reads a page of a list of which no more than `left` bytes may come.
+fn page<T: DeserializeOwned>(response: &mut Response, left: &mut u64) -> Result<T> {
+    let body = response.read(*left).context(|| "read the list")?;
     let body =
-        body.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("a page of more than {LIMIT} bytes")))?;
+        body.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("a list of more than {LIMIT} bytes")))?;
+    *left -= body.len() as u64;
     serde_json::from_slice(&body)
         .map_err(|error| Error::new(ErrorKind::Corrupt, format!("the list is not as it should be: {error}")))
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rootling_backends::{Context as _, Error, ErrorKind, Result};
+use rootling_backends::{Error, ErrorKind, Result};
 
 use super::auth::Session;
 use super::credentials::Credential;
@@ -114,6 +114,11 @@ impl Client {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
 
+    /// Calls off everything that goes on, and all that is asked later: see [`Settings::cancel`].
+    pub fn call_off(&self) {
+        self.settings.cancel.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.settings.cancel.load(Ordering::Relaxed) { Err(cancelled()) } else { Ok(()) }
     }
@@ -163,14 +168,12 @@ impl Client {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             sessions.entry(key).or_insert_with(|| Arc::new(Session::new())).clone()
         };
-        if session.root.get().is_none() {
-            self.probe(endpoint, &session)?;
-        }
+        session.root(|| self.probe(endpoint))?;
         Ok(session)
     }
 
     /// Finds out which scheme a host speaks and what it wants to be shown, by asking for its root.
-    fn probe(&self, endpoint: &Endpoint, session: &Session) -> Result<()> {
+    fn probe(&self, endpoint: &Endpoint) -> Result<(Url, Response)> {
         let is_loopback = url::is_loopback(&endpoint.authority);
         let schemes: &[bool] = match endpoint.secure {
             Some(true) => &[true],
@@ -184,12 +187,8 @@ impl Client {
             None if endpoint.insecure => &[true, false],
             None => &[true],
         };
-        let (root, response) = self
-            .persist(&endpoint.host, endpoint.is_mirror, || self.probe_once(endpoint, schemes))
-            .map_err(|trouble| self.final_error(trouble, Method::Get, &endpoint.host))?;
-        // Another thread may have been quicker.
-        let root = session.root.get_or_init(|| root);
-        session.learn(&response).context(|| root.shown())
+        self.persist(&endpoint.host, endpoint.is_mirror, || self.probe_once(endpoint, schemes))
+            .map_err(|trouble| self.final_error(trouble, Method::Get, &endpoint.host))
     }
 
     /// Tries the schemes; of two failures the one is told that may pass.
@@ -261,7 +260,7 @@ impl Client {
         if sent.status != 401 || !from_home {
             return self.judge(Ok(sent), &url, call.answers);
         }
-        let scopes = session.refused(&call.scopes, &sent).map_err(Trouble::Final)?;
+        let scopes = session.refused(root, &call.scopes, &sent).map_err(Trouble::Final)?;
         let second = authorization(&scopes)?;
         // Without anything else to show, the answer is this one.
         if had_reader || second == first {
@@ -331,15 +330,22 @@ impl Client {
         url: &Url,
         headers: &[(&str, &str)],
         bytes: &[u8],
-        host: &str,
+        endpoint: &Endpoint,
     ) -> Result<Response> {
         let trust = self.settings.hosts.trust(&url.authority)?;
+        let is_its_own = endpoint.insecure && url.host() == url::host_of(&endpoint.authority);
+        if !(url.secure || trust.anyone || is_its_own || url.is_loopback()) {
+            let message = format!("{} leads to {}, in the clear", endpoint.authority, url.shown());
+            return Err(Error::new(ErrorKind::PermissionDenied, message)
+                .hint(format!("call {} insecure if you trust the way there", url.authority)));
+        }
         let trying = || {
             self.check().map_err(Trouble::Final)?;
             let body = if bytes.is_empty() { Body::Empty } else { Body::Bytes(bytes) };
             let sent = self.transport.exchange(method, url, headers, body, &trust);
             self.judge(sent, url, &[301, 302, 303, 307, 308, 400, 401, 403, 404, 405])
         };
+        let host = &endpoint.host;
         self.persist(host, false, trying).map_err(|trouble| self.final_error(trouble, method, host))
     }
 

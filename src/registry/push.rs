@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! HEAD ─ there ──────────────────────────────────────────────> done
-//!   └─ POST ?mount=&from= ─ 201 ─────────────────────────────> done: it was in another repository
+//!   └─ POST, or ?mount=&from= ─ 201 ─────────────────────────> done: it was in another repository
 //!        └─ 202: PUT of everything ─ 201 ────────────────────> done
 //!              └─ cut or refused: PATCH by PATCH ─ PUT ──────> done
 //!                    └─ cut: GET tells how far it came; an upload that is gone begins anew
@@ -116,40 +116,32 @@ impl Client {
     ) -> Result<Ended> {
         let digest = &descriptor.digest;
         let others = from.iter().filter(|other| **other != endpoint.repository).take(MOUNTS);
-        let candidates: Vec<Option<&str>> = others.map(|other| Some(*other)).collect();
-        // Without a name, some registries look everywhere.
-        let candidates = if candidates.is_empty() { vec![None] } else { candidates };
         let mut started = None;
-        for other in candidates {
+        for other in others {
             self.abandon(endpoint, started.take());
             let answer = self.begin(endpoint, Some((digest, other)))?;
             if answer.status == 201 {
-                return Ok(Ended::Mounted(other.unwrap_or("another repository").to_owned()));
+                return Ok(Ended::Mounted((*other).to_owned()));
             }
             started = Some(Started::read(&answer, endpoint, self)?);
         }
-        let started = started.expect("there is a candidate");
+        let started = match started {
+            Some(started) => started,
+            None => Started::read(&self.begin(endpoint, None)?, endpoint, self)?,
+        };
         Upload::new(self, endpoint, descriptor, content, started).run()?;
         Ok(Ended::Transferred)
     }
 
     /// Begins an upload, or has the blob mounted.
-    pub(super) fn begin(
-        &self,
-        endpoint: &Endpoint,
-        mount: Option<(&Digest, Option<&str>)>,
-    ) -> Result<Response> {
+    pub(super) fn begin(&self, endpoint: &Endpoint, mount: Option<(&Digest, &str)>) -> Result<Response> {
         let mut scopes = push_to(endpoint);
         let plain = "blobs/uploads/".to_owned();
         let path = match mount {
             None => plain,
             Some((digest, other)) => {
-                let mut path = format!("{plain}?mount={}", escaped(&digest.to_string()));
-                if let Some(other) = other {
-                    path.push_str(&format!("&from={}", escaped(other)));
-                    scopes.push(Scope::Repository(other.to_owned(), Action::Pull));
-                }
-                path
+                scopes.push(Scope::Repository(other.to_owned(), Action::Pull));
+                format!("{plain}?mount={}&from={}", escaped(&digest.to_string()), escaped(other))
             }
         };
         let call = Call::new(Method::Post, To::Repository(&path), scopes);

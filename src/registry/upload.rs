@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use rootling_backends::{Error, Result};
+use rootling_backends::{Error, ErrorKind, Result};
 
 use crate::image::{Descriptor, Digest};
 
@@ -110,7 +110,20 @@ impl<C: Content + ?Sized> Upload<'_, C> {
         if self.offset < sent {
             self.client.settings.progress.resumed(&self.descriptor.digest, self.offset);
         }
+        if self.offset + length <= sent {
+            self.took_nothing()?;
+        }
         Ok(false)
+    }
+
+    /// Counts a piece that was taken, but of which nothing is there.
+    fn took_nothing(&mut self) -> Result<(), Trouble> {
+        self.failed += 1;
+        if self.failed < self.client.settings.patience.tries.max(2) {
+            return Ok(());
+        }
+        let message = format!("{} takes what is sent and has none of it", self.endpoint.authority);
+        Err(Trouble::Final(Error::new(ErrorKind::Io, message)))
     }
 
     fn close(&mut self) -> Result<bool, Trouble> {

@@ -124,6 +124,9 @@ pub(super) fn listen(
             server.connections.end(false);
         }
         server.connections.end(true);
+        if let Some(mirror) = &server.mirror {
+            mirror.end();
+        }
         taken
     })
 }

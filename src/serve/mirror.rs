@@ -35,6 +35,11 @@ impl Mirror {
         Ok(mirror)
     }
 
+    /// Ends what is being fetched, between two reads.
+    pub(super) fn end(&self) {
+        self.client.call_off();
+    }
+
     fn reference(&self, repository: &str) -> Result<ImageReference> {
         ImageReference::parse(&format!("{}/{repository}", self.host))
     }

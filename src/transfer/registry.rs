@@ -1,5 +1,6 @@
 //! A repository of a registry as a source and a sink.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use rootling_backends::Result;
@@ -8,13 +9,27 @@ use super::{Content, Listed, Sink, Source};
 use crate::image::{Descriptor, Digest, Document, ImageReference};
 use crate::registry::Client;
 
+/// Another repository of the registry, from which it may take blobs.
+#[derive(Debug, Clone)]
+pub struct Sibling {
+    /// Its name.
+    pub path: String,
+    /// The blobs that it has, where that is known; else it is asked for all.
+    pub blobs: Option<BTreeSet<Digest>>,
+}
+
+impl Sibling {
+    fn may_have(&self, digest: &Digest) -> bool {
+        self.blobs.as_ref().is_none_or(|blobs| blobs.contains(digest))
+    }
+}
+
 /// A repository of a registry, with the image that is meant there.
 #[derive(Debug)]
 pub struct Repository<'a> {
     client: &'a Client,
     reference: ImageReference,
-    /// Other repositories of the registry, which may have blobs that are pushed.
-    siblings: Vec<String>,
+    siblings: Vec<Sibling>,
 }
 
 impl<'a> Repository<'a> {
@@ -25,7 +40,7 @@ impl<'a> Repository<'a> {
 
     /// Names other repositories of the registry that may have blobs which are pushed: these are taken from there.
     #[must_use]
-    pub fn with_siblings(self, siblings: Vec<String>) -> Self {
+    pub fn with_siblings(self, siblings: Vec<Sibling>) -> Self {
         Self { siblings, ..self }
     }
 
@@ -76,7 +91,9 @@ impl Sink for Repository<'_> {
     }
 
     fn put_blob(&self, descriptor: &Descriptor, content: &dyn Content) -> Result<()> {
-        let siblings: Vec<&str> = self.siblings.iter().map(String::as_str).collect();
+        // What was made here nobody has.
+        let siblings = self.siblings.iter().filter(|sibling| sibling.may_have(&descriptor.digest));
+        let siblings: Vec<&str> = siblings.map(|sibling| sibling.path.as_str()).collect();
         self.client.push_blob(&self.reference, descriptor, content, &siblings).map(drop)
     }
 

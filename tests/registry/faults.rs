@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rootling::image::{DOCUMENT_MAX, Descriptor};
 use rootling::registry::{Client, Ended, Progress};
+use rootling::transfer::{Repository, Sibling, Sink as _};
 use rootling_backends::ErrorKind;
 
 use super::faulty::{Cutting, Reply, Scripted};
@@ -129,6 +130,42 @@ fn manifests_are_compared_and_have_a_limit() {
     assert_eq!(get("page").unwrap_err().kind(), ErrorKind::InvalidInput);
     let wrong = named(&server.host, "a").with_digest(Image::new(38, 10).document.digest);
     assert_eq!(client.manifest(&wrong).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn threads_ask_a_host_once_what_it_speaks() {
+    let slowly = |reply| {
+        std::thread::sleep(Duration::from_millis(300));
+        reply
+    };
+    let roots = |server: &Scripted| server.all_seen().iter().filter(|seen| seen.path == "/v2/").count();
+    let at_once = |client: &Client, server: &Scripted| -> Vec<bool> {
+        let reference = named(&server.host, "a:1");
+        let digest = Descriptor::of("x", b"x").digest;
+        std::thread::scope(|scope| {
+            let asked = || client.has_blob(&reference, &digest).is_ok();
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(asked)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    };
+    let server = Scripted::start(move |seen, _| match seen.path.as_str() {
+        "/v2/" => slowly(Reply::new(200, "")),
+        _ => Reply::new(200, ""),
+    });
+    assert_eq!(at_once(&Place::new().client(), &server), [true; 6]);
+    assert_eq!(roots(&server), 1, "the others wait for the first");
+    assert_eq!(server.seen().len(), 6);
+
+    // Who waited for one that failed has failed too; who comes later asks again.
+    let server = Scripted::start(move |_, before| match before {
+        0 => slowly(Reply::new(401, "").header("www-authenticate", "Strange")),
+        _ => Reply::new(200, ""),
+    });
+    let client = Place::new().client();
+    assert_eq!(at_once(&client, &server), [false; 6]);
+    assert_eq!(roots(&server), 1);
+    assert_eq!(at_once(&client, &server), [true; 6]);
+    assert_eq!(roots(&server), 2);
 }
 
 #[test]
@@ -344,6 +381,47 @@ fn an_upload_goes_on_where_the_registry_has_it() {
     let (server, state) = uploads(|method, _| (method == "PUT").then(|| (0, Reply::new(411, ""))));
     push(&server, 1).unwrap();
     assert_eq!(state.lock().unwrap().sent.len(), 11);
+}
+
+#[test]
+fn a_registry_that_takes_all_and_has_nothing_is_left() {
+    let server = Scripted::start(|seen, _| match seen.method.as_str() {
+        "POST" => Reply::new(202, "").header("location", "/up"),
+        "PATCH" => Reply::new(202, "").header("location", "/up").header("range", "0-0"),
+        "PUT" => Reply::error(405, "UNSUPPORTED"),
+        "HEAD" => Reply::new(404, ""),
+        _ => Reply::new(200, ""),
+    });
+    let descriptor = Descriptor::of("x", b"hello");
+    let reference = named(&server.host, "a:1");
+    let error =
+        Place::new().client().push_blob(&reference, &descriptor, b"hello".as_slice(), &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+    assert!(told(&error).contains("has none of it"), "{}", told(&error));
+    assert_eq!(server.lines().iter().filter(|line| line.starts_with("PATCH")).count(), 3);
+}
+
+#[test]
+fn only_who_may_have_a_blob_is_asked_for_it() {
+    let server = Scripted::start(|seen, _| match seen.method.as_str() {
+        "POST" => Reply::new(202, "").header("location", "/up"),
+        "PUT" => Reply::new(201, ""),
+        "HEAD" => Reply::new(404, ""),
+        _ => Reply::new(200, ""),
+    });
+    let (made, pulled) = (b"made here".to_vec(), b"pulled".to_vec());
+    let descriptor = |bytes: &[u8]| Descriptor::of("x", bytes);
+    let sibling =
+        |path: &str, blobs| Sibling { path: path.to_owned(), blobs: Some(BTreeSet::from_iter(blobs)) };
+    let siblings = vec![sibling("base", vec![descriptor(&pulled).digest]), sibling("other", vec![])];
+    let client = Place::new().client();
+    let repository = Repository::new(&client, named(&server.host, "a:1")).with_siblings(siblings);
+    repository.put_blob(&descriptor(&made), &made).unwrap();
+    repository.put_blob(&descriptor(&pulled), &pulled).unwrap();
+    let escaped = descriptor(&pulled).digest.to_string().replace(':', "%3A");
+    let posts: Vec<String> = server.lines().into_iter().filter(|line| line.starts_with("POST")).collect();
+    let mount = format!("POST /v2/a/blobs/uploads/?mount={escaped}&from=base");
+    assert_eq!(posts, ["POST /v2/a/blobs/uploads/", &mount]);
 }
 
 #[test]

@@ -274,6 +274,18 @@ fn whom_a_registry_leads_to_has_no_say_in_where_credentials_go() {
 }
 
 #[test]
+fn a_registry_in_the_clear_leads_nobody_elsewhere_in_the_clear() {
+    let registry = Scripted::start(|_, _| {
+        Reply::new(401, "").header("www-authenticate", "Bearer realm=\"http://tokens.invalid/token\"")
+    });
+    let place = Place::new();
+    place.credentials().store(&registry.host, &alice()).unwrap();
+    let error = place.client().manifest(&named(&registry.host, "a:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(error.first_hint().unwrap().contains("call tokens.invalid insecure"), "{error:?}");
+}
+
+#[test]
 fn an_upload_may_go_to_another_host_without_what_lets_in() {
     let store = Scripted::start(|_, _| Reply::new(201, ""));
     let elsewhere = store.host.clone();
@@ -290,6 +302,32 @@ fn an_upload_may_go_to_another_host_without_what_lets_in() {
     let seen = &store.seen()[0];
     assert!(seen.path.starts_with("/up?key=1&digest=sha256%3A"), "{}", seen.path);
     assert_eq!((seen.header("authorization"), seen.body.as_slice()), ("", b"hello".as_slice()));
+}
+
+#[test]
+fn a_helper_is_asked_once_for_many_requests() {
+    let registry = Scripted::start(|seen, _| match seen.header("authorization") {
+        "" => Reply::new(401, "").header("www-authenticate", "Basic realm=x"),
+        _ => Reply::new(200, ""),
+    });
+    let place = Place::new();
+    let script = place.path("docker-credential-counting");
+    let calls = place.path("calls");
+    let known = r#"{"Username":"alice","Secret":"wonderland"}"#;
+    let text = format!("#!/bin/sh\ncat >/dev/null; echo $1 >>{}; echo '{known}'\n", calls.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let auth = format!(r#"{{"credHelpers":{{"{}":"counting"}}}}"#, registry.host);
+    std::fs::write(place.path("auth.json"), auth).unwrap();
+    let mut settings = place.settings();
+    settings.credentials = place.credentials().with_helpers_in(vec![place.path("")]);
+    let client = Client::new(settings);
+    for seed in 0..5 {
+        let image = Image::new(seed, 10);
+        assert!(client.has_blob(&named(&registry.host, "a:1"), &image.layer().0.digest).unwrap());
+    }
+    assert_eq!(registry.seen().len(), 5);
+    assert_eq!(std::fs::read_to_string(calls).unwrap(), "get\n");
 }
 
 #[test]

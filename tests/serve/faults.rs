@@ -8,6 +8,7 @@ use rootling::image::Digest;
 
 use super::server::{Server, config, image, noise};
 use crate::environment::{Environment, is_root};
+use crate::registry::faulty::{Reply, Scripted};
 
 fn started() -> (Environment, Server) {
     let environment = Environment::new();
@@ -373,6 +374,24 @@ fn the_end_lets_a_push_finish() {
     assert!(finished.starts_with("HTTP/1.1 201"), "{finished}");
     drop(idle);
     assert!(environment.store().join("blobs/sha256").join(digest.hex()).exists());
+}
+
+#[test]
+fn the_end_does_not_wait_for_another_registry() {
+    let upstream = Scripted::start(|seen, _| match seen.path.as_str() {
+        "/v2/" => Reply::new(200, ""),
+        _ => Reply::new(503, "").header("retry-after", "100"),
+    });
+    let environment = Environment::new();
+    let server = Server::start(&environment, &["--mirror", &upstream.host]);
+    let mut asking = server.connect();
+    asking.write_all(b"GET /v2/a/manifests/1 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    while upstream.seen().is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begun = Instant::now();
+    assert!(server.end().success());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]
