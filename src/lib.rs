@@ -29,6 +29,7 @@
 //! | [`loop_store`] | a store in a loop file | backends | store |
 //! | [`runner`] | processes in namespaces | backends | store |
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
+//! | [`build`] | Dockerfiles, where every step is a snapshot | transfer, process, runner, store, layer, image, registry, sources, reference, near | sockets of its own |
 //! | [`serve`] | the store as a registry | store, image, registry, transfer | processes |
 //! | [`cli`] | commands | everything | being imported |
 //!
@@ -36,6 +37,7 @@
 //! Only `store/index.rs` knows bincode, only `backends/src/btrfs.rs` knows btrfsutil. Library code never reads
 //! `$HOME`, never prints, never ends the process.
 
+pub mod build;
 pub mod cli;
 pub mod image;
 pub mod layer;
