@@ -104,8 +104,8 @@ fn a_kill_in_the_middle_is_brought_back() {
     let script = r#"state > $D/before; inside try --on-exit discard host:/ true
         for point in host.copied commit.sealed publish.moved host.kept host.named host.patched host.synced host.applied; do
             # What was written just before a fork cannot be told from what was written after it.
-            sleep 0.2; code=0; ROOTLING_FAULT=$point:1 inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE" > /dev/null 2>&1 || code=$?
-            test $code = 137 || echo "not killed at $point: $code"
+            sleep 0.2; code=0; ROOTLING_FAULT=$point:1 inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE" > $D/said 2>&1 || code=$?
+            test $code = 137 || { echo "not killed at $point: $code"; cat $D/said; }
             inside fsck > /dev/null
             inside undo host:/ > /dev/null 2>&1 || echo "nothing at $point"
             state | diff - $D/before && echo "back from $point"; inside prune > /dev/null
