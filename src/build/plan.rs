@@ -3,17 +3,34 @@
 //! A plan is whole before anything is done: what an image says of itself follows from the text and from its base. The rules are
 //! BuildKit's: where its reference is silent, what its `dockerfile2llb` does.
 
+mod arguments;
+mod copy;
+mod go;
+mod meanwhile;
+mod mounts;
+mod outline;
+mod paths;
+mod ports;
+mod run;
+mod scene;
+mod settings;
+mod stages;
 mod step;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rootling_backends::Result;
 
+use arguments::{Globals, proxies, target_name, unused};
+use outline::Outline;
+use stages::Planner;
 pub use step::{
     CopyStep, From, Ground, Heredoc, MountKind, Network, Owner, RunMount, RunStep, Security, Sharing, Stage,
     Step, Work,
 };
 
+use super::syntax::Dockerfile;
 use crate::image::{ImageConfig, Platform};
 
 /// What a plan depends on beside the file.
@@ -77,4 +94,30 @@ pub trait Bases {
 
     /// Returns what a context that was named says of itself: nothing, where it is no image.
     fn context(&mut self, name: &str, platform: &Platform) -> Result<Base>;
+}
+
+/// Plans what a file says: the stages that the target needs, each with all that its steps depend on.
+///
+/// Only bases of those stages are asked for. Errors say the line and the instruction; what cannot be known before files are there (a
+/// user's number, a pattern that means nothing) is left to whoever does the work.
+pub fn plan(file: &Dockerfile, options: &PlanOptions, bases: &mut dyn Bases) -> Result<Plan> {
+    let globals = Globals::new(file, options, &target_name(file, options))?;
+    let outline = Outline::new(file, options, &globals)?;
+    let target = outline.target()?;
+    let build_platform = options.build_platform.clone().unwrap_or_else(Platform::host);
+    let platform = options.platform.clone().unwrap_or(build_platform);
+    let planner = Planner {
+        outline,
+        options,
+        globals: &globals,
+        proxies: proxies(options),
+        platform: platform.clone(),
+        escape: file.directives.escape,
+    };
+    let mut stages = planner.stages(target, bases)?;
+    if let Some(last) = stages.last_mut() {
+        last.config.labels.extend(options.labels.clone());
+    }
+    let (epoch, warnings) = (globals.epoch(options)?, unused(file, options, &globals));
+    Ok(Plan { stages, target, platform, epoch, warnings })
 }
