@@ -78,9 +78,6 @@ pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, sources: &[Opti
     for (path, content, mode) in &step.files {
         fields.add(format!("script {path} {mode:o}"), content);
     }
-    for (descriptor, content) in &step.inputs {
-        fields.add(format!("input {descriptor}"), content);
-    }
     for (name, value) in &step.env {
         fields.add(format!("variable {name}"), value);
     }
@@ -177,7 +174,6 @@ mod tests {
         let step = RunStep {
             args: args.iter().map(|text| (*text).to_owned()).collect(),
             files: vec![],
-            inputs: vec![],
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             quiet_env: [("HTTP_PROXY".to_owned(), args.concat())].into(),
             user: String::new(),
