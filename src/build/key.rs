@@ -71,8 +71,8 @@ impl Fields {
     }
 }
 
-/// Returns what a command depends on. `sources` says what each mount shows, as [`of_copy`] takes it.
-pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, sources: &[Option<String>]) -> Fields {
+/// Returns what a command depends on. `contents` says what each of its bind mounts shows, as [`of_copy`] takes it.
+pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, contents: &[String]) -> Fields {
     let mut fields = Fields::of("run", platform);
     fields.add("command", serde_json::to_string(&step.args).expect("a list of text"));
     for (path, content, mode) in &step.files {
@@ -98,11 +98,12 @@ pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, sources: &[Opti
             Security::Insecure => "insecure",
         },
     );
-    for (mount, source) in step.mounts.iter().zip(sources) {
+    let mut contents = contents.iter();
+    for mount in &step.mounts {
         let (name, value) = of_mount(mount);
         fields.add(&name, value);
-        if let Some(source) = source {
-            fields.add(format!("{name} content"), source);
+        if let (MountKind::Bind { .. }, Some(content)) = (&mount.kind, contents.next()) {
+            fields.add(format!("{name} content"), content);
         }
     }
     fields.add("parent", parent);
