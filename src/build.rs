@@ -21,6 +21,7 @@
 
 pub mod context;
 pub mod execute;
+pub mod expand;
 pub mod glob;
 pub mod ignore;
 pub mod key;
