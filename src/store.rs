@@ -26,6 +26,7 @@
 //! | `blobs` | bytes known by their digest: written, verified, kept, swept |
 //! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
 //! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `steps` | the steps of builds, found by what went into them; images that were built |
 //! | `repositories` | what was pushed to the store as a registry, not unpacked; what tags mean |
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
@@ -102,6 +103,7 @@ mod shed;
 mod sizes;
 mod snapshots;
 mod stack;
+mod steps;
 mod three_way;
 mod trying;
 mod unchanged;
@@ -141,6 +143,7 @@ pub use retention::{Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
+pub use steps::{Built, Failure, StepRecord};
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
 pub use verify::{Damage, Fate, Verified};

@@ -331,9 +331,9 @@ impl Store {
     // ------------------------------------------------------------ names
 
     /// Refuses a name that something other than an image has.
-    fn require_free_or_image(&self, name: &Name) -> Result<()> {
+    pub(super) fn require_free_or_image(&self, name: &Name) -> Result<()> {
         match self.named(name)? {
-            Some(node) if node.record.image.is_none() => Err(self.taken(name)),
+            Some(node) if !node.record.is_image() => Err(self.taken(name)),
             Some(node) => node.require_unlocked(),
             None => Ok(()),
         }
@@ -369,7 +369,7 @@ impl Store {
             if before.id == node.id {
                 return Ok(None);
             }
-            if before.record.image.is_none() {
+            if !before.record.is_image() {
                 return Err(self.taken(name));
             }
             let change = self.object_dir(&before.id).join("change");
