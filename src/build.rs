@@ -21,4 +21,5 @@
 
 pub mod key;
 pub mod plan;
+pub mod run;
 pub mod syntax;
