@@ -26,4 +26,5 @@ pub mod glob;
 pub mod ignore;
 pub mod key;
 pub mod plan;
+pub mod run;
 pub mod syntax;
