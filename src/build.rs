@@ -19,5 +19,8 @@
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod context;
+pub mod glob;
+pub mod ignore;
 pub mod plan;
 pub mod syntax;
