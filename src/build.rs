@@ -20,6 +20,7 @@
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
 pub mod context;
+pub mod copy;
 pub mod execute;
 pub mod expand;
 pub mod glob;

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -220,6 +221,25 @@ impl<'a> Graft<'a> {
         Ok(())
     }
 
+    /// Writes a file to `to`, which is free of links; what is there and no directory is replaced.
+    pub fn text(&self, text: &[u8], to: &Path, mode: libc::mode_t, owner: (u32, u32)) -> Result<()> {
+        let (into, name) = split(to);
+        let spot = self.ground.open(into, true)?;
+        clear(self.ground, &spot, name, to)?;
+        let own = own(&spot);
+        let file = own.create_file(name, 0o600)?;
+        let what = Quoted(own, name);
+        (&file).write_all(text).context(|| format!("write({what})"))?;
+        let now = nix::sys::stat::fstat(&file).context(|| format!("fstat({what})"))?;
+        let (user, group) = owner;
+        let attributes = Attributes { mode, user, group, times: Times::of(&now), xattrs: Vec::new() };
+        attributes.apply_to_open(file.as_fd(), &now, &what)?;
+        let mut cost = self.cost.lock().expect("no thread panics while it holds the lock");
+        cost.files_copied += 1;
+        cost.bytes_copied += text.len() as u64;
+        Ok(())
+    }
+
     /// Copies what was `picked` in the directory `from` into the directory `to`, which is there; both are free of links.
     ///
     /// `picked` has directories before what is in them, and one after the other. `to` itself gets the time of `from` and nothing else of
@@ -352,7 +372,7 @@ impl Run<'_> {
         target: &OsStr,
     ) -> Result<()> {
         if state != State::Fresh {
-            self.clear(spot, target, &to.join(target))?;
+            clear(self.ground, spot, target, &to.join(target))?;
         }
         let own = own(spot);
         if kind == EntryType::File {
@@ -381,22 +401,6 @@ impl Run<'_> {
         let mut attributes = Attributes::of_entry(&reading.dir, name, &stat, Xattrs::WithoutOverlay)?;
         (self.change)(&mut attributes, kind);
         attributes.apply_to_entry(own, target, &own.stat(target)?)
-    }
-
-    /// Makes room for what is no directory.
-    fn clear(&self, spot: &Spot, name: &OsStr, path: &Path) -> Result<()> {
-        let found = self.ground.look(spot, name)?;
-        if found.is_some_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::Directory) {
-            let message = format!("/{} is a directory there", path.display());
-            return Err(Error::new(ErrorKind::AlreadyExists, message)
-                .hint("a file cannot take its place: remove it first, or name another place"));
-        }
-        let own = own(spot);
-        // What is beneath is hidden by what is made, and a whiteout gives way to it.
-        match own.stat_if_exists(name)? {
-            Some(_) => own.unlink(name),
-            None => Ok(()),
-        }
     }
 
     fn file(&self, reading: &Reading, name: &OsStr, own: &Dir, to: &Path, target: &OsStr) -> Result<()> {
@@ -489,6 +493,22 @@ impl Run<'_> {
     }
 }
 
+/// Makes room for what is no directory.
+fn clear(ground: &Ground, spot: &Spot, name: &OsStr, path: &Path) -> Result<()> {
+    let found = ground.look(spot, name)?;
+    if found.is_some_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::Directory) {
+        let message = format!("/{} is a directory there", path.display());
+        return Err(Error::new(ErrorKind::AlreadyExists, message)
+            .hint("a file cannot take its place: remove it first, or name another place"));
+    }
+    let own = own(spot);
+    // What is beneath is hidden by what is made, and a whiteout gives way to it.
+    match own.stat_if_exists(name)? {
+        Some(_) => own.unlink(name),
+        None => Ok(()),
+    }
+}
+
 fn own(spot: &Spot) -> &Dir {
     spot.own.as_ref().expect("what is written to is in the own tree")
 }
@@ -506,7 +526,6 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 mod tests {
     use super::*;
     use crate::mount::{Mount, Overlay};
-    use std::io::Write;
     use std::os::unix::fs::MetadataExt;
 
     fn write(dir: &Dir, name: &str, text: &str) {

@@ -7,7 +7,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
-use rootling_backends::{Access, Context, Cost, Dir, Error, ErrorKind, Kind, Mount, Result, Tree, reap};
+use rootling_backends::ground::Ground;
+use rootling_backends::{
+    Access, Context, Cost, Dir, Error, ErrorKind, Form, Kind, Mount, Result, Tree, reap,
+};
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
@@ -163,6 +166,15 @@ impl Ephemeral {
     /// Opens the root of what it was forked from, for reading: the same files until the first change.
     pub fn open_parent(&self, store: &Store) -> Result<Dir> {
         store.backend(self.record.backend)?.open_root(&self.parent)
+    }
+
+    /// Opens it to be written to where it lies. Nobody may have it mounted meanwhile.
+    pub fn open_ground(&self, store: &Store) -> Result<Ground> {
+        let own = Dir::open(self.tree.fs())?;
+        match self.tree.form {
+            Form::Full => Ok(Ground::full(own)),
+            Form::Delta => Ok(Ground::delta(own, self.open_parent(store)?, store.userxattr())),
+        }
     }
 
     /// Returns the backend that made it.
