@@ -26,9 +26,11 @@ use super::ignore::{IgnoreFile, Patterns};
 
 mod find;
 mod hash;
+mod left_out;
 mod list;
 
 pub use find::Source;
+pub(super) use hash::is_unchanged;
 pub use hash::{Contents, Modes, is_copied_xattr};
 pub use list::{Entry, Selection};
 

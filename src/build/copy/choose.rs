@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Context, Entry, Selection, Source};
+use super::super::context::{Context, Entry, Selection, Source, is_unchanged};
 use super::super::glob;
 use super::super::ignore::Patterns;
 use super::super::plan::CopyStep;
@@ -49,6 +49,21 @@ pub fn choose<'a>(step: &CopyStep, context: &'a Context) -> Result<Chosen<'a>> {
 }
 
 impl Chosen<'_> {
+    /// Returns what was listed, to be hashed.
+    pub fn listed(&self) -> Vec<(Source, Vec<Entry>)> {
+        self.items.iter().map(|item| (item.source.clone(), item.entries.clone())).collect()
+    }
+
+    /// Is everything still what it was when it was chosen? Who copies what was hashed asks afterwards. Costs a list.
+    pub fn is_still(&self, step: &CopyStep) -> Result<bool> {
+        let now = choose(step, self.context)?;
+        let same_entry = |(a, b): (&Entry, &Entry)| a.path == b.path && is_unchanged(&a.stat, &b.stat);
+        let same = |(a, b): (&Item, &Item)| {
+            a.entries.len() == b.entries.len() && a.entries.iter().zip(&b.entries).all(same_entry)
+        };
+        Ok(now.items.len() == self.items.len() && now.items.iter().zip(&self.items).all(same))
+    }
+
     fn add(&mut self, text: &str, exclude: &Patterns) -> Result<()> {
         let selection = Selection { exclude: exclude.clone(), include: None };
         let sources = self.context.sources(text, &selection)?;
