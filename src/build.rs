@@ -20,4 +20,5 @@
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
 pub mod plan;
+pub mod result;
 pub mod syntax;
