@@ -19,6 +19,7 @@
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod expand;
 pub mod plan;
 pub mod result;
 pub mod syntax;
