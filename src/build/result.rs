@@ -70,7 +70,8 @@ impl Plan {
     pub fn line(&self) -> Vec<&Stage> {
         let mut line = Vec::new();
         let mut at = Some(self.target);
-        while let Some(stage) = at.and_then(|number| self.stages.iter().find(|stage| stage.number == number)) {
+        while let Some(stage) = at.and_then(|number| self.stages.iter().find(|stage| stage.number == number))
+        {
             at = match stage.ground {
                 Ground::Stage(number) => Some(number),
                 _ => None,

@@ -55,7 +55,6 @@ impl Output {
     }
 
     fn read(text: &str) -> Result<Self> {
-        let wrong = |message: String, hint: &str| Err(Error::new(ErrorKind::InvalidInput, message).hint(hint.to_owned()));
         if !text.contains('=') && !text.is_empty() {
             let destination = match text {
                 "-" => Destination::Tar("-".into()),
@@ -64,9 +63,10 @@ impl Output {
             return Ok(Self { destination, packing: None, annotations: BTreeMap::new() });
         }
         let (mut values, mut annotations) = (BTreeMap::new(), BTreeMap::new());
-        for field in fields(text)? {
+        let given = if text.is_empty() { Vec::new() } else { fields(text)? };
+        for field in given {
             let Some((key, value)) = field.split_once('=') else {
-                return wrong(format!("{field:?} is no KEY=VALUE"), "write it as in type=tar,dest=FILE");
+                return Err(wrong(format!("{field:?} is no KEY=VALUE"), "write it as in type=tar,dest=FILE"));
             };
             match key.strip_prefix("annotation.").or_else(|| key.strip_prefix("annotation-manifest.")) {
                 Some(name) => drop(annotations.insert(name.to_owned(), value.to_owned())),
@@ -74,12 +74,15 @@ impl Output {
             }
         }
         let Some(kind) = values.remove("type") else {
-            return wrong("it has no type".to_owned(), "write type=local, tar, oci, docker, image or registry");
+            return Err(wrong(
+                "it has no type".to_owned(),
+                "write type=local, tar, oci, docker, image or registry",
+            ));
         };
         let path = values.remove("dest");
         let need = |path: Option<String>| match path {
             Some(path) if path != "-" => Ok(PathBuf::from(path)),
-            _ => wrong(format!("type={kind} needs a directory"), "say which: dest=DIRECTORY"),
+            _ => Err(wrong(format!("type={kind} needs a directory"), "say which: dest=DIRECTORY")),
         };
         let stream = |path: Option<String>| PathBuf::from(path.unwrap_or_else(|| "-".to_owned()));
         let destination = match kind.as_str() {
@@ -90,7 +93,10 @@ impl Output {
             "docker" => Destination::DockerArchive(stream(path)),
             "image" | "registry" => {
                 if let Some(path) = path {
-                    return wrong(format!("type={kind} has no dest, and {path:?} is one"), "write type=oci for a file");
+                    return Err(wrong(
+                        format!("type={kind} has no dest, and {path:?} is one"),
+                        "write type=oci for a file",
+                    ));
                 }
                 let names = values.remove("name").unwrap_or_default();
                 let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
@@ -101,15 +107,19 @@ impl Output {
                     Some(name) => format!("did you mean {name}?"),
                     None => format!("there are {}", TYPES.join(", ")),
                 };
-                return wrong(format!("there is no type {other:?}"), &hint);
+                return Err(wrong(format!("there is no type {other:?}"), &hint));
             }
         };
         let packing = packing(&mut values)?;
         match values.keys().find(|key| !NO_MATTER.contains(&key.as_str())) {
-            Some(key) => wrong(format!("type={kind} knows no {key:?}"), "leave it out"),
+            Some(key) => Err(wrong(format!("type={kind} knows no {key:?}"), "leave it out")),
             None => Ok(Self { destination, packing, annotations }),
         }
     }
+}
+
+fn wrong(message: String, hint: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, message).hint(hint.to_owned())
 }
 
 fn flag(values: &mut BTreeMap<String, String>, key: &str, otherwise: bool) -> Result<bool> {
@@ -117,8 +127,10 @@ fn flag(values: &mut BTreeMap<String, String>, key: &str, otherwise: bool) -> Re
         None => Ok(otherwise),
         Some("true" | "1") => Ok(true),
         Some("false" | "0") => Ok(false),
-        Some(other) => Err(Error::new(ErrorKind::InvalidInput, format!("{key}={other} is neither true nor false"))
-            .hint(format!("write {key}=true or {key}=false"))),
+        Some(other) => {
+            Err(Error::new(ErrorKind::InvalidInput, format!("{key}={other} is neither true nor false"))
+                .hint(format!("write {key}=true or {key}=false")))
+        }
     }
 }
 
@@ -149,7 +161,9 @@ pub fn annotation(text: &str) -> Result<(String, String)> {
         Error::new(ErrorKind::InvalidInput, format!("{text:?} is no annotation")).hint("write KEY=VALUE")
     })?;
     let (places, name) = match name.split_once(':') {
-        Some((places, rest)) if places.split(',').all(|place| PLACES.contains(&place)) => (Some(places), rest),
+        Some((places, rest)) if places.split(',').all(|place| PLACES.contains(&place)) => {
+            (Some(places), rest)
+        }
         _ => (None, name),
     };
     match places.map(|places| places.split(',').all(|place| place == "manifest")) {
