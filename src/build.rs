@@ -19,7 +19,13 @@
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod context;
+pub mod execute;
 pub mod expand;
+pub mod glob;
+pub mod ignore;
+pub mod key;
 pub mod plan;
 pub mod result;
+pub mod run;
 pub mod syntax;

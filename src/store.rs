@@ -30,6 +30,7 @@
 //! | `repositories` | what was pushed to the store as a registry, not unpacked; what tags mean |
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
+//! | `hashes` | what files of the host hashed to, so that contexts of builds need not be read again |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `line` | the states that become layers when a node leaves the store |
 //! | `pulled` | states that came as layers, as snapshots again |
@@ -67,6 +68,7 @@ mod files;
 mod forks;
 mod format;
 mod freeze;
+mod hashes;
 mod home;
 mod host;
 mod host_changes;
@@ -119,6 +121,7 @@ pub use draft::Ephemeral;
 pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
+pub use hashes::FileHashes;
 pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;

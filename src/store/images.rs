@@ -46,6 +46,8 @@ pub struct Supply<'a> {
     /// Brings a blob among those that it is added with, and returns once it is there. Called by several threads; never for a layer that is
     /// there as a tree.
     pub fetch: &'a (dyn Fn(&Descriptor) -> Result<()> + Sync),
+    /// Returns a manifest, index or configuration, verified: asked only to repair one.
+    pub document: &'a (dyn Fn(&Digest) -> Result<Vec<u8>> + Sync),
     /// Is told how many more bytes of a blob were read.
     pub progress: Option<Progress>,
 }
@@ -53,14 +55,12 @@ pub struct Supply<'a> {
 impl Supply<'static> {
     /// All blobs are there: one that is not is an error of kind `NotFound`.
     pub fn none() -> Self {
-        Self {
-            fetch: &|blob| {
-                let message = format!("blob {} is not there", blob.digest);
-                Err(Error::new(ErrorKind::NotFound, message).hint("pull the image again"))
-            },
-            progress: None,
-        }
+        Self { fetch: &|blob| Err(gone(&blob.digest)), document: &|digest| Err(gone(digest)), progress: None }
     }
+}
+
+fn gone(digest: &Digest) -> Error {
+    Error::new(ErrorKind::NotFound, format!("blob {digest} is not there")).hint("pull the image again")
 }
 
 impl std::fmt::Debug for Supply<'_> {

@@ -94,6 +94,17 @@ impl Store {
         self.name_step(&key, node).context(intent)
     }
 
+    /// As [`commit_step`](Self::commit_step), where a step of the key that is there is not what is wanted: the key leads to this one then.
+    pub fn commit_step_anew(&self, fork: Ephemeral, step: StepRecord, config: ImageConfig) -> Result<Node> {
+        let id = fork.id().clone();
+        let intent = || format!("commit step {id}");
+        let _lock = self.share_to_write().context(intent)?;
+        let key = step.key.clone();
+        let node = self.publish_step(fork, step, config).context(intent)?;
+        self.rename_step(&key, &node).context(intent)?;
+        Ok(node)
+    }
+
     /// Makes a fork in which a step failed a committed node, which is found as the latest failure. As [`commit_step`](Self::commit_step)
     /// otherwise; of older failures some are kept, the rest is let go.
     pub fn commit_failed(&self, fork: Ephemeral, step: StepRecord, config: ImageConfig) -> Result<Node> {
