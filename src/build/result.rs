@@ -12,7 +12,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 pub use output::{Destination, Output, annotation};
 
-use super::plan::{Ground, Plan, Stage, Step};
+use super::plan::{Plan, Stage, Step};
 use crate::image::{Descriptor, History, ImageConfig, media_type};
 use crate::store::{Built, Node, Store};
 use crate::transfer::making::{self, Made};
@@ -32,15 +32,6 @@ pub enum Layers {
     BaseAndOne,
     /// Those that a comment `# rootling: layer` marks, and the last.
     Marked,
-}
-
-/// A stage that was done.
-#[derive(Debug, Clone, Copy)]
-pub struct Done<'a> {
-    /// The stage.
-    pub stage: &'a Stage,
-    /// For each of its steps, in order, the node that it is; `None` for one that works on no files.
-    pub nodes: &'a [Option<Node>],
 }
 
 /// What an image says that its stages do not.
@@ -65,47 +56,27 @@ pub struct Image {
     pub built: Built,
 }
 
-impl Plan {
-    /// Returns the stages that the target consists of, the lowest first: each stands on the one before it. Files may come from others.
-    pub fn line(&self) -> Vec<&Stage> {
-        let mut line = Vec::new();
-        let mut at = Some(self.target);
-        while let Some(stage) = at.and_then(|number| self.stages.iter().find(|stage| stage.number == number))
-        {
-            at = match stage.ground {
-                Ground::Stage(number) => Some(number),
-                _ => None,
-            };
-            line.push(stage);
-        }
-        line.reverse();
-        line
-    }
-}
-
-/// Makes what the store is told of the end of a build. `line` are the stages of [`Plan::line`], done, and `base` is what the lowest of
-/// them stands on, if that is an image or another node.
+/// Makes what the store is told of the end of a build. `line` and `base` are those of [`execute::Made`](super::execute::Made): the stages that
+/// the target stands on, with the node of each step, and what the lowest of them stands on.
 ///
 /// Reads the configuration of the base, and walks no tree: a step that changed nothing is found out when its layer would be made.
 pub fn image(
     store: &Store,
     plan: &Plan,
-    line: &[Done<'_>],
+    line: &[(usize, Vec<Option<Node>>)],
     base: Option<&Node>,
     options: &ImageOptions,
 ) -> Result<Image> {
-    let Some(target) = line.last().map(|done| done.stage) else {
-        return Err(Error::new(ErrorKind::InvalidInput, "nothing was built"));
+    let stage = |number: usize| plan.stages.iter().find(|stage| stage.number == number);
+    let Some(target) = stage(plan.target) else {
+        return Err(Error::new(ErrorKind::InvalidInput, "the plan has no target"));
     };
     let mut history = base.map_or_else(|| Ok(Vec::new()), |base| making::history_of(store, base))?;
-    let all: Vec<(&Step, Option<&Node>)> = line
-        .iter()
-        .flat_map(|done| done.stage.steps.iter().zip(done.nodes.iter().map(Option::as_ref)))
-        .collect();
+    let all = steps(line, base, &stage);
     let last = all.iter().rposition(|(_, node)| node.is_some());
     let top = last.and_then(|number| all[number].1).or(base);
     let mut times = Times::new(plan, base);
-    let mut steps = Vec::new();
+    let mut layers = Vec::new();
     for (number, (step, node)) in all.iter().enumerate() {
         let may_end = match options.layers {
             Layers::Steps => true,
@@ -113,7 +84,7 @@ pub fn image(
             Layers::One | Layers::BaseAndOne => Some(number) == last,
         };
         let layer = node.filter(|_| may_end);
-        steps.extend(layer.map(|node| node.id.clone()));
+        layers.extend(layer.map(|node| node.id.clone()));
         times.pass(*node);
         if !step.created_by.is_empty() {
             history.push(entry(step, times.now, layer.is_some()));
@@ -122,13 +93,13 @@ pub fn image(
     let mut below = base;
     if let (Layers::One, Some(top)) = (options.layers, top) {
         // The one layer is all of the tree, whatever it began as.
-        (below, steps) = (None, vec![top.id.clone()]);
+        (below, layers) = (None, vec![top.id.clone()]);
         let count = history.len();
         history.iter_mut().enumerate().for_each(|(number, entry)| entry.empty_layer = number + 1 < count);
     }
     let built = Built {
         history,
-        steps,
+        steps: layers,
         base: below.map(|base| base.id.clone()),
         annotations: options.annotations.clone(),
         platform: Some(target.platform.clone()),
@@ -138,6 +109,25 @@ pub fn image(
         recipe: options.recipe.clone(),
     };
     Ok(Image { top: top.cloned(), config: target.config.clone(), built })
+}
+
+/// Returns all steps, in order, each with its node, if it made one: what had nothing to do has that of the step before.
+fn steps<'a>(
+    line: &'a [(usize, Vec<Option<Node>>)],
+    base: Option<&'a Node>,
+    stage: &dyn Fn(usize) -> Option<&'a Stage>,
+) -> Vec<(&'a Step, Option<&'a Node>)> {
+    let mut before = base.map(|base| &base.id);
+    let mut all = Vec::new();
+    for (number, nodes) in line {
+        let steps = stage(*number).map(|stage| stage.steps.iter()).unwrap_or_default();
+        for (step, node) in steps.zip(nodes) {
+            let node = node.as_ref().filter(|node| Some(&node.id) != before);
+            before = node.map(|node| &node.id).or(before);
+            all.push((step, node));
+        }
+    }
+    all
 }
 
 /// When what was built was made: a build that finds all its steps done makes the same image as the one that did them.
