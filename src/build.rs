@@ -27,5 +27,6 @@ pub mod glob;
 pub mod ignore;
 pub mod key;
 pub mod plan;
+pub mod result;
 pub mod run;
 pub mod syntax;

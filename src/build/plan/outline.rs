@@ -3,10 +3,9 @@
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
 use super::arguments::Globals;
-use super::meanwhile::mount;
 use super::step::Ground;
 use super::{PlanOptions, words};
-use crate::build::syntax::{Command, Dockerfile, Instruction};
+use crate::build::syntax::{Command, Dockerfile, Instruction, mount};
 use crate::image::{ImageReference, Platform};
 use crate::near::near;
 

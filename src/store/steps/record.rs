@@ -80,7 +80,7 @@ impl StepRecord {
 /// For a node that is the end of a build: what its image says, beside its configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Built {
-    /// How it came to be, entries without a layer included.
+    /// How it came to be, from the very first: what it was built on, and entries without a layer, included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// The steps that made layers, the lowest first; what is below them is the image that it was built on.
@@ -98,6 +98,9 @@ pub struct Built {
     /// When it was made, as its configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
+    /// The latest time that files in its layers have, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
     /// Who made it, as its configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
