@@ -18,6 +18,8 @@ mod lines;
 pub mod mount;
 mod parser;
 mod problem;
+#[cfg(test)]
+mod properties;
 mod words;
 
 pub use ast::{
