@@ -21,7 +21,11 @@
 
 pub mod context;
 pub mod copy;
+pub mod execute;
+pub mod expand;
 pub mod glob;
 pub mod ignore;
+pub mod key;
 pub mod plan;
+pub mod run;
 pub mod syntax;

@@ -26,9 +26,11 @@
 //! | `blobs` | bytes known by their digest: written, verified, kept, swept |
 //! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
 //! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `steps` | the steps of builds, found by what went into them; images that were built |
 //! | `repositories` | what was pushed to the store as a registry, not unpacked; what tags mean |
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
+//! | `hashes` | what files of the host hashed to, so that contexts of builds need not be read again |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `line` | the states that become layers when a node leaves the store |
 //! | `pulled` | states that came as layers, as snapshots again |
@@ -66,6 +68,7 @@ mod files;
 mod forks;
 mod format;
 mod freeze;
+mod hashes;
 mod home;
 mod host;
 mod host_changes;
@@ -102,6 +105,7 @@ mod shed;
 mod sizes;
 mod snapshots;
 mod stack;
+mod steps;
 mod three_way;
 mod trying;
 mod unchanged;
@@ -117,6 +121,7 @@ pub use draft::Ephemeral;
 pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
+pub use hashes::FileHashes;
 pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;
@@ -141,6 +146,7 @@ pub use retention::{Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
+pub use steps::{Built, Failure, StepRecord};
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
 pub use verify::{Damage, Fate, Verified};

@@ -39,7 +39,7 @@ pub use archive::{ArchiveForm, ImageArchive, ImageArchiveWriter};
 pub use catalog::{Catalog, Listed};
 pub use copy::{CopyOptions, Event, Platforms, copy};
 pub use layout::{Layout, LayoutWriter};
-pub use pull::{PullOptions, Pulled, pull};
+pub use pull::{PullOptions, Pulled, fetch_blob, pull};
 pub use registry::{Repository, Sibling};
 pub use resolve::{Resolved, resolve};
 pub use store_source::StoreSource;

@@ -1,12 +1,14 @@
 //! What files are taken from: the context of a build, a named one, a stage, an image.
 //!
 //! ```text
-//! Context ─ find ─> Sources ─ list ─> entries ─> copy
+//! Context ─ find ─> Sources ─ list ─> entries ─ hash ─> digest
+//!                                        └─> copy
 //! ```
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | `find` | paths and patterns of `COPY` become sources: links are followed, and lead nowhere but inside |
+//! | `hash` | what a list comes to: the digest that a step's key has |
 //! | `list` | a source becomes the list of what is taken of it |
 //!
 //! **Invariants.** A directory of the host is read where it is, and never written to. Every access goes through the open root
@@ -23,9 +25,11 @@ use rootling_backends::{Context as _, Dir, EntryType, Error, ErrorKind, Result};
 use super::ignore::{IgnoreFile, Patterns};
 
 mod find;
+mod hash;
 mod list;
 
 pub use find::Source;
+pub use hash::{Contents, Modes, is_copied_xattr};
 pub use list::{Entry, Selection};
 
 /// A directory that is open, and what of it counts.

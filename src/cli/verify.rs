@@ -1,10 +1,14 @@
 //! `verify`: are a tree and what it was made from still what was put there?
 
-use rootling_backends::Result;
+use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
+use super::places::{self, RegistryFlags};
 use super::{Context, output, store};
-use crate::store::{Fate, Supply, Verified};
+use crate::image::{Digest, ImageReference};
+use crate::reference::Place;
+use crate::store::{Fate, Image, Node, Store, Supply, Verified};
+use crate::transfer::{self, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -12,7 +16,7 @@ pub(super) struct Arguments {
     #[arg(required = true)]
     references: Vec<String>,
 
-    /// Unpack damaged layers again from their blobs
+    /// Unpack damaged layers again from their blobs, and fetch those that are damaged from where the image came
     #[arg(long)]
     repair: bool,
 }
@@ -24,16 +28,67 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     for reference in &arguments.references {
         let node = store::find(&store, reference)?;
         let progress = context.output.progress(format!("verifying {}", node.label()));
-        let verified = if arguments.repair {
-            store.repair(&node, &store.blobs()?, &Supply::none())
-        } else {
-            store.verify(&node)
-        };
+        let verified = if arguments.repair { repair(context, &store, &node) } else { store.verify(&node) };
         drop(progress);
         rows.push(Row { name: node.label().to_owned(), verified: verified? });
     }
     context.output.data(&rows, || rows.iter().map(render).collect());
     Ok(i32::from(rows.iter().any(|row| !row.verified.is_whole())))
+}
+
+/// Repairs what can be repaired; nobody is asked for anything before something is missing.
+fn repair(context: &Context, store: &Store, node: &Node) -> Result<Verified> {
+    let blobs = store.blobs()?;
+    let Some((image, place)) = origin(store, node)? else {
+        return store.repair(node, &blobs, &Supply::none());
+    };
+    let client = RegistryFlags::default().client(context, &place)?;
+    // What is wrong with the place matters only once something is missing.
+    let opened = places::source(&place, &client, &places::spool(store));
+    let open = || match &opened {
+        Ok(source) => Ok(&**source),
+        Err(error) => Err(Error::new(error.kind(), format!("{error}: {place}"))),
+    };
+    let supply = Supply {
+        fetch: &|blob| transfer::fetch_blob(open()?, &blobs, blob),
+        document: &|digest| document(open()?, &image, digest),
+        progress: None,
+    };
+    store.repair(node, &blobs, &supply)
+}
+
+/// Returns the image that a node began as, and where that came from.
+fn origin(store: &Store, node: &Node) -> Result<Option<(Image, Place)>> {
+    let mut at = Some(node.clone());
+    while let Some(node) = at {
+        if let Some(image) = node.record.image {
+            let place = image.reference.as_deref().map(Place::parse).transpose()?.flatten();
+            let place = match (place, &image.reference) {
+                (None, Some(text)) => ImageReference::parse(text).ok().map(Place::Registry),
+                (place, _) => place.filter(Place::has_images),
+            };
+            return Ok(place.map(|place| (image, place)));
+        }
+        at = node.record.parent.as_ref().map(|id| store.node(id)).transpose()?;
+    }
+    Ok(None)
+}
+
+/// Fetches a document of an image, verified.
+fn document(source: &dyn Source, image: &Image, digest: &Digest) -> Result<Vec<u8>> {
+    if *digest != image.config {
+        let document = source.document(Some(&digest.to_string()))?;
+        return match document.digest == *digest {
+            true => Ok(document.bytes),
+            false => Err(Error::new(ErrorKind::Corrupt, format!("{} came for {digest}", document.digest))),
+        };
+    }
+    let manifest = source.document(Some(&image.manifest.to_string()))?;
+    let config = manifest.manifest().map(|manifest| manifest.config.clone());
+    let config = config.filter(|config| config.digest == *digest).ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, format!("manifest {} names no {digest}", image.manifest))
+    })?;
+    transfer::read_blob(source, &config)
 }
 
 /// What was found of one reference.

@@ -66,6 +66,9 @@ impl Store {
         name: Option<&Name>,
         durability: Durability,
     ) -> Result<Node> {
+        if durability == Durability::Synced {
+            self.settle_needed(record.needs())?;
+        }
         files::make_dir(&draft.slot.join("by"))?;
         files::make_dir(&draft.slot.join("names"))?;
         record.write(&draft.slot, durability)?;

@@ -46,6 +46,8 @@ pub struct Supply<'a> {
     /// Brings a blob among those that it is added with, and returns once it is there. Called by several threads; never for a layer that is
     /// there as a tree.
     pub fetch: &'a (dyn Fn(&Descriptor) -> Result<()> + Sync),
+    /// Returns a manifest, index or configuration, verified: asked only to repair one.
+    pub document: &'a (dyn Fn(&Digest) -> Result<Vec<u8>> + Sync),
     /// Is told how many more bytes of a blob were read.
     pub progress: Option<Progress>,
 }
@@ -53,14 +55,12 @@ pub struct Supply<'a> {
 impl Supply<'static> {
     /// All blobs are there: one that is not is an error of kind `NotFound`.
     pub fn none() -> Self {
-        Self {
-            fetch: &|blob| {
-                let message = format!("blob {} is not there", blob.digest);
-                Err(Error::new(ErrorKind::NotFound, message).hint("pull the image again"))
-            },
-            progress: None,
-        }
+        Self { fetch: &|blob| Err(gone(&blob.digest)), document: &|digest| Err(gone(digest)), progress: None }
     }
+}
+
+fn gone(digest: &Digest) -> Error {
+    Error::new(ErrorKind::NotFound, format!("blob {digest} is not there")).hint("pull the image again")
 }
 
 impl std::fmt::Debug for Supply<'_> {
@@ -331,9 +331,9 @@ impl Store {
     // ------------------------------------------------------------ names
 
     /// Refuses a name that something other than an image has.
-    fn require_free_or_image(&self, name: &Name) -> Result<()> {
+    pub(super) fn require_free_or_image(&self, name: &Name) -> Result<()> {
         match self.named(name)? {
-            Some(node) if node.record.image.is_none() => Err(self.taken(name)),
+            Some(node) if !node.record.is_image() => Err(self.taken(name)),
             Some(node) => node.require_unlocked(),
             None => Ok(()),
         }
@@ -369,7 +369,7 @@ impl Store {
             if before.id == node.id {
                 return Ok(None);
             }
-            if before.record.image.is_none() {
+            if !before.record.is_image() {
                 return Err(self.taken(name));
             }
             let change = self.object_dir(&before.id).join("change");

@@ -100,7 +100,7 @@ impl Store {
         let mut verified = Verified::default();
         for digest in self.blobs_of(node, &line) {
             if !self.is_blob_whole(&digest, &mut verified)? {
-                let fate = fate_of(self.repair_blob(&digest, &line, supply));
+                let fate = fate_of(self.repair_blob(&digest, &line, blobs, supply));
                 verified.damaged_blobs.push((digest, fate));
             }
         }
@@ -183,16 +183,25 @@ impl Store {
         }
     }
 
-    /// Fetches a blob of a layer again. One whose layer is there as a tree is not needed, and just goes.
-    fn repair_blob(&self, digest: &Digest, line: &[Node], supply: &Supply<'_>) -> Result<()> {
+    /// Fetches a blob again: of a layer, or a document of the image.
+    fn repair_blob(
+        &self,
+        digest: &Digest,
+        line: &[Node],
+        blobs: &Blobs<'_>,
+        supply: &Supply<'_>,
+    ) -> Result<()> {
         let layers = line.iter().flat_map(|node| &node.record.layer);
-        let mut blobs = layers.flat_map(|layer| &layer.blobs);
-        let Some(blob) = blobs.find(|blob| blob.digest == *digest) else {
-            let message = format!("document {digest} of the image is damaged");
-            return Err(Error::new(ErrorKind::Corrupt, message).hint("pull the image again"));
-        };
+        let mut known = layers.flat_map(|layer| &layer.blobs);
+        if let Some(blob) = known.find(|blob| blob.digest == *digest) {
+            // One whose layer is there as a tree is not needed, and may as well be gone.
+            files::remove_if_exists(&self.blob_path(digest))?;
+            return (supply.fetch)(blob);
+        }
+        let bytes = (supply.document)(digest)?;
         files::remove_if_exists(&self.blob_path(digest))?;
-        (supply.fetch)(blob)
+        let size = bytes.len() as u64;
+        blobs.put(bytes.as_slice(), Some((digest, size)), super::Durability::Lazy).map(drop)
     }
 
     // ------------------------------------------------------------ layers

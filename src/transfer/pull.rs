@@ -73,17 +73,7 @@ pub fn pull<S: Source + ?Sized>(
     let parts =
         ImageParts { manifest: manifest.clone(), config, index, reference: options.reference.clone() };
     report(Event::Planned(&parsed.layers));
-    let fetch = Fetch {
-        source,
-        blobs: &blobs,
-        wanted: missing,
-        next: AtomicUsize::new(0),
-        fetched: AtomicUsize::new(0),
-        state: Mutex::default(),
-        changed: Condvar::new(),
-        stopped: AtomicBool::new(false),
-        report,
-    };
+    let fetch = Fetch::new(source, &blobs, missing, report);
     let known = known_layers(store, parsed, &configuration)?;
     let image = std::thread::scope(|scope| {
         for _ in 0..options.threads.clamp(1, parsed.layers.len().max(1)) {
@@ -92,7 +82,7 @@ pub fn pull<S: Source + ?Sized>(
         // Those that are there as trees are not asked for, but an image goes out with the blobs it came as.
         let fetched = known.iter().try_for_each(|blob| fetch.wait_for(blob));
         let added = fetched.and_then(|()| {
-            let supply = Supply { fetch: &|blob| fetch.wait_for(blob), progress: None };
+            let supply = Supply { fetch: &|blob| fetch.wait_for(blob), ..Supply::none() };
             store.add_image(&blobs, &options.names, &parts, &supply)
         });
         fetch.stop();
@@ -108,6 +98,11 @@ pub fn pull<S: Source + ?Sized>(
     let fetched = fetch.fetched.load(Ordering::Relaxed);
     drop(fetch);
     Ok(Pulled { image, digest, fetched, snapshots, manifest })
+}
+
+/// Fetches one blob of an image of `source`, unless it is there.
+pub fn fetch_blob<S: Source + ?Sized>(source: &S, blobs: &Blobs<'_>, blob: &Descriptor) -> Result<()> {
+    Fetch::new(source, blobs, vec![blob], &|_| {}).fetch(blob)
 }
 
 /// Reads the configuration: the store's, if it is there.
@@ -167,7 +162,26 @@ struct Progress {
     failure: Option<Error>,
 }
 
-impl<S: Source + ?Sized> Fetch<'_, S> {
+impl<'a, S: Source + ?Sized> Fetch<'a, S> {
+    fn new(
+        source: &'a S,
+        blobs: &'a Blobs<'a>,
+        wanted: Vec<&'a Descriptor>,
+        report: &'a (dyn Fn(Event<'_>) + Send + Sync),
+    ) -> Self {
+        Self {
+            source,
+            blobs,
+            wanted,
+            next: AtomicUsize::new(0),
+            fetched: AtomicUsize::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stopped: AtomicBool::new(false),
+            report,
+        }
+    }
+
     /// Fetches one blob after the other, as long as there is something left and nothing went wrong.
     fn work(&self) {
         while !self.stopped.load(Ordering::Relaxed) {

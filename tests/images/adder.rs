@@ -30,7 +30,7 @@ fn add(store: &Store, layout: &Path, names: &[&str]) -> Result<()> {
     let parts = read(layout)?;
     let blobs = store.blobs()?;
     let fetch = |blob: &Descriptor| download(&blobs, layout, blob, u64::MAX);
-    let added = store.add_image(&blobs, &names, &parts, &Supply { fetch: &fetch, progress: None })?;
+    let added = store.add_image(&blobs, &names, &parts, &Supply { fetch: &fetch, ..Supply::none() })?;
     println!("{} {} {}", added.node.id, added.unpacked, added.was_there);
     Ok(())
 }

@@ -202,3 +202,36 @@ fn a_full_disk_says_so_and_leaves_no_image() {
     let said = environment.script_ok(script);
     assert_eq!(said, "No space left on device\nNo space left on device\npulled\n");
 }
+
+#[test]
+fn what_is_damaged_is_fetched_again_from_where_it_came() {
+    if !is_root() {
+        return;
+    }
+    let environment = Environment::new();
+    let Some(registry) = Registry::plain() else { return };
+    make_large(&environment, 1 << 20);
+    environment.ok(["copy", &image(&environment), &format!("docker://{}/large:1", registry.host)]);
+    environment.ok(["pull", &format!("docker://{}/large:1", registry.host), "large"]);
+    environment.ok(["create", "large", "dev"]);
+    let blobs = environment.store().join("blobs/sha256");
+    // The manifest, the configuration and the layer.
+    for blob in fs::read_dir(&blobs).unwrap() {
+        let path = blob.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[10] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(environment.run(["verify", "dev"]).code, 1);
+    let said = environment.ok(["verify", "--repair", "large", "dev"]);
+    assert_eq!(said.matches("repaired: blob").count(), 3, "{said}");
+    assert!(environment.ok(["verify", "large", "dev"]).lines().all(|line| line.ends_with(": whole")));
+
+    // Where it came from nobody answers any more: then that is said, and nothing else happens.
+    drop(registry);
+    for blob in fs::read_dir(&blobs).unwrap() {
+        fs::write(blob.unwrap().path(), "gone").unwrap();
+    }
+    let failed = environment.run(["verify", "--repair", "large"]);
+    assert_eq!((failed.code, failed.stdout.matches("NOT REPAIRED").count()), (1, 3), "{}", failed.stdout);
+}
