@@ -221,19 +221,44 @@ impl<'a> Graft<'a> {
         Ok(())
     }
 
+    /// Copies an open file to `to`, which is free of links; what is there and no directory is replaced. `modified` is in seconds since 1970.
+    pub fn file(
+        &self,
+        source: &File,
+        to: &Path,
+        mode: libc::mode_t,
+        owner: (u32, u32),
+        modified: i64,
+    ) -> Result<()> {
+        let made = self.new_file(to)?;
+        let what = to.display();
+        let stat = nix::sys::stat::fstat(source).context(|| format!("fstat(source of {what})"))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let (mut cloned, mut copied) = (0, 0);
+        match data::clone(source, &made, size) {
+            Ok(()) => cloned = 1,
+            Err(errno) if data::is_final(errno) => {
+                return Err(Error::call(format!("ioctl(FICLONE, {what})"), errno));
+            }
+            Err(_) => {
+                copied =
+                    1 + data::copy(source, &made, &stat).context(|| format!("copy the data of {what}"))?
+            }
+        }
+        give(&made, to, mode, owner, Some(modified))?;
+        let mut cost = self.cost.lock().expect("no thread panics while it holds the lock");
+        cost.files_cloned += cloned;
+        cost.bytes_cloned += cloned * size;
+        cost.files_copied += copied.min(1);
+        cost.bytes_copied += copied.saturating_sub(1);
+        Ok(())
+    }
+
     /// Writes a file to `to`, which is free of links; what is there and no directory is replaced.
     pub fn text(&self, text: &[u8], to: &Path, mode: libc::mode_t, owner: (u32, u32)) -> Result<()> {
-        let (into, name) = split(to);
-        let spot = self.ground.open(into, true)?;
-        clear(self.ground, &spot, name, to)?;
-        let own = own(&spot);
-        let file = own.create_file(name, 0o600)?;
-        let what = Quoted(own, name);
-        (&file).write_all(text).context(|| format!("write({what})"))?;
-        let now = nix::sys::stat::fstat(&file).context(|| format!("fstat({what})"))?;
-        let (user, group) = owner;
-        let attributes = Attributes { mode, user, group, times: Times::of(&now), xattrs: Vec::new() };
-        attributes.apply_to_open(file.as_fd(), &now, &what)?;
+        let made = self.new_file(to)?;
+        (&made).write_all(text).context(|| format!("write({})", to.display()))?;
+        give(&made, to, mode, owner, None)?;
         let mut cost = self.cost.lock().expect("no thread panics while it holds the lock");
         cost.files_copied += 1;
         cost.bytes_copied += text.len() as u64;
@@ -263,6 +288,14 @@ impl<'a> Graft<'a> {
         target.set_times(".", Times { modified, ..Times::of(&target.stat_self()?) })?;
         self.note(run);
         Ok(())
+    }
+
+    /// Makes an empty file in the place of whatever is there and no directory.
+    fn new_file(&self, to: &Path) -> Result<File> {
+        let (into, name) = split(to);
+        let spot = self.ground.open(into, true)?;
+        clear(self.ground, &spot, name, to)?;
+        own(&spot).create_file(name, 0o600)
     }
 
     fn run<'r>(&'r self, origin: &'r Origin, change: Change<'r>) -> Run<'r> {
@@ -507,6 +540,18 @@ fn clear(ground: &Ground, spot: &Spot, name: &OsStr, path: &Path) -> Result<()> 
         Some(_) => own.unlink(name),
         None => Ok(()),
     }
+}
+
+/// Gives a file that was just made its attributes.
+fn give(file: &File, to: &Path, mode: libc::mode_t, owner: (u32, u32), modified: Option<i64>) -> Result<()> {
+    let what = to.display();
+    let now = nix::sys::stat::fstat(file).context(|| format!("fstat({what})"))?;
+    let mut times = Times::of(&now);
+    if let Some(seconds) = modified {
+        times.modified = (seconds, 0);
+    }
+    let attributes = Attributes { mode, user: owner.0, group: owner.1, times, xattrs: Vec::new() };
+    attributes.apply_to_open(file.as_fd(), &now, &what)
 }
 
 fn own(spot: &Spot) -> &Dir {

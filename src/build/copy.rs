@@ -23,6 +23,7 @@
 //! | `place` | where things go in the tree |
 //! | `unpack` | archives that `ADD` unpacks |
 //! | `lay` | what `--link` made, laid over a full tree |
+//! | `remote` | what `ADD` gets from servers |
 //! | `mode` `owner` | `--chmod`, `--chown` |
 //!
 //! **Invariants.** Nothing outside the two trees is read or written, whatever is in them and whoever changes the context meanwhile. A
@@ -33,6 +34,7 @@ mod lay;
 mod mode;
 mod owner;
 mod place;
+mod remote;
 mod unpack;
 
 use std::ffi::OsStr;
@@ -43,7 +45,8 @@ use rootling_backends::graft::Origin;
 use rootling_backends::ground::Ground;
 use rootling_backends::{Access, Context as _, Cost, Dir, Result};
 
-pub use choose::{Chosen, Item, choose};
+pub use choose::{Chosen, Listing, Local, Part, choose};
+pub use remote::Remote;
 
 use super::context::Ownership;
 use super::plan::CopyStep;
@@ -87,17 +90,30 @@ pub struct Copied {
     pub notes: Vec<String>,
 }
 
-/// Does what the step says with what was chosen for it.
+/// Does what the step says with what was chosen and listed for it, and fetches what was not fetched before.
 ///
 /// `origin` is the tree that [`choose`] looked at. O(entries), on all cores; files are shared where the file systems can.
 pub fn perform(
     step: &CopyStep,
     chosen: &Chosen<'_>,
+    listing: &Listing,
     origin: &Origin,
     destination: &Destination<'_>,
 ) -> Result<Copied> {
-    let name = if step.is_add { "ADD" } else { "COPY" };
-    place::perform(step, chosen, origin, destination).context(|| format!("{name} to {}", step.destination))
+    let intent = || format!("{} to {}", keyword(step), step.destination);
+    place::perform(step, &Work { chosen, listing, origin }, destination).context(intent)
+}
+
+/// What is copied.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    chosen: &'a Chosen<'a>,
+    listing: &'a Listing,
+    origin: &'a Origin,
+}
+
+fn keyword(step: &CopyStep) -> &'static str {
+    if step.is_add { "ADD" } else { "COPY" }
 }
 
 /// Makes a directory, and those it is in, mode 0755 and owned by `user` (empty for root), where there is none; returns whether there was none.

@@ -68,7 +68,7 @@ impl<'a> Fetch<'a> {
         Ok(bytes)
     }
 
-    fn client(&self) -> Result<&Arc<Client>> {
+    pub(super) fn client(&self) -> Result<&Arc<Client>> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }

@@ -1,7 +1,7 @@
 //! Where things go in the tree.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rootling_backends::attributes::Attributes;
@@ -9,10 +9,13 @@ use rootling_backends::graft::{Graft, Origin, Picked};
 use rootling_backends::ground::Ground;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::Ownership;
+use super::super::context::{Entry, Ownership, Selection, Source};
 use super::super::plan::CopyStep;
+use super::choose::{Part, is_on_the_way};
 use super::mode::Chmod;
-use super::{Chosen, Copied, Destination, Item, carries, lay, owner, unpack};
+use super::remote::{Fetched, Remote};
+use super::{Copied, Destination, Work, carries, lay, owner, unpack};
+use crate::sources::Means;
 
 /// What becomes of the attributes of copies.
 pub(super) struct Looks {
@@ -38,12 +41,7 @@ pub(super) struct Placing<'a> {
     pub(super) copied: Copied,
 }
 
-pub(super) fn perform(
-    step: &CopyStep,
-    chosen: &Chosen<'_>,
-    origin: &Origin,
-    destination: &Destination<'_>,
-) -> Result<Copied> {
+pub(super) fn perform(step: &CopyStep, work: &Work<'_>, destination: &Destination<'_>) -> Result<Copied> {
     let owner = step
         .chown
         .as_ref()
@@ -52,30 +50,29 @@ pub(super) fn perform(
     if !step.link {
         let is_delta = destination.ground.beneath().is_some();
         let open = is_delta.then_some(&*destination.open as &dyn Fn() -> Result<rootling_backends::Dir>);
-        let (copied, _) = place_all(step, chosen, origin, &destination.ground, open, owner)?;
+        let (copied, _) = place_all(step, work, &destination.ground, open, owner)?;
         return Ok(copied);
     }
     match destination.ground.beneath() {
         Some(beneath) => {
-            let (copied, implied) =
-                place_all(step, chosen, origin, &destination.ground.alone()?, None, owner)?;
+            let (copied, implied) = place_all(step, work, &destination.ground.alone()?, None, owner)?;
             lay::look_as_beneath(destination.ground.own(), beneath, &implied)?;
             Ok(copied)
         }
         None => lay::over(destination.ground.own(), |layer| {
-            place_all(step, chosen, origin, &Ground::full(layer), None, owner)
+            place_all(step, work, &Ground::full(layer), None, owner)
         }),
     }
 }
 
 fn place_all(
     step: &CopyStep,
-    chosen: &Chosen<'_>,
-    origin: &Origin,
+    work: &Work<'_>,
     ground: &Ground,
     open: Option<&dyn Fn() -> Result<rootling_backends::Dir>>,
     owner: Option<(u32, u32)>,
 ) -> Result<(Copied, HashSet<PathBuf>)> {
+    let chosen = work.chosen;
     let mut placing = Placing {
         step,
         ground,
@@ -90,9 +87,16 @@ fn place_all(
         implied: HashSet::new(),
         copied: Copied { notes: chosen.notes.clone(), ..Copied::default() },
     };
-    for item in &chosen.items {
-        let shown = item.source.path.display();
-        placing.item(item, origin).context(|| format!("copy /{shown} of {}", chosen.context.label()))?;
+    for (part, listed) in chosen.parts.iter().zip(&work.listing.parts) {
+        match part {
+            Part::Local(local) => {
+                for (source, entries) in listed {
+                    let shown = || format!("copy /{} of {}", source.path.display(), chosen.context.label());
+                    placing.local(work.origin, source, entries, &local.selection).context(shown)?;
+                }
+            }
+            Part::Remote(remote) => placing.remote(remote, chosen.means)?,
+        }
     }
     for heredoc in &step.heredocs {
         placing
@@ -104,44 +108,65 @@ fn place_all(
 }
 
 impl Placing<'_> {
-    fn item(&mut self, item: &Item, origin: &Origin) -> Result<()> {
-        if item.entries.is_empty() {
+    fn local(
+        &mut self,
+        origin: &Origin,
+        source: &Source,
+        entries: &[Entry],
+        selection: &Selection,
+    ) -> Result<()> {
+        // A socket.
+        if entries.is_empty() {
             return Ok(());
+        }
+        if source.is_dir() {
+            let to = self.destination_directory()?;
+            let picked: Vec<Picked<'_>> = entries[1..]
+                .iter()
+                .map(|entry| Picked {
+                    path: &entry.path,
+                    kind: entry.kind(),
+                    on_the_way: is_on_the_way(selection, entry),
+                })
+                .collect();
+            let looks = &self.looks;
+            let change = |attributes: &mut Attributes, kind| looks.change(attributes, kind);
+            return self.graft.content(origin, &source.real, &to, &picked, &change);
         }
         let unpacks = self.step.unpack.unwrap_or(self.step.is_add);
-        if unpacks && !item.is_dir() && unpack::unpack(self, origin, &item.source.real)? {
+        if unpacks
+            && let Some(file) = unpack::open(origin, &source.real)?
+            && unpack::unpack(self, &file)?
+        {
             return Ok(());
         }
-        if item.is_dir() {
-            return self.directory(item, origin);
-        }
-        let name = item.source.path.file_name().unwrap_or_default();
-        let target = self.target_of(name)?;
+        let target = self.target_of(|| Ok(source.path.file_name().unwrap_or_default().to_owned()))?;
         let looks = &self.looks;
         let change = |attributes: &mut Attributes, kind| looks.change(attributes, kind);
-        self.graft.entry(origin, &item.source.real, &target, &change)
+        self.graft.entry(origin, &source.real, &target, &change)
     }
 
-    fn directory(&mut self, item: &Item, origin: &Origin) -> Result<()> {
-        let to = self.destination_directory()?;
-        let picked: Vec<Picked<'_>> = item.entries[1..]
-            .iter()
-            .map(|entry| Picked {
-                path: &entry.path,
-                kind: entry.kind(),
-                on_the_way: item.is_on_the_way(entry),
-            })
-            .collect();
-        let looks = &self.looks;
-        let change = |attributes: &mut Attributes, kind| looks.change(attributes, kind);
-        self.graft.content(origin, &item.source.real, &to, &picked, &change)
+    /// Places what a server gave: for its owner alone, as docker has it.
+    fn remote(&mut self, remote: &Remote, means: &Means<'_>) -> Result<()> {
+        if remote.is_unsafe() {
+            self.copied
+                .notes
+                .push("it came in the clear, and no --checksum says what it should be".to_owned());
+        }
+        let Fetched { file, said } = remote.fetch(means)?;
+        if self.step.unpack == Some(true) && unpack::unpack(self, file)? {
+            return Ok(());
+        }
+        let target = self.target_of(|| remote.name(said).map(OsString::from))?;
+        let (user, group) = self.looks.owner.unwrap_or((0, 0));
+        let mode = self.looks.mode(0o600);
+        self.graft.file(file, &target, mode, (user, group), said.modified.unwrap_or(0))
     }
 
     /// Writes a file that stands in the Dockerfile.
     fn text(&mut self, name: &str, content: &[u8]) -> Result<()> {
-        let target = self.target_of(OsStr::new(name))?;
-        let mode = self.looks.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, EntryType::File));
-        self.graft.text(content, &target, mode, self.looks.owner.unwrap_or((0, 0)))
+        let target = self.target_of(|| Ok(name.into()))?;
+        self.graft.text(content, &target, self.looks.mode(0o644), self.looks.owner.unwrap_or((0, 0)))
     }
 
     /// Makes the destination a directory, and returns where it is.
@@ -157,16 +182,16 @@ impl Placing<'_> {
     }
 
     /// Returns where a file of this name goes: into the destination, if that is a directory or ends with a slash, else under its name.
-    fn target_of(&mut self, name: &OsStr) -> Result<PathBuf> {
+    fn target_of(&mut self, name: impl FnOnce() -> Result<OsString>) -> Result<PathBuf> {
         let destination = Path::new(&self.step.destination);
         if self.step.destination.ends_with('/') {
             let to = self.destination_directory()?;
-            return Ok(self.noted(to.join(name)));
+            return Ok(self.noted(to.join(name()?)));
         }
         let led = self.ground.lead(destination)?;
         if led.is_directory() {
             self.make(&led.path)?;
-            return Ok(self.noted(led.path.join(name)));
+            return Ok(self.noted(led.path.join(name()?)));
         }
         if self.placed.contains(&led.path) {
             let message =
@@ -191,6 +216,11 @@ impl Placing<'_> {
 }
 
 impl Looks {
+    /// Returns the mode of a file that would have this one.
+    fn mode(&self, mode: u32) -> u32 {
+        self.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, EntryType::File))
+    }
+
     fn change(&self, attributes: &mut Attributes, kind: EntryType) {
         if let Some((user, group)) = self.owner.or((self.ownership == Ownership::Root).then_some((0, 0))) {
             (attributes.user, attributes.group) = (user, group);

@@ -13,18 +13,19 @@ use crate::layer::{self, Archive, Limits, Whiteouts};
 /// Unpacks a file into the destination, if it is an archive; returns whether it is one.
 ///
 /// Entries keep their owners unless there is a `--chown`. Devices and pipes are left out, as docker leaves them out.
-pub(super) fn unpack(placing: &mut Placing<'_>, origin: &Origin, path: &Path) -> Result<bool> {
-    let Some(mut file) = open(origin, path)? else { return Ok(false) };
-    if !is_archive(&file) {
+pub(super) fn unpack(placing: &mut Placing<'_>, file: &File) -> Result<bool> {
+    let begin = |mut file: &File| file.seek(SeekFrom::Start(0)).context(|| "lseek(0)");
+    begin(file)?;
+    if !is_archive(file) {
         return Ok(false);
     }
-    file.seek(SeekFrom::Start(0)).context(|| format!("lseek({path:?})"))?;
+    begin(file)?;
     let to = placing.destination_directory()?;
     let root = match placing.open {
         Some(open) => open()?.open_deep(&to)?,
         None => placing.ground.own().open_deep(&to)?,
     };
-    let applied = apply(&file, &root, placing.looks.owner)?;
+    let applied = apply(file, &root, placing.looks.owner)?;
     placing.copied.unpacked += 1;
     let noted = applied.skipped.iter().map(|skipped| {
         let name = String::from_utf8_lossy(&skipped.path).into_owned();
@@ -34,7 +35,8 @@ pub(super) fn unpack(placing: &mut Placing<'_>, origin: &Origin, path: &Path) ->
     Ok(true)
 }
 
-fn open(origin: &Origin, path: &Path) -> Result<Option<File>> {
+/// Opens a file of the source; `None` for anything else.
+pub(super) fn open(origin: &Origin, path: &Path) -> Result<Option<File>> {
     let dir = origin.root().open_deep(path.parent().unwrap_or(Path::new("")))?;
     let name = path.file_name().unwrap_or_default();
     if EntryType::of_mode(dir.stat(name)?.st_mode) != EntryType::File {
