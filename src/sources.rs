@@ -48,6 +48,7 @@ pub use bootstrap::Bootstrap;
 pub use classic::Classic;
 pub use fetch::Fetch;
 pub use location::Location;
+pub(crate) use program::{Program, missing};
 pub use stream::{Made, Progress, Tell, Treatment};
 pub use streams::Streams;
 pub use strip::Strip;

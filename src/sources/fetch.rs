@@ -24,9 +24,11 @@ impl fmt::Debug for Fetch<'_> {
 }
 
 /// A file that is being read. What a cut takes is asked for again.
-pub(super) struct Opened {
-    pub(super) length: Option<u64>,
-    pub(super) reader: Box<dyn Read + Send>,
+pub(crate) struct Opened {
+    /// How long it is, where that is known.
+    pub(crate) length: Option<u64>,
+    /// Its bytes.
+    pub(crate) reader: Box<dyn Read + Send>,
 }
 
 impl<'a> Fetch<'a> {
@@ -36,7 +38,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Opens a file. One that is not there is an error of kind `NotFound`. Errors of reading are ours, in an [`std::io::Error`].
-    pub(super) fn open(&self, at: &Location) -> Result<Opened> {
+    pub(crate) fn open(&self, at: &Location) -> Result<Opened> {
         match at {
             Location::Web(url) => {
                 let file = self.client()?.file(url)?;
