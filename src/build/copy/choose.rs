@@ -107,9 +107,8 @@ impl Chosen<'_> {
         let now = self.list()?;
         let (now, before) = (now.parts.iter().flatten(), listing.parts.iter().flatten());
         let same_entry = |(a, b): (&Entry, &Entry)| a.path == b.path && is_unchanged(&a.stat, &b.stat);
-        let same = |((_, a), (_, b)): (&(Source, Vec<Entry>), &(Source, Vec<Entry>))| {
-            a.len() == b.len() && a.iter().zip(b).all(same_entry)
-        };
+        let same = |(a, b): (&Vec<Entry>, &Vec<Entry>)| a.len() == b.len() && a.iter().zip(b).all(same_entry);
+        let (now, before) = (now.map(|(_, entries)| entries), before.map(|(_, entries)| entries));
         Ok(now.clone().count() == before.clone().count() && now.zip(before).all(same))
     }
 
