@@ -117,7 +117,7 @@ mod volumes;
 pub use blobs::{Blobs, Partial, Synced, Upload};
 pub use boxes::{CreateOptions, Description};
 pub use check::{Checked, Problem, Severity};
-pub use draft::Ephemeral;
+pub use draft::{Ephemeral, Scratch};
 pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
@@ -142,7 +142,7 @@ pub use remove::Pruned;
 pub use removed::Removed;
 pub use repositories::{Kept, Push, Pushed, PushedTag, Repository, Tagged, canonical, is_tag, repository_of};
 pub use restore::{Moved, RestoreOptions};
-pub use retention::{Doomed, Housekeeping, Outcome, Why};
+pub use retention::{Builds, Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
@@ -330,7 +330,10 @@ impl Store {
     }
 
     fn name_link(&self, name: &Name) -> PathBuf {
-        self.root.join("n").join(name.encoded())
+        match name.as_str().strip_prefix(Name::STEPS) {
+            Some(step) => self.root.join("steps").join(step),
+            None => self.root.join("n").join(name.encoded()),
+        }
     }
 
     fn child_link(&self, parent: &ObjectId, child: &ObjectId) -> PathBuf {
@@ -455,6 +458,7 @@ impl Store {
             // A link is made before its child and may outlive it: only the child's own word counts.
             Ok(node) => Ok(Some(node).filter(|node| node.record.needs().any(|needed| needed == id))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.was_cut_off(&child) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -220,6 +221,50 @@ impl<'a> Graft<'a> {
         Ok(())
     }
 
+    /// Copies an open file to `to`, which is free of links; what is there and no directory is replaced. `modified` is in seconds since 1970.
+    pub fn file(
+        &self,
+        source: &File,
+        to: &Path,
+        mode: libc::mode_t,
+        owner: (u32, u32),
+        modified: i64,
+    ) -> Result<()> {
+        let made = self.new_file(to)?;
+        let what = to.display();
+        let stat = nix::sys::stat::fstat(source).context(|| format!("fstat(source of {what})"))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let (mut cloned, mut copied) = (0, 0);
+        match data::clone(source, &made, size) {
+            Ok(()) => cloned = 1,
+            Err(errno) if data::is_final(errno) => {
+                return Err(Error::call(format!("ioctl(FICLONE, {what})"), errno));
+            }
+            Err(_) => {
+                copied =
+                    1 + data::copy(source, &made, &stat).context(|| format!("copy the data of {what}"))?
+            }
+        }
+        give(&made, to, mode, owner, Some(modified))?;
+        let mut cost = self.cost.lock().expect("no thread panics while it holds the lock");
+        cost.files_cloned += cloned;
+        cost.bytes_cloned += cloned * size;
+        cost.files_copied += copied.min(1);
+        cost.bytes_copied += copied.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Writes a file to `to`, which is free of links; what is there and no directory is replaced.
+    pub fn text(&self, text: &[u8], to: &Path, mode: libc::mode_t, owner: (u32, u32)) -> Result<()> {
+        let made = self.new_file(to)?;
+        (&made).write_all(text).context(|| format!("write({})", to.display()))?;
+        give(&made, to, mode, owner, None)?;
+        let mut cost = self.cost.lock().expect("no thread panics while it holds the lock");
+        cost.files_copied += 1;
+        cost.bytes_copied += text.len() as u64;
+        Ok(())
+    }
+
     /// Copies what was `picked` in the directory `from` into the directory `to`, which is there; both are free of links.
     ///
     /// `picked` has directories before what is in them, and one after the other. `to` itself gets the time of `from` and nothing else of
@@ -243,6 +288,14 @@ impl<'a> Graft<'a> {
         target.set_times(".", Times { modified, ..Times::of(&target.stat_self()?) })?;
         self.note(run);
         Ok(())
+    }
+
+    /// Makes an empty file in the place of whatever is there and no directory.
+    fn new_file(&self, to: &Path) -> Result<File> {
+        let (into, name) = split(to);
+        let spot = self.ground.open(into, true)?;
+        clear(self.ground, &spot, name, to)?;
+        own(&spot).create_file(name, 0o600)
     }
 
     fn run<'r>(&'r self, origin: &'r Origin, change: Change<'r>) -> Run<'r> {
@@ -352,7 +405,7 @@ impl Run<'_> {
         target: &OsStr,
     ) -> Result<()> {
         if state != State::Fresh {
-            self.clear(spot, target, &to.join(target))?;
+            clear(self.ground, spot, target, &to.join(target))?;
         }
         let own = own(spot);
         if kind == EntryType::File {
@@ -381,22 +434,6 @@ impl Run<'_> {
         let mut attributes = Attributes::of_entry(&reading.dir, name, &stat, Xattrs::WithoutOverlay)?;
         (self.change)(&mut attributes, kind);
         attributes.apply_to_entry(own, target, &own.stat(target)?)
-    }
-
-    /// Makes room for what is no directory.
-    fn clear(&self, spot: &Spot, name: &OsStr, path: &Path) -> Result<()> {
-        let found = self.ground.look(spot, name)?;
-        if found.is_some_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::Directory) {
-            let message = format!("/{} is a directory there", path.display());
-            return Err(Error::new(ErrorKind::AlreadyExists, message)
-                .hint("a file cannot take its place: remove it first, or name another place"));
-        }
-        let own = own(spot);
-        // What is beneath is hidden by what is made, and a whiteout gives way to it.
-        match own.stat_if_exists(name)? {
-            Some(_) => own.unlink(name),
-            None => Ok(()),
-        }
     }
 
     fn file(&self, reading: &Reading, name: &OsStr, own: &Dir, to: &Path, target: &OsStr) -> Result<()> {
@@ -489,6 +526,34 @@ impl Run<'_> {
     }
 }
 
+/// Makes room for what is no directory.
+fn clear(ground: &Ground, spot: &Spot, name: &OsStr, path: &Path) -> Result<()> {
+    let found = ground.look(spot, name)?;
+    if found.is_some_and(|stat| EntryType::of_mode(stat.st_mode) == EntryType::Directory) {
+        let message = format!("/{} is a directory there", path.display());
+        return Err(Error::new(ErrorKind::AlreadyExists, message)
+            .hint("a file cannot take its place: remove it first, or name another place"));
+    }
+    let own = own(spot);
+    // What is beneath is hidden by what is made, and a whiteout gives way to it.
+    match own.stat_if_exists(name)? {
+        Some(_) => own.unlink(name),
+        None => Ok(()),
+    }
+}
+
+/// Gives a file that was just made its attributes.
+fn give(file: &File, to: &Path, mode: libc::mode_t, owner: (u32, u32), modified: Option<i64>) -> Result<()> {
+    let what = to.display();
+    let now = nix::sys::stat::fstat(file).context(|| format!("fstat({what})"))?;
+    let mut times = Times::of(&now);
+    if let Some(seconds) = modified {
+        times.modified = (seconds, 0);
+    }
+    let attributes = Attributes { mode, user: owner.0, group: owner.1, times, xattrs: Vec::new() };
+    attributes.apply_to_open(file.as_fd(), &now, &what)
+}
+
 fn own(spot: &Spot) -> &Dir {
     spot.own.as_ref().expect("what is written to is in the own tree")
 }
@@ -506,7 +571,6 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 mod tests {
     use super::*;
     use crate::mount::{Mount, Overlay};
-    use std::io::Write;
     use std::os::unix::fs::MetadataExt;
 
     fn write(dir: &Dir, name: &str, text: &str) {

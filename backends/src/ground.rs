@@ -52,6 +52,15 @@ impl Led {
     }
 }
 
+/// A directory that was made, or found.
+#[derive(Debug)]
+pub struct MadeDirs {
+    /// The directory.
+    pub dir: Dir,
+    /// Which had to be made, from the top down, with those that it is in.
+    pub new: Vec<PathBuf>,
+}
+
 /// A directory of the tree as it looks.
 #[derive(Debug)]
 pub(crate) struct Spot {
@@ -201,21 +210,23 @@ impl Ground {
     }
 
     /// Makes `path`, which is free of links, a directory of the own tree, with those it is in; missing ones get the mode 0755
-    /// and this owner, those from beneath are taken over as they are. Returns it, and whether it is new.
-    pub fn make_dirs(&self, path: &Path, owner: (u32, u32)) -> Result<(Dir, bool)> {
+    /// and this owner, those from beneath are taken over as they are.
+    pub fn make_dirs(&self, path: &Path, owner: (u32, u32)) -> Result<MadeDirs> {
         clear_umask();
         let mut spot = self.root()?;
-        let (mut is_new, mut at) = (false, PathBuf::new());
+        let (mut new, mut at) = (Vec::new(), PathBuf::new());
         for part in path.iter() {
             at.push(part);
+            let is_new;
             (spot, is_new) = self.settle(&spot, part, &at)?;
             if is_new {
                 let own = spot.own.as_ref().expect("it was just made");
                 give_owner(own, owner)?;
+                new.push(at.clone());
             }
         }
-        let own = spot.own.expect("all that is settled is in the own tree");
-        Ok((own, is_new))
+        let dir = spot.own.expect("all that is settled is in the own tree");
+        Ok(MadeDirs { dir, new })
     }
 
     /// Makes a name a directory of the own tree, if it is one or nothing; returns it, and whether it is new.

@@ -9,6 +9,7 @@
 
 mod ast;
 mod directives;
+mod dump;
 mod duration;
 mod flags;
 mod heredoc;
@@ -17,12 +18,15 @@ mod lines;
 pub mod mount;
 mod parser;
 mod problem;
+#[cfg(test)]
+mod properties;
 mod words;
 
 pub use ast::{
     AddFlags, Command, CommandLine, CopyFlags, Directives, Dockerfile, Flag, Healthcheck, Heredoc,
     Instruction, Position, Transfer,
 };
+pub use dump::{to_json, to_text};
 pub use duration::duration;
 pub use parser::{parse, parse_trigger, problems};
 pub use problem::Problem;

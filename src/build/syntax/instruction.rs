@@ -1,13 +1,14 @@
 //! From the line of an instruction to what it says.
 
-use super::ast::{AddFlags, Command, CommandLine, CopyFlags, Flag, Healthcheck, Instruction, Transfer};
-use super::duration::duration;
+mod command;
+mod copying;
+mod values;
+
+use super::ast::{Command, Flag, Heredoc, Instruction};
 use super::flags::Flags;
 use super::lines::Line;
 use super::problem::Fault;
-use super::words::{Json, first, flags, json, quoted, split};
-use super::{heredoc, mount};
-use crate::build::expand::Expander;
+use super::words::{Json, first, flags, json, split};
 use crate::near::near;
 
 /// Every instruction.
@@ -95,7 +96,7 @@ struct Reading {
     command: Command,
     arguments: Vec<String>,
     is_json: bool,
-    heredocs: Vec<super::ast::Heredoc>,
+    heredocs: Vec<Heredoc>,
 }
 
 impl Reading {
@@ -171,20 +172,6 @@ impl Arguments<'_> {
         }
     }
 
-    /// Reads a command in one of its two forms.
-    fn command_line(&self, text: &str, at: usize) -> Result<(CommandLine, Vec<String>, bool), Fault> {
-        Ok(match self.json(text, at)? {
-            Some(list) => (CommandLine::Exec(list.clone()), list, true),
-            None if text.is_empty() => (CommandLine::Shell(String::new()), vec![], false),
-            None => (CommandLine::Shell(text.to_owned()), vec![text.to_owned()], false),
-        })
-    }
-
-    fn line(&self, command: impl Fn(CommandLine) -> Command) -> Result<Reading, Fault> {
-        let (line, arguments, is_json) = self.command_line(self.text, self.at)?;
-        Ok(Reading { is_json, ..Reading::new(command(line), arguments) })
-    }
-
     fn from(&self, flags: &Flags<'_>) -> Result<Reading, Fault> {
         let words = split(self.text);
         let name = match words.as_slice() {
@@ -204,185 +191,6 @@ impl Arguments<'_> {
         let arguments = words.iter().map(|(_, word)| (*word).to_owned()).collect();
         let platform = flags.text("platform").map(|(_, platform)| platform);
         Ok(Reading::new(Command::From { platform, image, name }, arguments))
-    }
-
-    fn run(&self, flags: &Flags<'_>, line: &Line) -> Result<Reading, Fault> {
-        let mounts = flags.texts("mount");
-        for (at, mount) in &mounts {
-            mount::check(mount).map_err(|error| Fault::of(*at, &error))?;
-        }
-        let one_of = |name: &str, words: &[&str]| match flags.text(name) {
-            Some((at, value)) if !words.contains(&value.as_str()) => {
-                let fault = Fault::new(at, format!("--{name} {value:?} is not known"));
-                Err(fault.hint(format!("it is one of {}", words.join(", "))))
-            }
-            value => Ok(value.map(|(_, value)| value)),
-        };
-        let network = one_of("network", &["default", "none", "host"])?;
-        let security = one_of("security", &["sandbox", "insecure"])?;
-        let (command, arguments, is_json) = self.command_line(self.text, self.at)?;
-        let mounts = mounts.into_iter().map(|(_, mount)| mount).collect();
-        let devices = flags.texts("device").into_iter().map(|(_, device)| device).collect();
-        Ok(Reading {
-            command: Command::Run { mounts, network, security, devices, line: command },
-            arguments,
-            is_json,
-            heredocs: if is_json { vec![] } else { heredoc::of_line(&line.text) },
-        })
-    }
-
-    fn transfer(&self, flags: &Flags<'_>, line: &Line) -> Result<Reading, Fault> {
-        let list = self.json(self.text, self.at)?;
-        let is_json = list.is_some();
-        let arguments: Vec<String> = list.unwrap_or_else(|| {
-            split(self.text).into_iter().map(|(_, argument)| argument.to_owned()).collect()
-        });
-        let heredocs = if is_json { vec![] } else { heredoc::of_line(&line.text) };
-        let is_heredoc = |argument: &str| {
-            heredoc::of_word(argument).is_some_and(|word| heredocs.iter().any(|doc| doc.name == word.name))
-        };
-        let (destination, sources) = match arguments.as_slice() {
-            [] => return Err(self.missing("has neither source nor destination")),
-            [_] => return Err(self.missing("has a source and no destination")),
-            [sources @ .., destination] => (destination.clone(), sources),
-        };
-        if is_heredoc(&destination) {
-            return Err(self
-                .fault(format!("{destination} is a heredoc, and cannot be a destination"))
-                .hint("the destination is the last argument: put the heredoc before it"));
-        }
-        let sources = sources.iter().filter(|source| is_json || !is_heredoc(source)).cloned().collect();
-        let transfer = Transfer { sources, destination };
-        let command = if self.keyword == "COPY" {
-            Command::Copy { transfer, flags: copy_flags(flags)? }
-        } else {
-            Command::Add { transfer, flags: add_flags(flags) }
-        };
-        Ok(Reading { command, arguments, is_json, heredocs })
-    }
-
-    fn missing(&self, what: &str) -> Fault {
-        let keyword = self.keyword;
-        self.fault(format!("{keyword} {what}")).hint(format!("write {keyword} source destination"))
-    }
-
-    fn arg(&self) -> Result<Reading, Fault> {
-        let words = quoted(self.text, self.escape);
-        let arguments: Vec<String> = words.iter().map(|(_, word)| word.clone()).collect();
-        self.some(&arguments, "ARG NAME, or ARG NAME=default")?;
-        let mut declared = Vec::new();
-        for (at, word) in words {
-            let (name, value) = match word.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (word, None),
-            };
-            if name.is_empty() {
-                return Err(Fault::new(self.at + at, "a default stands there without a name".to_owned())
-                    .hint("write ARG NAME=default, without blanks around ="));
-            }
-            declared.push((name, value));
-        }
-        Ok(Reading::new(Command::Arg(declared), arguments))
-    }
-
-    /// Reads `NAME=VALUE ...`, or the older `NAME REST OF THE LINE`.
-    fn pairs(&self, command: impl Fn(Vec<(String, String)>) -> Command) -> Result<Reading, Fault> {
-        let keyword = self.keyword;
-        let words = quoted(self.text, self.escape);
-        let Some((_, word)) = words.first() else {
-            return Err(self
-                .fault(format!("{keyword} says nothing"))
-                .hint(format!("write {keyword} NAME=value")));
-        };
-        if !word.contains('=') {
-            let (name, rest) = first(self.text);
-            let value = &self.text[rest..];
-            if value.is_empty() {
-                return Err(self
-                    .fault(format!("{name} has no value"))
-                    .hint(format!("write {keyword} {name}=value, or {name}= for an empty one")));
-            }
-            let pair = (name.to_owned(), value.to_owned());
-            return Ok(Reading::new(command(vec![pair.clone()]), vec![pair.0, pair.1]));
-        }
-        let mut pairs = Vec::new();
-        for (at, word) in &words {
-            let fault = |message: String| Fault::new(self.at + at, message);
-            match word.split_once('=') {
-                None => {
-                    return Err(fault(format!("{word} has no ="))
-                        .hint("put a value with blanks in quotes: NAME=\"one two\""));
-                }
-                Some(("", _)) => return Err(fault("a value stands there without a name".to_owned())),
-                Some((name, value)) => pairs.push((name.to_owned(), value.to_owned())),
-            }
-        }
-        Ok(Reading::new(command(pairs), words.into_iter().map(|(_, word)| word).collect()))
-    }
-
-    fn volume(&self) -> Result<Reading, Fault> {
-        let list = self.json(self.text, self.at)?;
-        let is_json = list.is_some();
-        let arguments: Vec<String> =
-            list.unwrap_or_else(|| split(self.text).into_iter().map(|(_, path)| path.to_owned()).collect());
-        self.some(&arguments, "VOLUME /directory")?;
-        let paths: Vec<String> = arguments.iter().map(|path| path.trim().to_owned()).collect();
-        if paths.iter().any(String::is_empty) {
-            return Err(self.fault("a volume has an empty path"));
-        }
-        Ok(Reading { is_json, ..Reading::new(Command::Volume(paths), arguments) })
-    }
-
-    fn shell(&self) -> Result<Reading, Fault> {
-        match self.json(self.text, self.at)? {
-            Some(list) if !list.is_empty() => {
-                Ok(Reading { is_json: true, ..Reading::new(Command::Shell(list.clone()), list) })
-            }
-            Some(_) => Err(self.fault("the list is empty").hint("write SHELL [\"/bin/sh\", \"-c\"]")),
-            None => Err(self
-                .fault("SHELL takes a JSON list of strings")
-                .hint("write SHELL [\"/bin/sh\", \"-c\"], with double quotes")),
-        }
-    }
-
-    fn healthcheck(&self, flags: &Flags<'_>) -> Result<Reading, Fault> {
-        for name in ["interval", "timeout", "start-period", "start-interval"] {
-            if let Some((at, value)) = flags.text(name) {
-                duration(&value).map_err(|error| Fault::of(at, &error))?;
-            }
-        }
-        if let Some((at, value)) = flags.text("retries")
-            && !value.parse::<i32>().is_ok_and(|retries| retries >= 0)
-        {
-            return Err(Fault::new(at, format!("--retries {value:?} is not a number of tries")));
-        }
-        let (form, rest) = match self.text.split_once(char::is_whitespace) {
-            Some((form, rest)) => (form, rest.trim_start()),
-            None => (self.text, ""),
-        };
-        let at = self.at + self.text.len() - rest.len();
-        match form.to_uppercase().as_str() {
-            "NONE" if rest.is_empty() => {
-                Ok(Reading::new(Command::Healthcheck(Healthcheck::None), vec![form.to_owned()]))
-            }
-            "NONE" => Err(Fault::new(at, "after NONE there is nothing to say".to_owned())),
-            "CMD" => {
-                let (line, mut arguments, is_json) = self.command_line(rest, at)?;
-                if arguments.is_empty() {
-                    let fault = Fault::new(at, "HEALTHCHECK CMD has no command".to_owned());
-                    return Err(fault.hint("write HEALTHCHECK CMD command, or HEALTHCHECK NONE"));
-                }
-                arguments.insert(0, form.to_owned());
-                let command = Command::Healthcheck(Healthcheck::Cmd(line));
-                Ok(Reading { is_json, ..Reading::new(command, arguments) })
-            }
-            "" => Err(self
-                .fault("HEALTHCHECK says nothing")
-                .hint("write HEALTHCHECK CMD command, or HEALTHCHECK NONE")),
-            _ => Err(self
-                .fault(format!("HEALTHCHECK takes CMD or NONE, and not {form}"))
-                .hint("write CMD before the command")),
-        }
     }
 
     fn onbuild(&self, line: &Line) -> Result<Reading, Fault> {
@@ -422,50 +230,9 @@ fn stage_name(name: &str) -> Result<String, Fault> {
         .hint("begin with a letter, and go on with letters, digits, - _ and ."))
 }
 
-fn text(flags: &Flags<'_>, name: &str) -> Option<String> {
-    flags.text(name).map(|(_, value)| value)
-}
-
-fn texts(flags: &Flags<'_>, name: &str) -> Vec<String> {
-    flags.texts(name).into_iter().map(|(_, value)| value).collect()
-}
-
-fn copy_flags(flags: &Flags<'_>) -> Result<CopyFlags, Fault> {
-    if let Some((at, from)) = flags.text("from")
-        && let Ok(expansion) = Expander::new(&|_| None, '\\').expand(&from)
-        && !expansion.unset.is_empty()
-    {
-        return Err(Fault::new(
-            at,
-            format!("--from={from} has a variable in it, and --from cannot be expanded"),
-        )
-        .hint("give it a name first, with FROM ... AS NAME, and say --from=NAME"));
-    }
-    Ok(CopyFlags {
-        from: text(flags, "from"),
-        chown: text(flags, "chown"),
-        chmod: text(flags, "chmod"),
-        link: flags.switch("link").unwrap_or(false),
-        parents: flags.switch("parents").unwrap_or(false),
-        exclude: texts(flags, "exclude"),
-    })
-}
-
-fn add_flags(flags: &Flags<'_>) -> AddFlags {
-    AddFlags {
-        chown: text(flags, "chown"),
-        chmod: text(flags, "chmod"),
-        link: flags.switch("link").unwrap_or(false),
-        exclude: texts(flags, "exclude"),
-        checksum: text(flags, "checksum"),
-        keep_git_dir: flags.switch("keep-git-dir"),
-        unpack: flags.switch("unpack"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::ast::{Heredoc, Position};
+    use super::super::ast::{AddFlags, CommandLine, CopyFlags, Healthcheck, Position, Transfer};
     use super::*;
 
     fn line(text: &str) -> Line {

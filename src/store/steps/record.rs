@@ -28,6 +28,10 @@ pub struct StepRecord {
     pub shown: String,
     /// What it depends on, by name, in the order in which the key was taken. Never secrets.
     pub fields: Vec<(String, String)>,
+    /// What a command needs to find itself where this step's was, besides the configuration: flags of the command line, as in a box's
+    /// settings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, Vec<String>>,
     /// How it failed; such a step is found by no key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
