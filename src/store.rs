@@ -31,6 +31,7 @@
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `hashes` | what files of the host hashed to, so that contexts of builds need not be read again |
+//! | `caches` | volumes that builds write to, one after the other or together |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `line` | the states that become layers when a node leaves the store |
 //! | `pulled` | states that came as layers, as snapshots again |
@@ -57,6 +58,7 @@ use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, 
 
 mod blobs;
 mod boxes;
+mod caches;
 mod chain;
 mod check;
 mod diff;
@@ -116,6 +118,7 @@ mod volumes;
 
 pub use blobs::{Blobs, Partial, Synced, Upload};
 pub use boxes::{CreateOptions, Description};
+pub use caches::{CacheMount, CacheSharing, CacheStart, CacheUse};
 pub use check::{Checked, Problem, Severity};
 pub use draft::{Ephemeral, Scratch};
 pub use files::Durability;

@@ -308,7 +308,8 @@ impl Store {
 
     /// Returns the names of steps that are not true, directories of them included. The caller holds the store alone.
     pub(in super::super) fn lost_steps(&self) -> Result<Vec<PathBuf>> {
-        let mut lost = Vec::new();
+        let mut lost = self.idle_turns()?;
+        let ours = [self.tentative_dir(), self.notes_dir(), self.turns_dir()];
         for directory in [self.steps_dir(), self.tentative_dir(), self.notes_dir()] {
             for name in files::list(&directory)? {
                 let path = directory.join(&name);
@@ -317,7 +318,7 @@ impl Store {
                 } else if path.is_symlink() {
                     target(&path)?.is_none_or(|id| !self.object_dir(&id).exists())
                 } else {
-                    directory == self.steps_dir() && path != self.tentative_dir() && path != self.notes_dir()
+                    directory == self.steps_dir() && !ours.contains(&path)
                 };
                 if is_lost {
                     lost.push(path);
