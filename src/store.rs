@@ -31,6 +31,7 @@
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
 //! | `hashes` | what files of the host hashed to, so that contexts of builds need not be read again |
+//! | `caches` | volumes that builds write to, one after the other or together |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `line` | the states that become layers when a node leaves the store |
 //! | `pulled` | states that came as layers, as snapshots again |
@@ -57,6 +58,7 @@ use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, 
 
 mod blobs;
 mod boxes;
+mod caches;
 mod chain;
 mod check;
 mod diff;
@@ -116,8 +118,9 @@ mod volumes;
 
 pub use blobs::{Blobs, Partial, Synced, Upload};
 pub use boxes::{CreateOptions, Description};
+pub use caches::{CacheMount, CacheSharing, CacheStart, CacheUse};
 pub use check::{Checked, Problem, Severity};
-pub use draft::Ephemeral;
+pub use draft::{Ephemeral, Scratch};
 pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
@@ -142,7 +145,7 @@ pub use remove::Pruned;
 pub use removed::Removed;
 pub use repositories::{Kept, Push, Pushed, PushedTag, Repository, Tagged, canonical, is_tag, repository_of};
 pub use restore::{Moved, RestoreOptions};
-pub use retention::{Doomed, Housekeeping, Outcome, Why};
+pub use retention::{Builds, Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
@@ -330,7 +333,10 @@ impl Store {
     }
 
     fn name_link(&self, name: &Name) -> PathBuf {
-        self.root.join("n").join(name.encoded())
+        match name.as_str().strip_prefix(Name::STEPS) {
+            Some(step) => self.root.join("steps").join(step),
+            None => self.root.join("n").join(name.encoded()),
+        }
     }
 
     fn child_link(&self, parent: &ObjectId, child: &ObjectId) -> PathBuf {
@@ -455,6 +461,7 @@ impl Store {
             // A link is made before its child and may outlive it: only the child's own word counts.
             Ok(node) => Ok(Some(node).filter(|node| node.record.needs().any(|needed| needed == id))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.was_cut_off(&child) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -33,6 +33,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
@@ -116,6 +117,8 @@ mod sizes;
 mod sources;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod steps;
 #[cfg(test)]
 mod transfer;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rootling_backends::{Error, Result};
 use super::key::Fields;
 use super::plan::{From, Ground, MountKind, Stage, Step, Work};
 use crate::image::{Digest, Platform};
+use crate::runner::log::Stream;
 use crate::store::{Ephemeral, Failure, Node, Store};
 
 mod course;
@@ -71,7 +72,7 @@ pub trait Worker: Sync {
     /// Returns the digest of what a step reads of one of its sources: the `number`th of [`reads`]; `end` is what that is.
     fn content(&self, step: &Step, number: usize, end: Option<&End>) -> Result<String>;
 
-    /// Does a step in a fork of `over`.
+    /// Does a step in a fork of `over`. `sources` are those of [`reads`], then those of [`begins_with`].
     fn perform(
         &self,
         at: At<'_>,
@@ -79,6 +80,9 @@ pub trait Worker: Sync {
         sources: &[Option<End>],
         said: &(dyn Fn(Stream, &[u8]) + Sync),
     ) -> Result<Outcome>;
+
+    /// Asks what is being done to end: another step has failed.
+    fn stop(&self);
 }
 
 /// What came of a step.
@@ -139,13 +143,17 @@ pub enum Event<'a> {
     Failed(At<'a>, Duration, &'a Error),
 }
 
-/// Where a command said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Out,
-    /// Standard error.
-    Err,
+impl<'a> Event<'a> {
+    /// Returns the step that it is about.
+    pub fn at(&self) -> At<'a> {
+        match self {
+            Self::Cached(at, _)
+            | Self::Begun(at, _)
+            | Self::Said(at, ..)
+            | Self::Done(at, ..)
+            | Self::Failed(at, ..) => *at,
+        }
+    }
 }
 
 /// The end of a stage, or of what it stands on.

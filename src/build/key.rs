@@ -40,6 +40,11 @@ impl Fields {
         self.0.push((name.into(), value.into()));
     }
 
+    /// Takes them from a record.
+    pub fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     /// Returns them as the record of a step keeps them.
     pub fn pairs(&self) -> &[(String, String)] {
         &self.0

@@ -6,7 +6,6 @@
 mod arguments;
 mod copy;
 mod go;
-mod meanwhile;
 mod mounts;
 mod outline;
 mod paths;
@@ -17,6 +16,9 @@ mod settings;
 mod stages;
 mod step;
 mod words;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -165,7 +165,7 @@ impl Store {
         node.record.parent.as_ref().map_or(Ok(None), |id| self.node_if_exists(id))
     }
 
-    fn node_if_exists(&self, id: &ObjectId) -> Result<Option<Node>> {
+    pub(super) fn node_if_exists(&self, id: &ObjectId) -> Result<Option<Node>> {
         match self.node(id) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             other => other.map(Some),

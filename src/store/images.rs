@@ -218,7 +218,7 @@ impl Store {
     /// Is this a lock of something that nobody makes? The caller holds the store alone.
     pub(super) fn is_idle_lock(&self, path: &Path) -> Result<bool> {
         let is_lock = path.extension().is_some_and(|extension| extension == "lock");
-        Ok(is_lock && lock::try_lock_file(path)?.is_some())
+        Ok(is_lock && lock::try_lock_file(path, Mode::Exclusive)?.is_some())
     }
 
     // ------------------------------------------------------------ what is there

@@ -391,9 +391,14 @@ impl Store {
     /// Returns what is kept for its own sake: what a name leads to, one that was removed and can be brought back, that of a step of a build, or a living
     /// draft.
     pub(super) fn roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
-        let removed = self.removed()?.into_iter().map(|removed| removed.id);
         let steps = self.step_links()?.into_iter().map(|(_, id)| id);
-        Ok(self.all_names()?.into_values().chain(removed).chain(steps).chain(self.draft_parents()?))
+        Ok(self.named_roots()?.chain(steps))
+    }
+
+    /// As [`roots`](Self::roots), without the steps of builds.
+    pub(super) fn named_roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
+        let removed = self.removed()?.into_iter().map(|removed| removed.id);
+        Ok(self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?))
     }
 
     /// Returns everything that is kept.
@@ -455,6 +460,8 @@ impl Store {
     /// where the first stopped.
     pub fn prune(&self, doomed: &[Doomed]) -> Result<Pruned> {
         let intent = || format!("prune store {:?}", self.root);
+        // What has no name any more afterwards must not have to be made durable.
+        self.settle_steps().context(intent)?;
         let free = free_bytes(&self.root).context(intent)?;
         let mut pruned = self.sweep(doomed).context(intent)?;
         let removed = self.empty_trash().context(intent)?;
@@ -477,6 +484,7 @@ impl Store {
         if pruned.names > 0 {
             files::sync_dir(&self.root.join("n"))?;
         }
+        self.sweep_steps()?;
         self.tidy_removed()?;
         self.tidy_labels()?;
         let mut reachable = self.reachable()?;

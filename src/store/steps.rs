@@ -42,7 +42,7 @@ impl Store {
     ///
     /// It may be swept at any time: whoever builds on it holds it ([`hold`](Self::hold)), and does the step where that fails.
     pub fn step(&self, key: &Digest) -> Result<Option<Node>> {
-        for link in [self.step_link(key), self.tentative_link(key)?] {
+        for link in [self.step_link(key), self.tentative_link(key)] {
             if let Some(node) = self.step_at(&link).context(|| format!("look up step {}", key.short()))? {
                 return Ok(Some(node));
             }
@@ -143,6 +143,7 @@ impl Store {
             ..self.sharing(&draft, &state)
         };
         let record = StepRecord { adopted: true, ..step }.in_record(record, config);
+        links::mark_unsettled(&draft.slot).context(intent)?;
         let node = self.publish(draft, &record, None, Durability::Lazy).context(intent)?;
         self.rename_step(&key, &node).context(intent)?;
         Ok(node)
@@ -153,6 +154,7 @@ impl Store {
         let record = step.in_record(record, config);
         self.backend(record.backend)?.seal(&tree)?;
         fault::point("step.sealed");
+        links::mark_unsettled(&draft.slot)?;
         let node = self.publish(draft, &record, None, Durability::Lazy)?;
         fault::point("step.published");
         Ok(node)

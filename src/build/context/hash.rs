@@ -61,6 +61,21 @@ pub struct Contents {
     pub sources: Vec<(Source, Vec<Entry>)>,
     /// Bytes that were read for it.
     pub bytes_read: u64,
+    /// What each file came to.
+    sums: HashMap<(usize, usize), Sum>,
+}
+
+impl Contents {
+    /// Returns what each entry is, by its path in the context: words that differ where it does.
+    pub fn entries(&self) -> impl Iterator<Item = (String, String)> {
+        self.sources.iter().enumerate().flat_map(move |(number, (source, entries))| {
+            entries.iter().enumerate().map(move |(at, entry)| {
+                let path = below(&source.real, &entry.path).to_string_lossy().into_owned();
+                let sum = self.sums.get(&(number, at)).map(|sum| Digest::from_sha256(*sum));
+                (path, format!("{:o} {}", entry.stat.st_mode, sum.as_ref().map_or("", Digest::short)))
+            })
+        })
+    }
 }
 
 /// A regular file that is to be read.
@@ -93,6 +108,16 @@ impl Context {
         for source in sources {
             listed.push((source.clone(), self.list(source, selection)?));
         }
+        self.contents_of(listed, modes, known)
+    }
+
+    /// As [`contents`](Self::contents), of what was listed already.
+    pub fn contents_of(
+        &self,
+        mut listed: Vec<(Source, Vec<Entry>)>,
+        modes: Modes,
+        known: Option<&FileHashes>,
+    ) -> Result<Contents> {
         let mut sums: HashMap<(usize, usize), Sum> = HashMap::new();
         let mut wanted = Vec::new();
         for (number, (source, entries)) in listed.iter().enumerate() {
@@ -116,7 +141,12 @@ impl Context {
                 self.add(&mut whole, source, entry, modes, sums.get(&(number, at)), &mut names)?;
             }
         }
-        Ok(Contents { digest: Digest::from_sha256(whole.finalize().into()), sources: listed, bytes_read })
+        Ok(Contents {
+            digest: Digest::from_sha256(whole.finalize().into()),
+            sources: listed,
+            bytes_read,
+            sums,
+        })
     }
 
     /// Is everything still what it was when [`contents`](Self::contents) returned? Costs a list.
@@ -269,7 +299,7 @@ fn mode(stat: &FileStat, modes: Modes) -> u32 {
 }
 
 /// Was nothing done to an inode from one look to the next?
-fn is_unchanged(a: &FileStat, b: &FileStat) -> bool {
+pub(in super::super) fn is_unchanged(a: &FileStat, b: &FileStat) -> bool {
     let of = |stat: &FileStat| {
         let times = (stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
         (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, times)

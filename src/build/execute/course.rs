@@ -132,6 +132,7 @@ impl<'a> Course<'a> {
                 // What others say once one has failed is that they were stopped.
                 if !self.stopped.swap(true, Ordering::Relaxed) {
                     *failure = Some(failed);
+                    self.build.worker.stop();
                 }
                 None
             }
@@ -208,9 +209,8 @@ impl<'a> Course<'a> {
         let sources =
             sources.map(|ground| ground.map(|ground| self.end_of(ground, build.platform)).transpose());
         let sources = sources.collect::<Result<Vec<_>>>()?;
-        for ground in begins_with(&step.work) {
-            self.end_of(ground, build.platform)?;
-        }
+        let begins = begins_with(&step.work).map(|ground| self.end_of(ground, build.platform).map(Some));
+        let begins = begins.collect::<Result<Vec<_>>>()?;
         let fields = build.fields(at.stage, step, over, &sources, false)?;
         if let Some(node) = build.look_up(at.stage, &fields)? {
             self.was_there(at, &fields);
@@ -233,7 +233,8 @@ impl<'a> Course<'a> {
         }
         (build.report)(Event::Begun(at, &fields));
         let began = Instant::now();
-        let (node, done) = self.perform(at, over, &sources, &fields)?;
+        let all = [sources, begins].concat();
+        let (node, done) = self.perform(at, over, &all, &fields)?;
         if let (Some(node), Some(by_content)) = (&node, &by_content) {
             build.store.note_alias(&by_content.key(), node)?;
         }
@@ -258,6 +259,7 @@ impl<'a> Course<'a> {
             number: u32::try_from(at.index + 1).unwrap_or(u32::MAX),
             shown: step.shown.clone(),
             fields: fields.pairs().to_vec(),
+            flags: BTreeMap::new(),
             failure,
             adopted: false,
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

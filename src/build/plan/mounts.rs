@@ -2,11 +2,11 @@
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::meanwhile::mount::{self, Mount, MountType};
 use super::outline::Outline;
 use super::paths;
 use super::scene::Scene;
 use super::step::{Ground, MountKind, Owner, RunMount, Sharing};
+use crate::build::syntax::mount::{self, Kind, Mount};
 
 /// Expands the mounts of a `RUN` in stage `number`.
 pub(super) fn mounts(
@@ -18,10 +18,10 @@ pub(super) fn mounts(
 ) -> Result<Vec<RunMount>> {
     let mut sockets = 0;
     let expanded = list.iter().map(|text| {
-        let mount = mount::parse(text, &|value| scene.words(escape).word(value));
+        let mount = mount::parse(text, &mut |value| scene.words(escape).word(value));
         let mount = mount.and_then(|mount| {
             let from = match &mount.from {
-                Some(from) if mount.kind != MountType::Tmpfs => Some(outline.source(from, number)?),
+                Some(from) if mount.kind != Kind::Tmpfs => Some(outline.source(from, number)?),
                 _ => None,
             };
             mapped(mount, from, &scene.workdir(), &mut sockets)
@@ -51,24 +51,24 @@ fn mapped(mount: Mount, from: Option<Ground>, workdir: &str, sockets: &mut usize
     };
     let made = |target, kind| Ok(RunMount { target, kind });
     match kind {
-        MountType::Bind => {
+        Kind::Bind => {
             let source = source_path();
-            made(wanted()?, MountKind::Bind { from, source, writable: mount.read_only == Some(false) })
+            made(wanted()?, MountKind::Bind { from, source, writable: !mount.read_only })
         }
-        MountType::Cache => {
+        Kind::Cache => {
             let path = wanted()?;
             // The id is the target as it was typed: two directories of one image may share it on purpose.
             let id = mount.id.clone().unwrap_or_else(|| clean(target.as_deref().unwrap_or_default()));
             let sharing = mount.sharing.unwrap_or(Sharing::Shared);
-            let read_only = mount.read_only == Some(true);
+            let read_only = mount.read_only;
             let from = from.filter(|from| *from != Ground::Scratch);
             made(
                 path,
                 MountKind::Cache { id, sharing, from, source: source_path(), read_only, owner: owner(0o755) },
             )
         }
-        MountType::Tmpfs => made(wanted()?, MountKind::Tmpfs { size: mount.size.filter(|size| *size > 0) }),
-        MountType::Secret => {
+        Kind::Tmpfs => made(wanted()?, MountKind::Tmpfs { size: mount.size.filter(|size| *size > 0) }),
+        Kind::Secret => {
             let base =
                 |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
             let id = source.clone().or(mount.id.clone()).or_else(|| target.as_deref().map(base));
@@ -84,7 +84,7 @@ fn mapped(mount: Mount, from: Option<Ground>, workdir: &str, sockets: &mut usize
             let (env, owner) = (mount.env.clone(), owner(0o400));
             made(path, MountKind::Secret { id, required: mount.required, env, is_file, owner })
         }
-        MountType::Ssh => {
+        Kind::Ssh => {
             if source.is_some() {
                 let error = Error::new(ErrorKind::InvalidInput, "an ssh mount has no source");
                 return Err(error.hint("say which agent with id="));

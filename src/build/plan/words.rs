@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rootling_backends::Result;
 
-use super::meanwhile::expand;
+use crate::build::expand;
 
 /// Expands a word: variables are put in, quotes and escapes are gone.
 pub(super) fn word(text: &str, lookup: &dyn Fn(&str) -> Option<String>, escape: char) -> Result<String> {
@@ -49,6 +49,6 @@ impl<'a> Words<'a> {
 
     /// Expands the text of a file: quotes in it are its own.
     pub(super) fn document(self, text: &str) -> Result<String> {
-        expand::document(text, &|name| self.lookup(name))
+        Ok(expand::heredoc(text, &|name| self.lookup(name))?.text)
     }
 }

@@ -126,14 +126,24 @@ pub(super) fn check(text: &str) -> Result<()> {
     if !text.contains('$') {
         return parse(text, &mut |value| Ok(value.to_owned())).map(drop);
     }
+    from(text).map(drop)
+}
+
+/// Returns what a mount says of `from`, which needs no values of variables.
+///
+/// # Errors
+///
+/// As [`parse`], for fields that cannot be read, and for a variable in `from`.
+pub(in crate::build) fn from(text: &str) -> Result<Option<String>> {
+    let mut from = None;
     for field in fields(text)? {
         if let Some((key, value)) = field.split_once('=')
             && key.eq_ignore_ascii_case("from")
         {
-            constant(value)?;
+            from = Some(constant(value)?);
         }
     }
-    Ok(())
+    Ok(from)
 }
 
 fn wrong(message: String) -> Error {
@@ -256,9 +266,9 @@ fn number(key: &str, value: &str, base: u32) -> Result<u32> {
 }
 
 /// Takes one line of comma-separated values apart: a field may stand in double quotes, and has two for one in it.
-fn fields(text: &str) -> Result<Vec<String>> {
+pub(in crate::build) fn fields(text: &str) -> Result<Vec<String>> {
     if text.is_empty() {
-        return Err(wrong("the mount says nothing".to_owned()).hint("write --mount=type=bind,target=/path"));
+        return Err(wrong("nothing is said".to_owned()).hint("write it as in type=bind,target=/path"));
     }
     let mut fields = Vec::new();
     let mut rest = text;

@@ -6,22 +6,31 @@
 //! steps/<boot id>/<either>           the same, tentative: true until the machine starts again
 //! ```
 //!
+//! An object that is not known to be on disk has a mark beside its record, `unsettled`, whose target is the boot id: where its record turns out to
+//! be damaged after a power cut, nothing is lost that anybody was told of. The mark says nothing else.
+//!
 //! Only the last part of a link's target counts. A link that leads to nothing counts for nothing. The time of a link says when the step
 //! was last used, to the day.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::UtimensatFlags;
 use nix::sys::time::TimeSpec;
+use rayon::prelude::*;
 use rootling_backends::{Context, Dir, Error, ErrorKind, Result, fence};
 
-use super::super::{Node, ObjectId, State, Store, fault, files};
+use super::super::{Name, Node, ObjectId, State, Store, fault, files, lock};
 use crate::image::Digest;
+
+/// Marks an object that was published without a sync.
+const UNSETTLED: &str = "unsettled";
 
 /// How the names of steps that failed begin.
 const FAILED: &str = "failed-";
@@ -38,16 +47,16 @@ impl Store {
     }
 
     /// Returns the directory of the names that are true until the machine starts again.
-    fn tentative_dir(&self) -> Result<PathBuf> {
-        Ok(self.steps_dir().join(boot_id()?))
+    fn tentative_dir(&self) -> PathBuf {
+        self.steps_dir().join(boot_id())
     }
 
     pub(super) fn step_link(&self, key: &Digest) -> PathBuf {
         self.steps_dir().join(key.hex())
     }
 
-    pub(super) fn tentative_link(&self, key: &Digest) -> Result<PathBuf> {
-        Ok(self.tentative_dir()?.join(key.hex()))
+    pub(super) fn tentative_link(&self, key: &Digest) -> PathBuf {
+        self.tentative_dir().join(key.hex())
     }
 
     /// Returns the node that a link leads to, if there is one that is whole, and notes that it was used.
@@ -70,7 +79,7 @@ impl Store {
     /// Gives a node that was just made its tentative name. Where another has the name, that is returned, and ours goes. The caller holds the
     /// store's lock.
     pub(super) fn name_step(&self, key: &Digest, node: Node) -> Result<Node> {
-        let link = self.tentative_link(key)?;
+        let link = self.tentative_link(key);
         let linked = self.link_tentative(&link, &node.id);
         fault::point("step.named");
         let Err(error) = linked else { return Ok(node) };
@@ -92,7 +101,7 @@ impl Store {
 
     /// Makes a key lead to this node, whatever it led to.
     pub(super) fn rename_step(&self, key: &Digest, node: &Node) -> Result<()> {
-        let link = self.tentative_link(key)?;
+        let link = self.tentative_link(key);
         match self.link_tentative(&link, &node.id) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 files::link_over(&target_of(&node.id), &link)?;
@@ -111,7 +120,7 @@ impl Store {
         if self.step(key).context(intent)?.is_some() {
             return Ok(());
         }
-        let link = self.tentative_link(key).context(intent)?;
+        let link = self.tentative_link(key);
         match self.link_tentative(&link, &node.id) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 files::link_over(&target_of(&node.id), &link).context(intent)
@@ -122,7 +131,7 @@ impl Store {
 
     pub(super) fn name_failure(&self, node: &Node) -> Result<()> {
         let when = node.record.created.as_microsecond();
-        let link = self.tentative_dir()?.join(format!("{FAILED}{when:016}-{}", node.id));
+        let link = self.tentative_dir().join(format!("{FAILED}{when:016}-{}", node.id));
         self.link_tentative(&link, &node.id)?;
         fault::point("step.failed");
         Ok(())
@@ -132,7 +141,7 @@ impl Store {
         match files::link_new(&target_of(id), link) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 files::make_dir(&self.steps_dir())?;
-                files::make_dir(&self.tentative_dir()?)?;
+                files::make_dir(&self.tentative_dir())?;
                 files::link_new(&target_of(id), link)
             }
             linked => linked,
@@ -143,7 +152,7 @@ impl Store {
     /// the end of a build, however it ends. A kill leaves names that are tentative still.
     pub fn settle_steps(&self) -> Result<()> {
         let intent = || "make the steps of a build durable";
-        let directory = self.tentative_dir().context(intent)?;
+        let directory = self.tentative_dir();
         // Before the sync: what is named later may not be covered by it.
         let names = files::list(&directory).context(intent)?;
         if names.is_empty() {
@@ -161,7 +170,16 @@ impl Store {
         Ok(())
     }
 
+    /// Was the object never known to be on disk, and the machine has started again since?
+    pub(in super::super) fn was_cut_off(&self, id: &ObjectId) -> bool {
+        let mark = fs::read_link(self.object_dir(id).join(UNSETTLED));
+        mark.is_ok_and(|boot| boot != Path::new(boot_id()))
+    }
+
     fn settle_name(&self, tentative: &Path, lasting: &Path) -> Result<()> {
+        if let Some(id) = target(tentative)? {
+            files::remove_if_exists(&self.object_dir(&id).join(UNSETTLED))?;
+        }
         match files::rename_new(tentative, lasting) {
             // Another build was faster.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -183,7 +201,7 @@ impl Store {
         &self,
         mut needed: impl Iterator<Item = &'a ObjectId>,
     ) -> Result<()> {
-        let directory = self.tentative_dir()?;
+        let directory = self.tentative_dir();
         let names = files::list(&directory)?;
         if names.is_empty() {
             return Ok(());
@@ -196,7 +214,7 @@ impl Store {
     /// Returns the links to the steps that failed, the latest first.
     pub(super) fn failure_links(&self) -> Result<Vec<PathBuf>> {
         let mut links = Vec::new();
-        for directory in [self.steps_dir(), self.tentative_dir()?] {
+        for directory in [self.steps_dir(), self.tentative_dir()] {
             let names = files::list_where(&directory, |name| name.starts_with(FAILED))?.into_iter();
             links.extend(names.map(|name| directory.join(name)));
         }
@@ -222,7 +240,7 @@ impl Store {
     /// Returns every name of a step that is true, and what it leads to, if anything.
     pub(in super::super) fn step_links(&self) -> Result<Vec<(PathBuf, ObjectId)>> {
         let mut links = Vec::new();
-        for directory in [self.steps_dir(), self.tentative_dir()?] {
+        for directory in [self.steps_dir(), self.tentative_dir()] {
             for name in files::list(&directory)?.into_iter().filter(|name| !files::is_leftover(name)) {
                 let link = directory.join(name);
                 // Directories stand among them, and somebody may remove one at this moment.
@@ -234,20 +252,97 @@ impl Store {
         Ok(links)
     }
 
+    /// Returns all names of steps that are true, what each leads to, and when a build used it last.
+    pub(in super::super) fn all_steps(&self) -> Result<Vec<(Name, ObjectId, Timestamp)>> {
+        let links = self.step_links()?.into_iter();
+        Ok(links
+            .filter_map(|(link, id)| {
+                let name = Name::of_step(link.file_name()?.to_str()?).ok()?;
+                let used = fs::symlink_metadata(&link).and_then(|found| found.modified()).ok()?;
+                Some((name, id, Timestamp::try_from(used).ok()?))
+            })
+            .collect())
+    }
+
+    /// Returns the steps of builds that can be found, each with the time when a build used it last; those that failed are among them. O(steps).
+    pub fn steps_of_builds(&self) -> Result<Vec<(Node, Timestamp)>> {
+        let _lock = self.share()?;
+        let mut used: BTreeMap<ObjectId, Timestamp> = BTreeMap::new();
+        for (_, id, time) in self.all_steps()? {
+            let known = used.entry(id).or_insert(time);
+            *known = time.max(*known);
+        }
+        let read = used.into_par_iter().filter_map(|(id, used)| match self.node(&id) {
+            Ok(node) => Some(Ok((node, used))),
+            // What leads to nothing is no step.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => None,
+            Err(error) => Some(Err(error)),
+        });
+        read.collect()
+    }
+
+    /// Lets a name of a step go, unless it leads elsewhere by now, or a build stands on the step right now.
+    pub(in super::super) fn forget_step(&self, name: &Name, id: &ObjectId) -> Result<bool> {
+        let link = self.name_link(name);
+        let slot = self.object_dir(id);
+        let is_used = slot.exists() && lock::try_lock_dir(&slot, lock::Mode::Exclusive)?.is_none();
+        if is_used || target(&link)?.as_ref() != Some(id) {
+            return Ok(false);
+        }
+        files::remove_if_exists(&link)
+    }
+
+    /// Removes the names of steps that are not true: those of the time before the machine last started, those that lead to nothing, and what
+    /// a kill left. The caller holds the store alone.
+    pub(in super::super) fn sweep_steps(&self) -> Result<()> {
+        for lost in self.lost_steps()? {
+            if lost.is_dir() && !lost.is_symlink() {
+                fs::remove_dir_all(&lost).context(|| format!("remove {lost:?}"))?;
+            } else {
+                files::remove_if_exists(&lost)?;
+            }
+            fault::point("prune.step");
+        }
+        Ok(())
+    }
+
+    /// Returns the names of steps that are not true, directories of them included. The caller holds the store alone.
+    pub(in super::super) fn lost_steps(&self) -> Result<Vec<PathBuf>> {
+        let mut lost = self.idle_turns()?;
+        let ours = [self.tentative_dir(), self.notes_dir(), self.turns_dir()];
+        for directory in [self.steps_dir(), self.tentative_dir(), self.notes_dir()] {
+            for name in files::list(&directory)? {
+                let path = directory.join(&name);
+                let is_lost = if files::is_leftover(&name) {
+                    true
+                } else if path.is_symlink() {
+                    target(&path)?.is_none_or(|id| !self.object_dir(&id).exists())
+                } else {
+                    directory == self.steps_dir() && !ours.contains(&path)
+                };
+                if is_lost {
+                    lost.push(path);
+                }
+            }
+        }
+        Ok(lost)
+    }
+
     /// Does a name of a step lead to this object? O(names of steps).
     pub(in super::super) fn is_step(&self, id: &ObjectId) -> Result<bool> {
         Ok(self.step_links()?.iter().any(|(_, target)| target == id))
     }
 }
 
-/// Returns the machine's present boot id, read once.
-fn boot_id() -> Result<&'static str> {
+/// Returns the machine's present boot id, read once. Where it cannot be read, what this process does is true for this process.
+fn boot_id() -> &'static str {
     static READ: OnceLock<String> = OnceLock::new();
-    if let Some(known) = READ.get() {
-        return Ok(known);
-    }
-    let read = fence::boot_id()?;
-    Ok(READ.get_or_init(|| read))
+    READ.get_or_init(|| fence::boot_id().unwrap_or_else(|_| format!("process-{}", std::process::id())))
+}
+
+/// Notes in a draft that nothing of it is on disk for sure.
+pub(super) fn mark_unsettled(slot: &Path) -> Result<()> {
+    files::link_new(boot_id(), &slot.join(UNSETTLED))
 }
 
 fn target_of(id: &ObjectId) -> String {

@@ -23,7 +23,7 @@ const LIMIT: u64 = 4 << 20;
 const KEPT: usize = 256;
 
 impl Store {
-    fn notes_dir(&self) -> PathBuf {
+    pub(super) fn notes_dir(&self) -> PathBuf {
         self.root.join("steps").join("notes")
     }
 

@@ -28,6 +28,10 @@ pub struct StepRecord {
     pub shown: String,
     /// What it depends on, by name, in the order in which the key was taken. Never secrets.
     pub fields: Vec<(String, String)>,
+    /// What a command needs to find itself where this step's was, besides the configuration: flags of the command line, as in a box's
+    /// settings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, Vec<String>>,
     /// How it failed; such a step is found by no key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -76,7 +80,7 @@ impl StepRecord {
 /// For a node that is the end of a build: what its image says, beside its configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Built {
-    /// How it came to be, entries without a layer included.
+    /// How it came to be, from the very first: what it was built on, and entries without a layer, included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// The steps that made layers, the lowest first; what is below them is the image that it was built on.
@@ -94,6 +98,9 @@ pub struct Built {
     /// When it was made, as its configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
+    /// The latest time that files in its layers have, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
     /// Who made it, as its configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
