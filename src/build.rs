@@ -32,3 +32,4 @@ pub mod plan;
 pub mod result;
 pub mod run;
 pub mod syntax;
+pub mod work;

@@ -18,6 +18,7 @@ mod store;
 mod attach;
 mod autosnap;
 mod bisect;
+mod build;
 mod commit;
 mod completion;
 mod cp;
@@ -355,6 +356,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Export(arguments) => export::run(context, &arguments),
+        Command::Build(arguments) => return build::run(context, &arguments),
         Command::Pull(arguments) => pull::run(context, &arguments),
         Command::Push(arguments) => push::push(context, &arguments),
         Command::Copy(arguments) => push::run_copy(context, &arguments),
