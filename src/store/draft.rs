@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rootling_backends::{Access, Context, Cost, Dir, Error, ErrorKind, Kind, Mount, Result, Tree, reap};
 
@@ -137,6 +137,25 @@ impl Store {
     /// Refuses a name that something has, before work is spent on it.
     pub(crate) fn require_free(&self, name: &Name) -> Result<()> {
         if self.resolve_name(name)?.is_some() { Err(self.taken(name)) } else { Ok(()) }
+    }
+}
+
+/// A directory for the time of something; dropping it removes it with all that is in it, and a kill leaves it to the sweep.
+#[derive(Debug)]
+pub struct Scratch(Draft);
+
+impl Scratch {
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.slot
+    }
+}
+
+impl Store {
+    /// Makes an empty directory that nothing refers to.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let _lock = self.share_to_write()?;
+        self.draft().map(Scratch)
     }
 }
 
