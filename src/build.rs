@@ -17,9 +17,18 @@
 //! | steps | `key` | what a step depends on, by name, and the digest of it |
 //! | | `run` | `RUN` in a fork, with its mounts |
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
+//! | | `explain` | why a step was there, or was not |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod context;
+pub mod copy;
+pub mod execute;
+pub mod expand;
+pub mod explain;
+pub mod glob;
+pub mod ignore;
 pub mod key;
 pub mod plan;
+pub mod result;
 pub mod run;
 pub mod syntax;

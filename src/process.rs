@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use rootling_backends::{Dir, Error, ErrorKind, Mount, Result};
 
 mod person;
+mod signal;
 
 pub use person::Person;
+pub use signal::signal;
 
 use crate::image::ImageConfig;
 use crate::runner::cgroup::Limits;

@@ -5,6 +5,7 @@
 //! NAME@L    a box's snapshot of label L        NAME^    one state back
 //! 3f9a      the beginning of an id (>= 4)      - or @   the last one used
 //! A..B      a range                            host:/   the running machine
+//! @fail     the step of a build that failed last; @fail:2 the failure before that
 //! REF:/p    a path inside
 //! ```
 //!
@@ -66,6 +67,11 @@ pub enum Which {
     Named(Name),
     /// The one used last.
     Last,
+    /// A step of a build that failed: the last one, or so many failures before that.
+    Failed {
+        /// How many failures came after it.
+        before: u32,
+    },
 }
 
 /// A place outside the store, where images or trees are.
@@ -164,9 +170,20 @@ impl Reference {
         }
         let which = match which {
             "-" | "@" => Which::Last,
+            name if name.starts_with("@fail") => Which::Failed { before: Self::failure(text, name)? },
             name => Which::Named(Name::parse_with_label(name)?),
         };
         Ok(Self::Node { which, back })
+    }
+
+    /// Reads `@fail` or `@fail:N`, which counts from 1; returns how many failures came after it.
+    fn failure(text: &str, which: &str) -> Result<u32> {
+        if which == "@fail" {
+            return Ok(0);
+        }
+        let number = which.strip_prefix("@fail:").and_then(|number| number.parse::<u32>().ok());
+        let before = number.and_then(|number| number.checked_sub(1));
+        before.ok_or_else(|| unknown(text, "@fail is the last step that failed, @fail:2 the one before it"))
     }
 
     /// Does a text mean the running machine?
@@ -200,7 +217,7 @@ impl Which {
     pub fn id_prefix(&self) -> Option<&str> {
         match self {
             Self::Named(name) => Some(name.as_str()).filter(|text| ObjectId::is_prefix(text)),
-            Self::Last => None,
+            Self::Last | Self::Failed { .. } => None,
         }
     }
 }
@@ -265,6 +282,8 @@ impl fmt::Display for Reference {
                 match which {
                     Which::Named(name) => fmt::Display::fmt(name, f)?,
                     Which::Last => f.write_str("-")?,
+                    Which::Failed { before: 0 } => f.write_str("@fail")?,
+                    Which::Failed { before } => write!(f, "@fail:{}", u64::from(*before) + 1)?,
                 }
                 if *back > 0 { write!(f, "~{back}") } else { Ok(()) }
             }
@@ -337,6 +356,13 @@ mod tests {
         assert_eq!(Reference::parse("@").unwrap(), Reference::parse("-").unwrap());
         assert_eq!(Reference::parse("dev^^").unwrap(), named("dev", 2));
         assert_eq!(Reference::parse("dev@{3}").unwrap(), named("dev", 3));
+        let failed = |before, back| Reference::Node { which: Which::Failed { before }, back };
+        assert_eq!(Reference::parse("@fail").unwrap(), failed(0, 0));
+        assert_eq!(Reference::parse("@fail:3~1").unwrap(), failed(2, 1));
+        assert_eq!(Reference::parse_path("@fail:/etc/x").unwrap(), Some((failed(0, 0), "/etc/x".into())));
+        for text in ["@fail:0", "@fail:", "@failed", "@fail:x"] {
+            assert!(Reference::parse(text).is_err(), "{text}");
+        }
         let snapshot = Which::Named(Name::parse_with_label("dev@clean").unwrap());
         assert_eq!(Reference::parse("dev@clean~2").unwrap(), Reference::Node { which: snapshot, back: 2 });
         assert_eq!(Reference::parse_path("dev:/etc/x").unwrap(), Some((named("dev", 0), "/etc/x".into())));

@@ -18,6 +18,7 @@
 //! | `checksums` | `FILE.sha256` and `SHA256SUMS` beside a file |
 //! | `squashfs` | mounted, or unpacked by unsquashfs |
 //! | `stream`, `strip` | an archive becomes a tree; its top directory is taken off |
+//! | `download` | a file as it is, with what the server says of it |
 //! | `fetch`, `program` | what brings bytes: servers, programs |
 //!
 //! **Invariants.** Everything that a server sends is hostile: it has a limit, and leads nowhere but below itself or to https.
@@ -26,6 +27,7 @@
 mod bootstrap;
 mod checksums;
 mod classic;
+mod download;
 mod fetch;
 mod location;
 mod program;
@@ -46,8 +48,10 @@ use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 pub use bootstrap::Bootstrap;
 pub use classic::Classic;
+pub use download::{Downloaded, name_of};
 pub use fetch::Fetch;
 pub use location::Location;
+pub(crate) use program::{Program, missing};
 pub use stream::{Made, Progress, Tell, Treatment};
 pub use streams::Streams;
 pub use strip::Strip;

@@ -26,9 +26,12 @@
 //! | `blobs` | bytes known by their digest: written, verified, kept, swept |
 //! | `images` `layers` | manifests and layers become nodes with a name; what these say of themselves |
 //! | `stack` `unpack` | layers, each on the one before: what is missing is unpacked, what is there is shared |
+//! | `steps` | the steps of builds, found by what went into them; images that were built |
 //! | `repositories` | what was pushed to the store as a registry, not unpacked; what tags mean |
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
+//! | `hashes` | what files of the host hashed to, so that contexts of builds need not be read again |
+//! | `caches` | volumes that builds write to, one after the other or together |
 //! | `home` | a volume that begins as a directory of the host |
 //! | `line` | the states that become layers when a node leaves the store |
 //! | `pulled` | states that came as layers, as snapshots again |
@@ -55,6 +58,7 @@ use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, 
 
 mod blobs;
 mod boxes;
+mod caches;
 mod chain;
 mod check;
 mod diff;
@@ -66,6 +70,7 @@ mod files;
 mod forks;
 mod format;
 mod freeze;
+mod hashes;
 mod home;
 mod host;
 mod host_changes;
@@ -102,6 +107,7 @@ mod shed;
 mod sizes;
 mod snapshots;
 mod stack;
+mod steps;
 mod three_way;
 mod trying;
 mod unchanged;
@@ -112,11 +118,13 @@ mod volumes;
 
 pub use blobs::{Blobs, Partial, Synced, Upload};
 pub use boxes::{CreateOptions, Description};
+pub use caches::{CacheMount, CacheSharing, CacheStart, CacheUse};
 pub use check::{Checked, Problem, Severity};
 pub use draft::{Ephemeral, Scratch};
 pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
+pub use hashes::FileHashes;
 pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;
@@ -137,10 +145,11 @@ pub use remove::Pruned;
 pub use removed::Removed;
 pub use repositories::{Kept, Push, Pushed, PushedTag, Repository, Tagged, canonical, is_tag, repository_of};
 pub use restore::{Moved, RestoreOptions};
-pub use retention::{Doomed, Housekeeping, Outcome, Why};
+pub use retention::{Builds, Doomed, Housekeeping, Outcome, Why};
 pub use settings::{BoxSettings, Home, HomeMode};
 pub use sizes::{Size, Sizes};
 pub use snapshots::SnapshotOptions;
+pub use steps::{Built, Failure, StepRecord};
 pub use three_way::{Conflict, Decision, decide};
 pub use trying::{Applied, Replaceable};
 pub use verify::{Damage, Fate, Verified};
@@ -324,7 +333,10 @@ impl Store {
     }
 
     fn name_link(&self, name: &Name) -> PathBuf {
-        self.root.join("n").join(name.encoded())
+        match name.as_str().strip_prefix(Name::STEPS) {
+            Some(step) => self.root.join("steps").join(step),
+            None => self.root.join("n").join(name.encoded()),
+        }
     }
 
     fn child_link(&self, parent: &ObjectId, child: &ObjectId) -> PathBuf {
@@ -449,6 +461,7 @@ impl Store {
             // A link is made before its child and may outlive it: only the child's own word counts.
             Ok(node) => Ok(Some(node).filter(|node| node.record.needs().any(|needed| needed == id))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.was_cut_off(&child) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -85,8 +85,7 @@ struct Did {
 impl Build {
     fn new(environment: &Environment) -> Self {
         let store = Store::open(&environment.store()).unwrap();
-        let id = store.resolve_name(&Name::parse("base").unwrap()).unwrap().unwrap();
-        let base = store.node(&id).unwrap();
+        let base = node(&store, "base");
         let ids = IdBlock::take().unwrap();
         let template = Template {
             program: BINARY.into(),
@@ -147,6 +146,11 @@ impl Build {
         let changes = self.store.ephemeral_changes(&did.fork, options).unwrap();
         changes.iter().map(|change| format!("{} {}", change.kind.letter(), change.path.display())).collect()
     }
+}
+
+fn node(store: &Store, name: &str) -> Node {
+    let id = store.resolve_name(&Name::parse(name).unwrap()).unwrap().unwrap();
+    store.node(&id).unwrap()
 }
 
 fn step(script: &str) -> RunStep {
@@ -251,6 +255,17 @@ fn secret(id: &str, env: Option<&str>, is_file: bool) -> MountKind {
     }
 }
 
+fn cache(id: &str, read_only: bool) -> MountKind {
+    MountKind::Cache {
+        id: id.into(),
+        sharing: Sharing::Shared,
+        from: None,
+        source: String::new(),
+        read_only,
+        owner: Owner { uid: 0, gid: 0, mode: 0o755 },
+    }
+}
+
 /// A store with a tree of busybox.
 fn build() -> Option<(Environment, Build)> {
     let environment = Environment::new();
@@ -305,7 +320,7 @@ fn a_command_has_the_surroundings_of_its_step() {
         ..step("env -u SHLVL -u PWD | sort; id -u; pwd; hostname")
     });
     assert_eq!(env, "A=b c\nHOME=/\nPATH=/bin\nhttp_proxy=p\n1000\n/\nbuildkitsandbox\n");
-    let env = build.ok(&step("echo $HOME $PATH; cat /etc/hostname; grep db /etc/hosts; umask; tty"));
+    let env = build.ok(&step("echo $HOME $PATH; cat /etc/hostname; grep -w db /etc/hosts; umask; tty; true"));
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     assert_eq!(env, format!("/root {path}\nbuildkitsandbox\n10.0.0.1\tdb\n0022\nnot a tty\n"));
     let did = build.run(&RunStep { workdir: "/srv/a b".into(), ..step("pwd") });
@@ -344,7 +359,7 @@ fn secrets_are_seen_by_the_command_and_by_nothing_else() {
     const HUSH: &str = "hush-4711-hush";
     let Some((environment, mut build)) = build() else { return };
     build.template.given = secrets(&["id=file,env=F", "id=var,env=V"], &[("F", HUSH), ("V", HUSH)]);
-    let script = "ls -l /run/secrets/file /own | cut -c1-10,14-; cat /run/secrets/file; echo; echo $TOKEN; cat /own; echo; touch /ready; while [ ! -e /go ]; do sleep 0.01; done";
+    let script = "ls -l /run/secrets/file /own | cut -c1-10,14-; cat /run/secrets/file; echo; echo $TOKEN; cat /own; echo; until [ -e /go/now ]; do sleep 0.01; done";
     let own = MountKind::Secret {
         id: "file".into(),
         required: true,
@@ -358,6 +373,7 @@ fn secrets_are_seen_by_the_command_and_by_nothing_else() {
             ("/run/secrets/file", secret("file", None, true)),
             ("/nowhere", secret("var", Some("TOKEN"), false)),
             ("/own", own),
+            ("/go", cache("go", false)),
         ],
     );
     let fork = build.fork();
@@ -376,15 +392,14 @@ fn secrets_are_seen_by_the_command_and_by_nothing_else() {
             let process = entry.unwrap().path();
             let Ok(cmdline) = fs::read(process.join("cmdline")) else { continue };
             assert!(!holds(&cmdline, HUSH), "{process:?}");
-            let is_inside = holds(&cmdline, "/ready") || cmdline.starts_with(b"sleep");
+            let is_inside = holds(&cmdline, "/go/now") || cmdline.starts_with(b"sleep");
             let environ = fs::read(process.join("environ")).unwrap_or_default();
             assert!(is_inside || !holds(&environ, HUSH), "{process:?} {}", String::from_utf8_lossy(&cmdline));
             looked_at += 1;
         }
         assert!(looked_at > 3);
         assert!(!holds(&everything(&environment.store()), HUSH), "in the store while it runs");
-        let inside = fork_root(&build, &fork);
-        fs::write(inside.join("go"), "").unwrap();
+        fs::write(build.inputs.caches.join("go/now"), "").unwrap();
         let ended = running.join().unwrap().unwrap();
         assert_eq!(ended.status, 0);
         let said = seen();
@@ -394,7 +409,7 @@ fn secrets_are_seen_by_the_command_and_by_nothing_else() {
         assert!(!format!("{ended:?}{:?}{step:?}", build.template).contains(HUSH));
     });
     assert!(!holds(&everything(&environment.store()), HUSH), "in the store");
-    let fields = key::of_run(&step, "", &Platform::host(), &[None, None, None]);
+    let fields = key::of_run(&step, "", &Platform::host(), &[None, None, None, None]);
     assert!(!format!("{fields:?}").contains(HUSH));
     assert!(!fork_root(&build, &fork).join("run").exists());
 }
@@ -500,9 +515,7 @@ fn files_of_another_stage_show_whatever_its_backend_is() {
         environment.ok(["exec", "box", "--", "sh", "-c", "mkdir /out; echo made > /out/file; rm /etc/group"]);
         environment.ok(["commit", "box", "made"]);
         let mut build = Build::new(environment);
-        let id = build.store.resolve_name(&Name::parse("made").unwrap()).unwrap().unwrap();
-        let made = build.store.node(&id).unwrap();
-        let (shown, _) = build.store.mount(&made).unwrap();
+        let (shown, _) = build.store.mount(&node(&build.store, "made")).unwrap();
         build.inputs.files.insert("stage".into(), Files::Tree(shown));
         let cat = |writable| {
             with(
@@ -522,20 +535,11 @@ fn files_of_another_stage_show_whatever_its_backend_is() {
 #[test]
 fn a_cache_stays_and_hears_how_the_command_ended() {
     let Some((_environment, build)) = build() else { return };
-    let owner = Owner { uid: 0, gid: 0, mode: 0o755 };
-    let cache = |read_only| MountKind::Cache {
-        id: "one".into(),
-        sharing: Sharing::Shared,
-        from: None,
-        source: String::new(),
-        read_only,
-        owner,
-    };
-    let did = build.run(&with("echo first > /c/x; touch /c/y; exit 3", [("/c", cache(false))]));
+    let did = build.run(&with("echo first > /c/x; touch /c/y; exit 3", [("/c", cache("one", false))]));
     assert_eq!(did.ended.status, 3);
     assert_eq!(build.changes(&did), [""; 0]);
     assert_eq!(
-        build.ok(&with("cat /c/x; rm /c/y 2>/dev/null || echo refused", [("/c", cache(true))])),
+        build.ok(&with("cat /c/x; rm /c/y 2>/dev/null || echo refused", [("/c", cache("one", true))])),
         "first\nrefused\n"
     );
     assert_eq!(*build.inputs.ended.lock().unwrap(), [false, true]);
@@ -583,19 +587,9 @@ fn walls_are_as_the_step_and_the_build_say() {
 fn steps_run_beside_each_other() {
     let Some((_environment, build)) = build() else { return };
     let meet = |mine: &str, theirs: &str| {
-        let owner = Owner { uid: 0, gid: 0, mode: 0o755 };
-        let (from, source) = (None, String::new());
-        let cache = MountKind::Cache {
-            id: "meet".into(),
-            sharing: Sharing::Shared,
-            from,
-            source,
-            read_only: false,
-            owner,
-        };
         let script =
             format!("touch /c/{mine}; until [ -e /c/{theirs} ]; do sleep 0.01; done; echo {mine} > /mine");
-        with(&script, [("/c", cache)])
+        with(&script, [("/c", cache("meet", false))])
     };
     std::thread::scope(|scope| {
         let both = [("a", "b"), ("b", "a")].map(|(mine, theirs)| {
@@ -660,16 +654,26 @@ fn an_agent_is_reached_through_a_socket_of_the_steps_own() {
         required,
         owner: Owner { uid: 1000, gid: 1000, mode: 0o600 },
     };
-    let script =
-        "echo $SSH_AUTH_SOCK; ls -ln $SSH_AUTH_SOCK | cut -c1-10; printf hello | nc local:$SSH_AUTH_SOCK";
-    let target = "/run/buildkit/ssh_agent.0";
-    let did = build.run(&RunStep { user: "me".into(), ..with(script, [(target, ssh("default", true))]) });
-    let said: Vec<_> = did.stdout.lines().collect();
-    assert_eq!(said[..2], [target, "srw-------"], "{}", did.stderr);
-    if did.stderr.contains("bad address") {
-        return crate::environment::skip("this busybox has no nc for sockets in files");
+    // The one who talks is dynamic: the host's libraries come along.
+    let examples = PathBuf::from(BINARY).parent().unwrap().join("examples");
+    for (name, path) in [("usr", PathBuf::from("/usr")), ("examples", examples)] {
+        build.inputs.files.insert(name.into(), Files::Directory { path, hidden: vec![] });
     }
-    assert_eq!(said[2..], ["agent heard hello"], "{}", did.stderr);
+    for name in ["lib", "lib64"] {
+        symlink(format!("usr/{name}"), environment.path("root").join(name)).unwrap();
+    }
+    environment.ok(["import", &format!("dir:{}", environment.path("root").display()), "dynamic"]);
+    build.base = node(&build.store, "dynamic");
+    let script = "echo $SSH_AUTH_SOCK; ls -ln $SSH_AUTH_SOCK | cut -c1-10; /p/prober talk $SSH_AUTH_SOCK hello";
+    let target = "/run/buildkit/ssh_agent.0";
+    let mounts = [
+        (target, ssh("default", true)),
+        ("/usr", bind(Some("usr"), "", false)),
+        ("/p", bind(Some("examples"), "", false)),
+    ];
+    let did = build.run(&RunStep { user: "me".into(), ..with(script, mounts) });
+    let expected = format!("{target}\nsrw-------\ntalk: agent heard hello: done\n");
+    assert_eq!(did.stdout, expected, "{}", did.stderr);
     assert_eq!(build.changes(&did), [""; 0]);
     assert!(build.try_run(&with("true", [(target, ssh("other", true))])).is_err());
     assert_eq!(build.ok(&with("echo [$SSH_AUTH_SOCK]", [(target, ssh("other", false))])), "[]\n");

@@ -24,6 +24,7 @@
 //! | `run_steps` | `RUN` through the library: surroundings, mounts, secrets, signals, and what is left in the tree |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
+//! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `sources` | imports from servers, of packages, of squashfs files, made once |
@@ -33,6 +34,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
@@ -47,6 +49,8 @@ mod bisect;
 mod budget;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod copy_steps;
 #[cfg(test)]
 mod copying;
 #[cfg(test)]
@@ -116,6 +120,8 @@ mod sizes;
 mod sources;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod steps;
 #[cfg(test)]
 mod transfer;
 #[cfg(test)]

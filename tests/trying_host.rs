@@ -103,16 +103,16 @@ fn what_others_wrote_on_the_machine_meanwhile_is_not_replaced_unasked() {
 fn a_kill_in_the_middle_is_brought_back() {
     let script = r#"state > $D/before; inside try --on-exit discard host:/ true
         for point in host.copied commit.sealed publish.moved host.kept host.named host.patched host.synced host.applied; do
-            # What was written just before a fork cannot be told from what was written after it.
-            sleep 0.2; code=0; ROOTLING_FAULT=$point:1 inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE" > /dev/null 2>&1 || code=$?
-            test $code = 137 || echo "not killed at $point: $code"
+            # What was written just before a fork, or while it was made, cannot be told from what was written after it.
+            sleep 1; code=0; ROOTLING_FAULT=$point:1 inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE" > $D/said 2>&1 || code=$?
+            test $code = 137 || { echo "not killed at $point: $code"; cat $D/said; }
             inside fsck > /dev/null
             inside undo host:/ > /dev/null 2>&1 || echo "nothing at $point"
             state | diff - $D/before && echo "back from $point"; inside prune > /dev/null
         done
         # And while it is brought back.
         for point in host.kept host.named host.patched host.applied host.undone; do
-            sleep 0.2; inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE"
+            sleep 1; inside try --on-exit apply --yes host:/ -- sh -c "$CHANGE"
             code=0; ROOTLING_FAULT=$point:1 inside undo host:/ > /dev/null 2>&1 || code=$?
             test $code = 137 || echo "undo not killed at $point: $code"
             inside undo --force host:/ > /dev/null 2>&1 || true

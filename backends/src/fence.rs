@@ -104,7 +104,8 @@ fn ctime(stat: &FileStat) -> (i64, i64) {
     (stat.st_ctime, stat.st_ctime_nsec)
 }
 
-fn boot_id() -> Result<String> {
+/// Returns what the kernel calls the time since the machine last started.
+pub fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(PATH).context(|| format!("read({PATH:?})"))?;
     Ok(text.trim().to_owned())

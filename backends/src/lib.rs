@@ -23,6 +23,8 @@
 //! | [`patch`] | one tree made what another is, at given changes |
 //! | [`aside`] | one entry put beside another of the same name: both sides of a conflict |
 //! | [`within`](mod@within) | the changes at some paths only |
+//! | [`ground`] | a tree that is written to where it lies, a delta too |
+//! | [`graft`] | a part of one tree put into another, by a caller's rules |
 //! | `replace`, `links` | a new entry in place of another; names of one inode |
 //! | `entry`, `data`, `merge`, `walk` | copying one entry; its bytes; the engine of replicate and flatten; tasks on all cores |
 //! | [`candidates`] | paths that may differ, from deltas and searches, compared between any two trees |
@@ -52,6 +54,8 @@ pub mod fence;
 pub mod flatten;
 pub mod footprint;
 mod fuse;
+pub mod graft;
+pub mod ground;
 mod links;
 pub mod marks;
 mod merge;

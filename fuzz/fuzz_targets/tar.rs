@@ -23,21 +23,22 @@ fn make_lower(root: &Path) {
 
 fuzz_target!(|data: &[u8]| {
     let (first, data) = data.split_first().unwrap_or((&0, data));
-    let whiteouts = match first % 3 {
+    let whiteouts = match first % 4 {
         0 => Whiteouts::Plain,
         1 => Whiteouts::Delete,
+        2 => Whiteouts::Added,
         _ => Whiteouts::Overlay { userxattr: true },
     };
     let temp = tempfile::tempdir().expect("a temporary directory");
     let (root, canary) = (temp.path().join("root"), temp.path().join("canary"));
     std::fs::create_dir(&root).expect("a root");
     std::fs::write(&canary, "alive").expect("a canary");
-    if whiteouts == Whiteouts::Delete {
+    if matches!(whiteouts, Whiteouts::Delete | Whiteouts::Added) {
         make_lower(&root);
     }
     let dir = Dir::open(&root).expect("the root just made");
     let limits = Limits { members: 200, bytes: 1 << 20, archive_bytes: 1 << 22, extension_bytes: 1 << 16 };
-    let options = ApplyOptions { whiteouts, digests: true, owners: false, limits };
+    let options = ApplyOptions { whiteouts, digests: true, owners: false, limits, ..ApplyOptions::default() };
     // An error is as good as success: most inputs are no archives.
     drop(apply(&checksums::righted(data)[..], &dir, &options));
     assert_eq!(std::fs::read(&canary).expect("the canary"), b"alive");

@@ -40,6 +40,11 @@ impl Fields {
         self.0.push((name.into(), value.into()));
     }
 
+    /// Takes them from a record.
+    pub fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     /// Returns them as the record of a step keeps them.
     pub fn pairs(&self) -> &[(String, String)] {
         &self.0
@@ -71,15 +76,12 @@ impl Fields {
     }
 }
 
-/// Returns what a command depends on. `sources` says what each mount shows, as [`of_copy`] takes it.
-pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, sources: &[Option<String>]) -> Fields {
+/// Returns what a command depends on. `contents` says what each of its bind mounts shows, as [`of_copy`] takes it.
+pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, contents: &[String]) -> Fields {
     let mut fields = Fields::of("run", platform);
     fields.add("command", serde_json::to_string(&step.args).expect("a list of text"));
     for (path, content, mode) in &step.files {
         fields.add(format!("script {path} {mode:o}"), content);
-    }
-    for (descriptor, content) in &step.inputs {
-        fields.add(format!("input {descriptor}"), content);
     }
     for (name, value) in &step.env {
         fields.add(format!("variable {name}"), value);
@@ -101,11 +103,12 @@ pub fn of_run(step: &RunStep, parent: &str, platform: &Platform, sources: &[Opti
             Security::Insecure => "insecure",
         },
     );
-    for (mount, source) in step.mounts.iter().zip(sources) {
+    let mut contents = contents.iter();
+    for mount in &step.mounts {
         let (name, value) = of_mount(mount);
         fields.add(&name, value);
-        if let Some(source) = source {
-            fields.add(format!("{name} content"), source);
+        if let (MountKind::Bind { .. }, Some(content)) = (&mount.kind, contents.next()) {
+            fields.add(format!("{name} content"), content);
         }
     }
     fields.add("parent", parent);
@@ -177,7 +180,6 @@ mod tests {
         let step = RunStep {
             args: args.iter().map(|text| (*text).to_owned()).collect(),
             files: vec![],
-            inputs: vec![],
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             quiet_env: [("HTTP_PROXY".to_owned(), args.concat())].into(),
             user: String::new(),

@@ -7,16 +7,17 @@ use rootling_backends::{Context as _, Dir, Error, ErrorKind, Form, Mount, Result
 use super::autosnap::Channel;
 use super::detach::DetachFlags;
 use super::live::{self, Claim, Note};
+use super::run::{self, Ran, Wish};
 use super::start::{self, Flags, Place, Settings};
 use super::walls::Users;
 use super::{Context, autosnap, store};
 use crate::process;
 use crate::runner::{self, IdBlock, Userns};
-use crate::store::{Node, Store, Trigger};
+use crate::store::{BoxSettings, CreateOptions, Node, StepRecord, Store, Trigger};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct EnterArguments {
-    /// The box
+    /// The box; or a step of a build, @fail for the one that failed last, of which a fork is made that is thrown away
     pub(super) name: String,
 
     #[command(flatten)]
@@ -83,6 +84,9 @@ pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: 
         return join(context, &found.label, found.alive()?, flags, what);
     }
     let node = store::find(&store, name)?;
+    if let (Some(step), What::Given(command)) = (&node.record.step, &what) {
+        return run_in_step(context, &store, (name, step), flags, command.clone());
+    }
     if let (Some(trigger), What::Given(words), false) = (flags.trigger, &what, flags.walls.dry_run) {
         // Before it is in use: then a delta is sealed where it is.
         autosnap::before(context, &store, &node, trigger, words)?;
@@ -118,6 +122,36 @@ pub(super) fn run_in_box(context: &Context, name: &str, flags: Flags<'_>, what: 
     let place =
         Place { mount, root: &root, slot: &slot, name: None, label: node.label(), id: node.id.as_str() };
     Ok(start::start(context, &wanted, flags, &place, &mut claimed)?.unwrap_or(0))
+}
+
+/// Runs a command where that of a step of a build was run, in a fork that is thrown away.
+fn run_in_step(
+    context: &Context,
+    store: &Store,
+    (name, step): (&str, &StepRecord),
+    flags: Flags<'_>,
+    command: Vec<OsString>,
+) -> Result<i32> {
+    if flags.autosnap {
+        let message = format!("{name} is a step of a build: what is done in it is thrown away");
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint(format!("make a box of it: rootling create {name} NAME")));
+    }
+    let kept =
+        BoxSettings { grammar: BoxSettings::GRAMMAR, flags: step.flags.clone(), ..BoxSettings::default() };
+    let Settings { walls, surroundings, mounts } = &context.given.with(&kept)?;
+    let wish = Wish {
+        reference: name,
+        pull: None,
+        name: None,
+        // What the image would start is not what is looked for.
+        entrypoint: Some(""),
+        command,
+        flags: Flags { walls, surroundings, mounts, trigger: None, ..flags },
+        options: CreateOptions::default(),
+        volatile: true,
+    };
+    Ok(run::in_fork(context, store, wish)?.map_or(0, Ran::throw_away))
 }
 
 fn arguments(node: &Node, what: What, flags: Flags<'_>) -> Result<Vec<OsString>> {

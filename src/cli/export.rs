@@ -57,8 +57,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 /// Opens the tree that goes out: of a box its present state.
 fn tree(store: &Store, node: &Node) -> Result<(Line, Dir)> {
     let line = store.line_of(node)?;
-    let last = line.last().expect("a line has an end");
-    let root = store.open_root(last)?;
+    let root = store.open_root(&line.end)?;
     Ok((line, root))
 }
 

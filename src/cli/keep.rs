@@ -40,6 +40,27 @@ impl fmt::Display for KeepRemoved {
     }
 }
 
+/// How long steps of builds are kept that no build uses.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct KeepBuilds {
+    /// How long the steps of builds are kept that no build uses
+    #[arg(
+        long,
+        env = "ROOTLING_KEEP_BUILDS",
+        value_name = "TIME",
+        default_value = "14d",
+        value_parser = said(duration)
+    )]
+    keep_builds: SignedDuration,
+}
+
+impl KeepBuilds {
+    /// Returns when what goes now was used at the latest.
+    pub(super) fn since(self, now: Timestamp) -> Timestamp {
+        now.saturating_sub(self.keep_builds).expect("a duration without calendar units")
+    }
+}
+
 /// Which snapshots of a box stay.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct KeepFlags {

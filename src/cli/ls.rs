@@ -1,4 +1,6 @@
-//! `ls`: list boxes and trees, the snapshots of a box, or everything.
+//! `ls`: list boxes and trees, the snapshots of a box, the steps of builds, or everything.
+
+mod builds;
 
 use jiff::Timestamp;
 use rootling_backends::Result;
@@ -24,10 +26,17 @@ pub(super) struct Arguments {
     /// Only what is committed
     #[arg(long)]
     trees: bool,
+
+    /// The steps of builds, in the order of their builds; those that failed, too
+    #[arg(long, conflicts_with_all = ["references", "boxes", "trees", "all"])]
+    builds: bool,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
+    if arguments.builds {
+        return builds::list(context, &store);
+    }
     let naming = if arguments.references.is_empty() { store.naming()? } else { store.naming_as_asked() };
     let mut nodes = if arguments.all {
         everything(&store, &naming)?

@@ -76,15 +76,23 @@ impl RegistryFlags {
 
 /// Returns the settings that the environment and the usual files have.
 fn settings(context: &Context) -> Result<Settings> {
-    let uid = me::uid(context).unwrap_or_else(|_| nix::unistd::getuid().as_raw());
+    settings_of(uid_of(context), context.output)
+}
+
+fn settings_of(uid: u32, output: Output) -> Result<Settings> {
     let mut settings = Settings::of(&|name| std::env::var(name).ok(), uid)?;
-    settings.progress = Arc::new(Talk(context.output));
+    settings.progress = Arc::new(Talk(output));
     Ok(settings)
 }
 
-/// Returns a client for servers that are no registries, which are shown nothing.
-pub(super) fn anonymous(context: &Context) -> Result<Client> {
-    Ok(Client::new(settings(context)?))
+fn uid_of(context: &Context) -> u32 {
+    me::uid(context).unwrap_or_else(|_| nix::unistd::getuid().as_raw())
+}
+
+/// Returns what makes a client for servers that are no registries, which are shown nothing.
+pub(super) fn anonymous(context: &Context) -> impl Fn() -> Result<Client> + Sync + use<> {
+    let (uid, output) = (uid_of(context), context.output);
+    move || Ok(Client::new(settings_of(uid, output)?))
 }
 
 /// Says why nothing happens at the moment.

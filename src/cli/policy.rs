@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use rootling_backends::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::keep::{KeepFlags, KeepRemoved};
+use super::keep::{KeepBuilds, KeepFlags, KeepRemoved};
 use super::{Context, autosnap, prune, said, store};
 use crate::store::{Node, Policy, State, Store, Trigger};
 
@@ -36,7 +36,13 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make the snapshots that are due, and remove what no policy keeps: for cron and timers
-    Run(KeepRemoved),
+    Run {
+        #[command(flatten)]
+        removed: KeepRemoved,
+
+        #[command(flatten)]
+        builds: KeepBuilds,
+    },
 }
 
 /// A trigger, or none of them.
@@ -59,8 +65,8 @@ struct Shown<'a> {
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
-    if let Some(Command::Run(keep)) = &arguments.command {
-        return run_due(context, &store, *keep);
+    if let Some(Command::Run { removed, builds }) = &arguments.command {
+        return run_due(context, &store, *removed, *builds);
     }
     let reference = arguments.reference.as_deref().expect("clap asks for it");
     let mut node = store::find(&store, reference)?;
@@ -112,7 +118,7 @@ pub(super) fn lines(policy: &Policy) -> Vec<(&'static str, String)> {
 }
 
 /// Makes what is due in all boxes; one that cannot be snapshotted does not keep the others from it.
-fn run_due(context: &Context, store: &Store, keep: KeepRemoved) -> Result<()> {
+fn run_due(context: &Context, store: &Store, removed: KeepRemoved, builds: KeepBuilds) -> Result<()> {
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     let mut failed = Vec::new();
     for node in store.nodes()?.into_iter().filter(|node| node.record.state == State::Active) {
@@ -124,7 +130,7 @@ fn run_due(context: &Context, store: &Store, keep: KeepRemoved) -> Result<()> {
             }
         }
     }
-    prune::by_policy(context, store, keep)?;
+    prune::by_policy(context, store, removed, builds)?;
     if failed.is_empty() {
         return Ok(());
     }

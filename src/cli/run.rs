@@ -69,16 +69,12 @@ pub(super) fn run(context: &Context, arguments: RunArguments) -> Result<i32> {
         options: arguments.materialize.options(),
         volatile: arguments.keep.is_none(),
     };
-    let Some(Ran { code, fork, claimed, .. }) = in_fork(context, &store, wish)? else { return Ok(0) };
-    if let Some(name) = &arguments.keep {
-        let kept = store.keep(fork, name)?;
-        store::remember(&store, &kept);
-        context.output.say(format!("kept as {}", kept.label()));
-    } else {
-        // Before the note is let go: whoever waits for the end finds nothing left.
-        claimed.unlink(fork.slot());
-        drop(fork);
-    }
+    let Some(ran) = in_fork(context, &store, wish)? else { return Ok(0) };
+    let Some(name) = &arguments.keep else { return Ok(ran.throw_away()) };
+    let Ran { code, fork, claimed, .. } = ran;
+    let kept = store.keep(fork, name)?;
+    store::remember(&store, &kept);
+    context.output.say(format!("kept as {}", kept.label()));
     drop(claimed);
     Ok(code)
 }
@@ -111,6 +107,18 @@ pub(super) struct Ran {
     pub(super) node: Option<Node>,
     /// The command as it was run.
     pub(super) command: String,
+}
+
+impl Ran {
+    /// Drops the fork; returns the exit code.
+    pub(super) fn throw_away(self) -> i32 {
+        let Self { code, fork, claimed, .. } = self;
+        // Before the note is let go: whoever waits for the end finds nothing left.
+        claimed.unlink(fork.slot());
+        drop(fork);
+        drop(claimed);
+        code
+    }
 }
 
 /// Runs something in a fork; `None` where it was only printed.

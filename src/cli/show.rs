@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::{Context, kept, merging, output, policy, store};
 use crate::image::ImageConfig;
 use crate::store::{
-    BoxSettings, Cause, Image, Merging, Name, Naming, Node, ObjectId, Policy, Sides, State, Store,
+    BoxSettings, Built, Cause, Failure, Image, Merging, Name, Naming, Node, ObjectId, Policy, Sides, State,
+    StepRecord, Store,
 };
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ pub(super) struct Arguments {
 pub(super) struct Summary {
     name: Option<String>,
     id: String,
-    /// `box`, `tree` or `snapshot`.
+    /// `box`, `tree`, `snapshot` or `step`.
     kind: &'static str,
     backend: &'static str,
     form: Form,
@@ -70,6 +71,10 @@ struct Shown<'a> {
     config: Option<ImageConfig>,
     /// Which image it is; null where it is none.
     image: Option<Image>,
+    /// Which step of a build it is; null where it is none.
+    step: Option<&'a StepRecord>,
+    /// What it says as the end of a build; null where it is none.
+    built: Option<&'a Built>,
     /// What it is started with; null where nothing is kept with it.
     settings: Option<BoxSettings>,
     cost: Cost,
@@ -153,11 +158,21 @@ fn summarize(store: &Store, node: &Node, label: impl Fn(&ObjectId) -> String) ->
     })
 }
 
+/// Says how a step of a build ended, where it did not end well.
+pub(super) fn how_it_ended(failure: Option<&Failure>) -> Option<String> {
+    failure.map(|failure| match failure {
+        Failure::Code(code) => format!("failed with code {code}"),
+        Failure::Signal(signal) => format!("killed by signal {signal}"),
+        Failure::Reason(reason) => format!("failed: {}", output::one_line(reason)),
+    })
+}
+
 /// Returns what a node is, in one word.
 pub(super) fn kind(node: &Node) -> &'static str {
     match node.record.state {
         State::Active => "box",
         State::Committed if node.name.as_ref().is_some_and(Name::is_snapshot) => "snapshot",
+        State::Committed if node.name.is_none() && node.record.step.is_some() => "step",
         State::Committed => "tree",
     }
 }
@@ -198,6 +213,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         image: node.record.image.clone(),
+        step: node.record.step.as_ref(),
+        built: node.record.built.as_ref(),
         settings: Some(node.record.life.settings.clone()).filter(|settings| !settings.is_empty()),
         cost: node.record.cost.clone(),
         indexed: store.index(&node)?.map(|index| index.entries.len()),
@@ -254,6 +271,7 @@ fn render(shown: &Shown<'_>) -> String {
     lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
     let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
+    lines.extend(shown.step.iter().flat_map(|step| step_lines(step)));
     lines.extend(shown.merging.iter().flat_map(|merging| unfinished(merging, summary.label())));
     lines.extend(shown.policy.iter().flat_map(policy::lines));
     lines.extend(shown.config.iter().flat_map(settings));
@@ -265,6 +283,20 @@ fn render(shown: &Shown<'_>) -> String {
         lines.push(("copied", format!("{}: {reason}", output::plain(path))));
     }
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+}
+
+/// What is said of a step of a build.
+fn step_lines(step: &StepRecord) -> Vec<(&'static str, String)> {
+    let plain = |text: &str| output::plain_text(text.as_ref()).into_owned();
+    let recipe = step.recipe.as_ref().map(|recipe| format!(" of {}", plain(recipe))).unwrap_or_default();
+    let mut lines = vec![("step", format!("{} in stage {}{recipe}", step.number, plain(&step.stage)))];
+    lines.extend(how_it_ended(step.failure.as_ref()).map(|how| ("ended", how)));
+    lines.extend(step.adopted.then(|| ("adopted", "its tree was made by hand".to_owned())));
+    lines.push(("took", format!("{} ms", step.took_ms)));
+    lines.push(("key", step.key.to_string()));
+    let fields = step.fields.iter().filter(|(_, value)| !value.is_empty());
+    lines.extend(fields.map(|(name, value)| ("field", output::one_line(&format!("{name}: {value}")))));
+    lines
 }
 
 /// Says what is to be settled, and how that ends.

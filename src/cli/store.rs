@@ -181,6 +181,7 @@ fn find_back(store: &Store, text: &str, which: &Which, back: u32) -> Result<Node
 fn find_one(store: &Store, which: &Which) -> Result<Node> {
     let name = match which {
         Which::Last => return last(store),
+        Which::Failed { before } => return store.failure(*before),
         Which::Named(name) => name,
     };
     if let Some(node) = store.named(name)? {

@@ -32,6 +32,10 @@ pub enum Whiteouts {
     /// Nothing: the archive is a whole root filesystem, and they are names like others.
     #[default]
     Plain,
+    /// Nothing, and the tree has something in it that is no layer's: what is added to it.
+    ///
+    /// What is there gives way, but directories become one. The root stays as it is, and absolute names are relative to it.
+    Added,
     /// The archive is an image layer, and the tree holds the layers beneath: what they take away is deleted.
     ///
     /// Directories of the layers beneath that have no entry in this one keep mode, owner and times.
@@ -57,6 +61,10 @@ pub struct ApplyOptions {
     pub digests: bool,
     /// Give everything to the owners the archive names; without, all belongs to the caller.
     pub owners: bool,
+    /// Give everything to this user and group, whatever the archive names, if `owners` says that it gives owners at all.
+    pub owner: Option<(u32, u32)>,
+    /// Make devices and pipes; without, they are left out.
+    pub devices: bool,
     /// What the archive may ask for.
     pub limits: Limits,
 }
@@ -64,7 +72,14 @@ pub struct ApplyOptions {
 impl Default for ApplyOptions {
     /// A root filesystem with its owners, without digests.
     fn default() -> Self {
-        Self { whiteouts: Whiteouts::Plain, digests: false, owners: true, limits: Limits::default() }
+        Self {
+            whiteouts: Whiteouts::Plain,
+            digests: false,
+            owners: true,
+            owner: None,
+            devices: true,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -187,6 +202,9 @@ pub(super) fn apply_buffered(
     report: &mut dyn FnMut(&Member),
 ) -> Result<Applied> {
     let mut archive = Archive::new(reader, options.limits);
+    if options.whiteouts == Whiteouts::Added {
+        archive = archive.trimming();
+    }
     let place = Place::new(root, options.owners, options.whiteouts)?;
     let mut apply = Apply { place, options, applied: Applied::default(), report };
     loop {
@@ -212,7 +230,10 @@ struct Apply<'a> {
 impl Apply<'_> {
     fn member<R: BufRead>(&mut self, archive: &mut Archive<R>, mut entry: Entry) -> Result<()> {
         let path = std::mem::take(&mut entry.member.path);
-        if self.options.whiteouts != Whiteouts::Plain
+        if let Some((uid, gid)) = self.options.owner {
+            (entry.member.uid, entry.member.gid) = (uid, gid);
+        }
+        if !matches!(self.options.whiteouts, Whiteouts::Plain | Whiteouts::Added)
             && let Some(whiteout) = Whiteout::of(&path)?
         {
             self.applied.whiteouts += u64::from(whiteout != Whiteout::Nothing);
@@ -222,6 +243,9 @@ impl Apply<'_> {
             && !entry.member.xattrs.iter().any(|(name, _)| name.starts_with(b"system.posix_acl_"))
         {
             self.applied.skip(&path, "its ACL is in a form that needs the archive's user names".to_owned());
+        }
+        if path.is_empty() && self.options.whiteouts == Whiteouts::Added {
+            return Ok(());
         }
         if path.is_empty() {
             self.place.root_directory(entry.member.clone());
@@ -347,6 +371,10 @@ impl Apply<'_> {
 
     /// Makes a device or pipe, and returns whether it could be made.
     fn node(&mut self, parent: &Parent, name: &OsStr, member: &Member) -> Result<bool> {
+        if !self.options.devices {
+            self.applied.skip(&member.path, "no devices and pipes are made here".to_owned());
+            return Ok(false);
+        }
         let (kind, device) = match member.content {
             Content::CharDevice { major: 0, minor: 0 } => {
                 self.applied.skip(&member.path, "character device 0:0 is a whiteout to OverlayFS".to_owned());

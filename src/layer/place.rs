@@ -112,7 +112,7 @@ impl<'a> Place<'a> {
     pub(super) fn new(root: &'a Dir, owners: bool, whiteouts: Whiteouts) -> Result<Self> {
         let beneath = match whiteouts {
             Whiteouts::Plain => Beneath::Nothing,
-            Whiteouts::Delete => Beneath::Here(Own::default()),
+            Whiteouts::Delete | Whiteouts::Added => Beneath::Here(Own::default()),
             Whiteouts::Overlay { userxattr } => Beneath::Elsewhere(Delta::new(Marks::new(userxattr))),
         };
         // Modes are given to open(2) and mkdir(2) as they are meant.

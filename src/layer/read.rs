@@ -55,6 +55,8 @@ pub struct Archive<R> {
     members: u64,
     bytes: u64,
     finished: bool,
+    /// Are absolute names taken as relative to the root?
+    trims: bool,
 }
 
 /// A member and how its data lies in the archive.
@@ -96,7 +98,14 @@ impl<R: BufRead> Archive<R> {
             members: 0,
             bytes: 0,
             finished: false,
+            trims: false,
         }
+    }
+
+    /// Takes absolute names as relative to the root, instead of refusing them.
+    #[must_use]
+    pub(super) fn trimming(self) -> Self {
+        Self { trims: true, ..self }
     }
 
     /// Returns how many bytes of the tar were read.
@@ -300,11 +309,16 @@ impl<R: BufRead> Archive<R> {
         } else {
             None
         };
-        let content = content(kind, link, raw.device, map.as_ref().map_or(stored, |map| map.real_size));
+        let content = content(
+            kind,
+            self.trimmed(link, kind == b'1'),
+            raw.device,
+            map.as_ref().map_or(stored, |map| map.real_size),
+        );
         let mut xattrs = records.xattrs;
         xattrs.sort();
         let member = Member {
-            path: relative(&name).context(context)?,
+            path: relative(&self.trimmed(name, true)).context(context)?,
             content: content.context(context)?,
             mode: raw.mode,
             uid: id(records.uid.unwrap_or(raw.uid), "uid").context(context)?,
@@ -316,6 +330,15 @@ impl<R: BufRead> Archive<R> {
             return Err(refused("the root of the tree would be no directory")).context(context);
         }
         Ok(Entry { member, has_text_acl: records.text_acl, map })
+    }
+
+    /// Takes the slashes at the beginning of a name, where that is asked for. The text of a symbolic link is no name.
+    fn trimmed(&self, name: Vec<u8>, is_name: bool) -> Vec<u8> {
+        let slashes = name.iter().take_while(|byte| **byte == b'/').count();
+        if !self.trims || !is_name || slashes == 0 {
+            return name;
+        }
+        if slashes == name.len() { b".".to_vec() } else { name[slashes..].to_vec() }
     }
 
     // ------------------------------------------------------------ data

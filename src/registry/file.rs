@@ -26,12 +26,16 @@ impl Client {
             offset: 0,
             length: None,
             stamp: None,
+            modified: None,
+            name: None,
             body: None,
             failed: 0,
         };
         let response = file.ask()?;
         file.length = content_length(&response);
         file.stamp = stamp(&response);
+        file.modified = modified(&response);
+        file.name = response.header("content-disposition").and_then(named);
         file.body = Some(response.body);
         Ok(file)
     }
@@ -46,6 +50,8 @@ pub struct RemoteFile {
     length: Option<u64>,
     /// What the server tells versions of the file apart by: its header `ETag` or `Last-Modified`.
     stamp: Option<String>,
+    modified: Option<i64>,
+    name: Option<String>,
     body: Option<Box<dyn Read + Send>>,
     /// Failures since the last byte.
     failed: u32,
@@ -61,6 +67,16 @@ impl RemoteFile {
     /// Returns how long it is, where the server says so.
     pub fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// Returns when it was last changed, in seconds since 1970, where the server says so.
+    pub fn modified(&self) -> Option<i64> {
+        self.modified
+    }
+
+    /// Returns the name that the server gives it (RFC 6266): a stranger's word, which may be any text.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     fn ask(&self) -> Result<Response> {
@@ -145,6 +161,20 @@ impl Read for RemoteFile {
 
 fn stamp(response: &Response) -> Option<String> {
     response.header("etag").or_else(|| response.header("last-modified")).map(str::to_owned)
+}
+
+fn modified(response: &Response) -> Option<i64> {
+    let date = jiff::fmt::rfc2822::parse(response.header("last-modified")?).ok()?;
+    Some(date.timestamp().as_second())
+}
+
+/// Returns the parameter `filename` of a `Content-Disposition`, quoted or not.
+fn named(header: &str) -> Option<String> {
+    let after = header.split(';').skip(1).find_map(|part| {
+        let (key, value) = part.trim().split_once('=')?;
+        key.trim().eq_ignore_ascii_case("filename").then_some(value.trim())
+    })?;
+    Some(after.trim_matches('"').to_owned())
 }
 
 impl Url {

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use rootling_backends::fence::boot_id;
 use rootling_backends::{Error, ErrorKind, Result, small_file};
 use serde::{Deserialize, Serialize};
 
@@ -96,8 +97,4 @@ fn start_time(pid: i32) -> Result<u64> {
         Some(time) if !matches!(state, "Z" | "X") => Ok(time),
         _ => Err(Error::new(ErrorKind::NotFound, format!("process {pid} has ended"))),
     }
-}
-
-fn boot_id() -> Result<String> {
-    small_file::read_record("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }

@@ -37,8 +37,7 @@ pub(super) fn image(shelf: &Shelf<'_>, tag: &str) -> Result<Option<Found>> {
 
 /// Returns the image that it still is: nothing has changed since.
 fn own(shelf: &Shelf<'_>, line: &Line) -> Result<Option<Document>> {
-    let base = line.base.as_ref().filter(|_| line.states.is_empty());
-    let Some(image) = base.and_then(|base| base.record.image.as_ref()) else { return Ok(None) };
+    let Some(image) = line.image() else { return Ok(None) };
     Document::parse_with_digest(shelf.bytes(&image.manifest)?, &image.manifest, Some(&image.media_type))
         .map(Some)
 }

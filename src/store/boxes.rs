@@ -404,6 +404,6 @@ impl Store {
 }
 
 /// The tree that was forked from `parent` into the draft.
-fn tree_in(draft: &Draft, record: &Record, parent: &Tree) -> Tree {
+pub(super) fn tree_in(draft: &Draft, record: &Record, parent: &Tree) -> Tree {
     if record.form == Form::Full { Tree::full(&draft.slot) } else { Tree::delta(&draft.slot, parent) }
 }

@@ -74,9 +74,9 @@ impl Store {
     }
 }
 
-/// Is it a delta over another node of the store, and no layer of an image? Those are shared, and go where the image goes.
+/// Is it a delta over another node of the store, and no layer of an image, nor a step of a build? Those are shared, and go where the image goes.
 fn is_mergeable(node: &Node) -> bool {
     let record = &node.record;
-    let is_layer = record.layer.is_some() || record.tree.is_some();
+    let is_layer = record.layer.is_some() || record.step.is_some() || record.tree.is_some();
     record.form == Form::Delta && record.outside.is_none() && record.parent.is_some() && !is_layer
 }

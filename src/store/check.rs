@@ -68,7 +68,7 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     "meta.json",
     "index",
     "extents",
@@ -87,6 +87,7 @@ const KNOWN: [&str; 18] = [
     "attach",
     "autosnap",
     "paused",
+    "unsettled",
 ];
 
 /// What a backend makes beside a tree for a moment; its next operation there removes or replaces it.
@@ -128,6 +129,7 @@ impl Store {
         self.check_blobs(&nodes, repair, verify, &mut checked).context(intent)?;
         self.check_repositories(&mut checked).context(intent)?;
         self.check_hints(&mut checked).context(intent)?;
+        self.check_steps(&mut checked).context(intent)?;
         self.check_slots(&mut checked);
         for directory in ["tmp", "trash"] {
             for id in files::list(&self.root.join(directory)).context(intent)? {
@@ -148,6 +150,10 @@ impl Store {
     fn check_record(&self, id: &ObjectId, checked: &mut Checked) -> Option<Node> {
         match self.node(id) {
             Ok(node) => Some(node),
+            Err(_) if self.was_cut_off(id) => {
+                checked.add(Severity::Note, id, "is a step that a power cut took: prune removes it", false);
+                None
+            }
             Err(error) => {
                 checked.add(Severity::Problem, id, format!("has no readable record: {error:?}"), false);
                 None
@@ -233,6 +239,30 @@ impl Store {
             let links = files::list(&removal)?.into_iter().map(|name| removal.join(name));
             for place in links.filter(|place| !known.contains(place)) {
                 checked.add(Severity::Problem, place.display(), "is nothing that was removed", false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the names of steps. One that is not true costs a build, and nothing else.
+    fn check_steps(&self, checked: &mut Checked) -> Result<()> {
+        for lost in self.lost_steps()? {
+            let place = lost.strip_prefix(&self.root).unwrap_or(&lost).display().to_string();
+            checked.add(Severity::Note, place, "is no name of a step any more: prune removes it", false);
+        }
+        for (name, id, _) in self.all_steps()? {
+            checked.names += 1;
+            match self.node(&id) {
+                Ok(node) if node.record.state == State::Active => {
+                    checked.add(
+                        Severity::Problem,
+                        name,
+                        format!("leads to {id}, which is not committed"),
+                        false,
+                    );
+                }
+                // Damage is told of with the object, and what is gone above.
+                _ => {}
             }
         }
         Ok(())

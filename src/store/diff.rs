@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use rootling_backends::candidates::Candidates;
+use rootling_backends::graft::Origin;
 use rootling_backends::{
     Baseline, Change, Context, DiffOptions, Dir, Error, ErrorKind, FS, Form, Kind, Result, Tree, compare,
 };
@@ -164,7 +165,7 @@ impl Store {
         node.record.parent.as_ref().map_or(Ok(None), |id| self.node_if_exists(id))
     }
 
-    fn node_if_exists(&self, id: &ObjectId) -> Result<Option<Node>> {
+    pub(super) fn node_if_exists(&self, id: &ObjectId) -> Result<Option<Node>> {
         match self.node(id) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
@@ -244,6 +245,17 @@ impl Store {
     pub fn open_root(&self, node: &Node) -> Result<Dir> {
         let tree = self.tree(node)?;
         self.backend(node.record.backend)?.open_root(&tree)
+    }
+
+    /// Opens a committed node's tree to be copied from: its files can be cloned, those of a stack out of its layers.
+    pub fn open_origin(&self, node: &Node) -> Result<Origin> {
+        let tree = self.tree(node)?;
+        let root = self.backend(node.record.backend)?.open_root(&tree)?;
+        if tree.form == Form::Full {
+            return Ok(Origin::plain(root));
+        }
+        let layers = tree.layers().iter().map(Dir::open).collect::<Result<_>>()?;
+        Ok(Origin::stacked(root, layers))
     }
 }
 

@@ -5,9 +5,12 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rootling_backends::{Access, Context, Cost, Dir, Error, ErrorKind, Kind, Mount, Result, Tree, reap};
+use rootling_backends::ground::Ground;
+use rootling_backends::{
+    Access, Context, Cost, Dir, Error, ErrorKind, Form, Kind, Mount, Result, Tree, reap,
+};
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
@@ -63,6 +66,9 @@ impl Store {
         name: Option<&Name>,
         durability: Durability,
     ) -> Result<Node> {
+        if durability == Durability::Synced {
+            self.settle_needed(record.needs())?;
+        }
         files::make_dir(&draft.slot.join("by"))?;
         files::make_dir(&draft.slot.join("names"))?;
         record.write(&draft.slot, durability)?;
@@ -140,19 +146,20 @@ impl Store {
     }
 }
 
-/// A directory for the time of something; dropping it removes it with all that is in it, and a kill leaves it to the sweep.
+/// An empty directory of the store for what lies somewhere only for a while: dropping it removes it and what is in it, and when its process dies
+/// the sweep does.
 #[derive(Debug)]
 pub struct Scratch(Draft);
 
 impl Scratch {
     /// Returns where it is.
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> &std::path::Path {
         &self.0.slot
     }
 }
 
 impl Store {
-    /// Makes an empty directory that nothing refers to.
+    /// Makes a directory that is thrown away: on the store's file system, so that what is in it can be cloned into a tree.
     pub fn scratch(&self) -> Result<Scratch> {
         let _lock = self.share_to_write()?;
         self.draft().map(Scratch)
@@ -179,6 +186,15 @@ impl Ephemeral {
     /// Opens the root of what it was forked from, for reading: the same files until the first change.
     pub fn open_parent(&self, store: &Store) -> Result<Dir> {
         store.backend(self.record.backend)?.open_root(&self.parent)
+    }
+
+    /// Opens it to be written to where it lies. Nobody may have it mounted meanwhile.
+    pub fn open_ground(&self, store: &Store) -> Result<Ground> {
+        let own = Dir::open(self.tree.fs())?;
+        match self.tree.form {
+            Form::Full => Ok(Ground::full(own)),
+            Form::Delta => Ok(Ground::delta(own, self.open_parent(store)?, store.userxattr())),
+        }
     }
 
     /// Returns the backend that made it.

@@ -218,7 +218,7 @@ impl Store {
     /// Is this a lock of something that nobody makes? The caller holds the store alone.
     pub(super) fn is_idle_lock(&self, path: &Path) -> Result<bool> {
         let is_lock = path.extension().is_some_and(|extension| extension == "lock");
-        Ok(is_lock && lock::try_lock_file(path)?.is_some())
+        Ok(is_lock && lock::try_lock_file(path, Mode::Exclusive)?.is_some())
     }
 
     // ------------------------------------------------------------ what is there
@@ -331,9 +331,9 @@ impl Store {
     // ------------------------------------------------------------ names
 
     /// Refuses a name that something other than an image has.
-    fn require_free_or_image(&self, name: &Name) -> Result<()> {
+    pub(super) fn require_free_or_image(&self, name: &Name) -> Result<()> {
         match self.named(name)? {
-            Some(node) if node.record.image.is_none() => Err(self.taken(name)),
+            Some(node) if !node.record.is_image() => Err(self.taken(name)),
             Some(node) => node.require_unlocked(),
             None => Ok(()),
         }
@@ -369,7 +369,7 @@ impl Store {
             if before.id == node.id {
                 return Ok(None);
             }
-            if before.record.image.is_none() {
+            if !before.record.is_image() {
                 return Err(self.taken(name));
             }
             let change = self.object_dir(&before.id).join("change");

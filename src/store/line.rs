@@ -5,15 +5,16 @@
 //! └ base    └ a layer   └───── a layer ──────┘    a layer
 //! ```
 //!
-//! A state becomes a layer if it has a name, or is the last; what happened in others is in the layer of the next. A layer is made once: its
-//! blob is noted in the record of the state.
+//! A state becomes a layer if it has a name, or is the last; what happened in others is in the layer of the next. What was built has as its
+//! states the steps that its record names, on those of what it was built on. A layer is made once: its blob is noted in the record of the
+//! state.
 
 use std::fs::File;
 
 use rootling_backends::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Base, Label, Node, ObjectId, Store};
+use super::{Base, Image, Label, Node, ObjectId, Store};
 use crate::image::{Descriptor, DiffId};
 
 /// What a state was packed into, as the layer that turns another state into it.
@@ -22,10 +23,20 @@ pub struct PackedState {
     /// The state before; `None` where the layer is all of the tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<ObjectId>,
+    /// The latest time that files in it could have, in seconds since 1970; `None` where they are as in the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
     /// The digest of the layer's tar.
     pub diff_id: DiffId,
-    /// The blobs, by compression; each may be gone.
+    /// The blobs, by compression; each may be gone. None where nothing changed, and there is no layer.
     pub blobs: Vec<Descriptor>,
+}
+
+impl PackedState {
+    /// Is it the layer over this state, with these times?
+    pub fn is_over(&self, over: Option<&ObjectId>, epoch: Option<i64>) -> bool {
+        self.over.as_ref() == over && self.epoch == epoch
+    }
 }
 
 /// The states that lead to a node.
@@ -35,6 +46,10 @@ pub struct Line {
     pub base: Option<Node>,
     /// The states after it, the oldest first: each a layer. Empty for an image.
     pub states: Vec<LineState>,
+    /// The last build that led here, if there was one.
+    pub built: Option<BuiltLine>,
+    /// The node at the end: what leaves the store.
+    pub end: Node,
     /// Keeps the last state, which may have no name.
     _held: File,
 }
@@ -48,10 +63,20 @@ pub struct LineState {
     pub label: Option<Label>,
 }
 
+/// The part of a line that was built: what its node says of history holds for all of it.
+#[derive(Debug)]
+pub struct BuiltLine {
+    /// The end of the build.
+    pub node: Node,
+    /// How many states lead to it: the steps, and what they were built on.
+    pub states: usize,
+}
+
 impl Line {
-    /// Returns the node at the end: what leaves the store.
-    pub fn last(&self) -> Option<&Node> {
-        self.states.last().map(|state| &state.node).or(self.base.as_ref())
+    /// Returns which image the node still is: nothing was built or changed since it came.
+    pub fn image(&self) -> Option<&Image> {
+        let base = self.base.as_ref().filter(|_| self.states.is_empty() && self.built.is_none());
+        base.and_then(|base| base.record.image.as_ref())
     }
 }
 
@@ -78,9 +103,15 @@ impl Store {
             let label = names.iter().find_map(|name| name.of_snapshot()).map(|(_, label)| label);
             (label, names.into_iter().next())
         };
-        let (mut states, mut at) = (Vec::new(), Some(last));
-        let mut base = None;
+        let (mut states, mut at) = (Vec::new(), Some(last.clone()));
+        let (mut base, mut built) = (None, None);
         while let Some(node) = at {
+            if node.record.built.is_some() {
+                let above = states.len();
+                at = self.built_on(&node, &mut states)?;
+                built.get_or_insert((node, above));
+                continue;
+            }
             if node.record.image.is_some() || self.layer_of(&node)?.is_some() {
                 base = Some(node);
                 break;
@@ -93,27 +124,57 @@ impl Store {
             at = before;
         }
         states.reverse();
-        Ok(Line { base, states, _held: held })
+        let built = built.map(|(node, above)| BuiltLine { node, states: states.len() - above });
+        Ok(Line { base, states, built, end: last, _held: held })
     }
 
-    /// Notes which layer a state is over the one before it. Durable on return; a second call does nothing.
+    /// Adds the steps that made a build, the latest first, and returns what is below them.
+    ///
+    /// Steps of whole trees may have been let go: then the next one says their changes too.
+    fn built_on(&self, node: &Node, states: &mut Vec<LineState>) -> Result<Option<Node>> {
+        let built = node.record.built.as_ref().expect("the caller saw it");
+        let mut lowest = None;
+        for id in built.steps.iter().rev() {
+            if let Some(step) = self.node_if_exists(id)? {
+                states.push(LineState { node: step.clone(), label: None });
+                lowest = Some(step);
+            }
+        }
+        let Some(base) = &built.base else { return Ok(None) };
+        if let Some(base) = self.node_if_exists(base)? {
+            return Ok(Some(base));
+        }
+        // The image is gone, but not the trees that others stand on.
+        match (lowest, &node.record.tree) {
+            (Some(step), _) => self.predecessor(&step),
+            (None, Some(tree)) => self.node_if_exists(tree),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Notes which layer a state is over the one before it; without a blob, that it is none. Durable on return; a second call does
+    /// nothing.
     pub fn note_packed(
         &self,
         state: &Node,
         over: Option<&ObjectId>,
+        epoch: Option<i64>,
         diff_id: &DiffId,
-        blob: &Descriptor,
+        blob: Option<&Descriptor>,
     ) -> Result<()> {
         let noted = self.change_record(state, |record| {
             let known =
-                record.packed.take().filter(|known| known.over.as_ref() == over && known.diff_id == *diff_id);
+                record.packed.take().filter(|known| known.is_over(over, epoch) && known.diff_id == *diff_id);
             let mut packed = known.unwrap_or_else(|| PackedState {
                 over: over.cloned(),
+                epoch,
                 diff_id: diff_id.clone(),
                 blobs: Vec::new(),
             });
-            packed.blobs.retain(|known| known.digest != blob.digest);
-            packed.blobs.push(blob.clone());
+            if let Some(blob) = blob {
+                packed.blobs.retain(|known| known.digest != blob.digest);
+                packed.blobs.push(blob.clone());
+            }
             record.packed = Some(packed);
             Ok(())
         });

@@ -5,12 +5,13 @@
 //! | blobs | `blobs/` | while somebody adds blobs, which no record names yet | the sweep of blobs, which does not wait |
 //! | making | `c/<hex>.lock` | - | while an image is made of layers |
 //! | download | `blobs/partial/<hex>-<size>`, `blobs/uploads/<id>` | - | while bytes are added to it |
+//! | turn | `steps/turns/<name>` | while builds share a cache | while one build has a cache to itself |
 //! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck` |
 //! | repository | `refs/<repository>/` | - | while it changes |
 //! | change | `o/<id>/change` | - | while the object's record or place changes |
 //! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted, entered or forked, or an ephemeral fork stands on it | while the tree is sealed in place, removed, or being built |
 //!
-//! They are taken in this order: making, download, store, then repository, or change and use; that of the blobs at any time, since nobody
+//! They are taken in this order: turn, making, download, store, then repository, or change and use; that of the blobs at any time, since nobody
 //! waits to have it alone. A process that waits for a lock says who holds it.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -60,10 +61,10 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|then| inode(&now) == inode(&then)))
 }
 
-/// Takes the lock of the file `path` alone if nobody else holds it.
-pub(crate) fn try_lock_file(path: &Path) -> Result<Option<File>> {
+/// Takes the lock of the file `path`, made where it is missing, if nobody else holds it so that it cannot be had.
+pub(crate) fn try_lock_file(path: &Path, mode: Mode) -> Result<Option<File>> {
     let file = open(path)?;
-    Ok(try_lock(&file, Mode::Exclusive)?.then_some(file))
+    Ok(try_lock(&file, mode)?.then_some(file))
 }
 
 fn open(path: &Path) -> Result<File> {

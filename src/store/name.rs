@@ -20,13 +20,30 @@ impl Name {
     /// What the names of volumes begin with; no person may give such a name to a tree.
     pub(crate) const VOLUMES: &str = "_volume/";
 
+    /// What the names of steps of builds begin with; these are not in `n/`, and no person may give one.
+    pub(crate) const STEPS: &str = "_step/";
+
     /// Reads a name: letters, digits and `_ . - + / :`, beginning with a letter, digit or `_`.
     pub fn parse(text: &str) -> Result<Self> {
         if text.starts_with(Self::VOLUMES) {
             let message = format!("name {text:?} is a volume's");
             return Err(Error::new(ErrorKind::InvalidInput, message).hint("see `rootling volume`"));
         }
+        if text.starts_with(Self::STEPS) {
+            let message = format!("name {text:?} is that of a step of a build");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("choose another name"));
+        }
         Self::parse_plain(text)
+    }
+
+    /// Returns the name of a step of a build, by the name of its link.
+    pub(super) fn of_step(file_name: &str) -> Result<Self> {
+        Self::parse_plain(&format!("{}{file_name}", Self::STEPS))
+    }
+
+    /// Is it the name of a step of a build?
+    pub fn is_step(&self) -> bool {
+        self.0.starts_with(Self::STEPS)
     }
 
     /// Is it the name of a volume, or of a snapshot of one?
@@ -182,11 +199,15 @@ impl From<Name> for String {
 }
 
 impl fmt::Display for Name {
-    /// Shows the name of a tree as it is, and that of a volume as `volume NAME` or `volume NAME@LABEL`.
+    /// Shows the name of a tree as it is, that of a volume as `volume NAME` or `volume NAME@LABEL`, and that of a step as `step` with the
+    /// beginning of its key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.strip_prefix(Self::VOLUMES) {
             Some(volume) => f.pad(&format!("volume {}", volume.replacen('/', "@", 1))),
-            None => f.pad(&self.0),
+            None => match self.0.strip_prefix(Self::STEPS) {
+                Some(step) => f.pad(&format!("step {}", step.get(..12).unwrap_or(step))),
+                None => f.pad(&self.0),
+            },
         }
     }
 }

@@ -16,6 +16,7 @@ use super::line::PackedState;
 use super::marks::Marks;
 use super::name::Name;
 use super::promote::Promotion;
+use super::steps::{Built, StepRecord};
 use super::volumes::VolumeName;
 use crate::image::{Digest, ImageConfig};
 
@@ -149,6 +150,12 @@ pub struct Record {
     /// For a box that is about to take another's name: what is left to do once it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<Promotion>,
+    /// Which step of a build it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepRecord>,
+    /// For an image that was built here: what it says beside its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<Built>,
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -233,6 +240,8 @@ impl Record {
             volumes: Vec::new(),
             continued_by: None,
             promotion: None,
+            step: None,
+            built: None,
             message: None,
             author: None,
             packed: None,
@@ -257,6 +266,11 @@ impl Record {
     /// Returns how many steps of history the node's own tree says, if it is a delta.
     pub(super) fn steps(&self) -> u32 {
         self.steps.unwrap_or(1)
+    }
+
+    /// Is it an image, that came from elsewhere or was built here?
+    pub fn is_image(&self) -> bool {
+        self.image.is_some() || self.built.is_some()
     }
 
     /// Returns the state that came before this one: what `NAME~1` means.

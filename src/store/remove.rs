@@ -334,7 +334,7 @@ impl Store {
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
         // The children first: most parents have one, and names cost a look at all of them.
-        Ok(self.has_children(id)? || self.has_name(id)? || self.is_removed(id)?)
+        Ok(self.has_children(id)? || self.has_name(id)? || self.is_removed(id)? || self.is_step(id)?)
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
@@ -388,11 +388,22 @@ impl Store {
         Ok(parents)
     }
 
-    /// Returns every object that a name, one that was removed and can be brought back, or a living draft leads to.
-    pub(crate) fn reachable(&self) -> Result<HashSet<ObjectId>> {
+    /// Returns what is kept for its own sake: what a name leads to, one that was removed and can be brought back, that of a step of a build, or a living
+    /// draft.
+    pub(super) fn roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
+        let steps = self.step_links()?.into_iter().map(|(_, id)| id);
+        Ok(self.named_roots()?.chain(steps))
+    }
+
+    /// As [`roots`](Self::roots), without the steps of builds.
+    pub(super) fn named_roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
         let removed = self.removed()?.into_iter().map(|removed| removed.id);
-        let roots = self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?);
-        Records::new(self).reachable_from(roots)
+        Ok(self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?))
+    }
+
+    /// Returns everything that is kept.
+    pub(crate) fn reachable(&self) -> Result<HashSet<ObjectId>> {
+        Records::new(self).reachable_from(self.roots()?)
     }
 
     /// Leads the histories of what stays past what goes. The caller holds the store alone.
@@ -449,6 +460,8 @@ impl Store {
     /// where the first stopped.
     pub fn prune(&self, doomed: &[Doomed]) -> Result<Pruned> {
         let intent = || format!("prune store {:?}", self.root);
+        // What has no name any more afterwards must not have to be made durable.
+        self.settle_steps().context(intent)?;
         let free = free_bytes(&self.root).context(intent)?;
         let mut pruned = self.sweep(doomed).context(intent)?;
         let removed = self.empty_trash().context(intent)?;
@@ -471,6 +484,7 @@ impl Store {
         if pruned.names > 0 {
             files::sync_dir(&self.root.join("n"))?;
         }
+        self.sweep_steps()?;
         self.tidy_removed()?;
         self.tidy_labels()?;
         let mut reachable = self.reachable()?;

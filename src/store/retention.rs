@@ -19,10 +19,23 @@ pub struct Housekeeping {
     pub zone: TimeZone,
     /// What was removed before this.
     pub removed_before: Timestamp,
+    /// Which steps of builds.
+    pub builds: Builds,
     /// Keep this of the snapshots of boxes, instead of what their policies say.
     pub keep: Option<Keep>,
     /// Only the snapshots of these boxes; of all, where it is empty.
     pub boxes: Vec<Name>,
+}
+
+/// Which steps of builds are let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Builds {
+    /// Those that no build has used since.
+    UnusedSince(Timestamp),
+    /// Those that nothing with a name stands on, whenever they were used, and the others as above.
+    Unneeded(Timestamp),
+    /// All. What images and boxes stand on stays for them, and is no longer found by builds.
+    All,
 }
 
 /// Why a name is let go.
@@ -37,6 +50,10 @@ pub enum Why {
     Policy,
     /// Room is needed, and nobody asked for it to be made.
     Room,
+    /// No build has used it for a while.
+    Unused,
+    /// It can be made again: it is a step of a build.
+    Cache,
 }
 
 /// A name that is to be let go.
@@ -51,15 +68,24 @@ pub struct Doomed {
     /// When it was removed, for what can be brought back until now.
     #[serde(rename = "removed")]
     pub removed_at: Option<Timestamp>,
+    /// When a build used it last, for the step of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<Timestamp>,
 }
 
 impl Doomed {
     fn of_removed(removed: Removed) -> Self {
-        Self { name: removed.name, id: removed.id, why: Why::Removed, removed_at: Some(removed.at) }
+        Self {
+            name: removed.name,
+            id: removed.id,
+            why: Why::Removed,
+            removed_at: Some(removed.at),
+            used: None,
+        }
     }
 
     fn of_snapshot(node: &Node, why: Why) -> Option<Self> {
-        Some(Self { name: node.name.clone()?, id: node.id.clone(), why, removed_at: None })
+        Some(Self { name: node.name.clone()?, id: node.id.clone(), why, removed_at: None, used: None })
     }
 }
 
@@ -95,16 +121,42 @@ impl Store {
             let Some(keep) = keep else { continue };
             doomed.extend(not_kept(&snapshots, keep, &what.zone));
         }
+        doomed.extend(self.doomed_steps(what.builds).context(intent)?);
         Ok(doomed)
     }
 
-    /// Returns what may go to make room, first what is missed least: what was removed, then what nobody asked for, each oldest first.
+    /// Returns the steps of builds that are to be let go, first those that were not used for the longest time.
+    fn doomed_steps(&self, which: Builds) -> Result<Vec<Doomed>> {
+        let needed = match which {
+            Builds::UnusedSince(_) => None,
+            Builds::Unneeded(_) => Some(Records::new(self).reachable_from(self.named_roots()?)?),
+            Builds::All => Some(HashSet::new()),
+        };
+        let mut doomed = Vec::new();
+        for (name, id, used) in self.all_steps()? {
+            let is_old = match which {
+                Builds::UnusedSince(since) | Builds::Unneeded(since) => used < since,
+                Builds::All => false,
+            };
+            let is_free = needed.as_ref().is_some_and(|needed| !needed.contains(&id));
+            if is_old || is_free {
+                let why = if is_old { Why::Unused } else { Why::Cache };
+                doomed.push(Doomed { name, id, why, removed_at: None, used: Some(used) });
+            }
+        }
+        doomed.sort_by_key(|doomed| doomed.used);
+        Ok(doomed)
+    }
+
+    /// Returns what may go to make room, first what is missed least: what was removed, then steps of builds, then what nobody asked for, each oldest first.
     /// Never what somebody asked for or labelled, or what is locked. Changes nothing.
     pub fn expendable(&self) -> Result<Vec<Doomed>> {
         let intent = || "find what can go to make room";
         let _lock = self.share().context(intent)?;
         let mut doomed: Vec<Doomed> =
             self.removed().context(intent)?.into_iter().map(Doomed::of_removed).collect();
+        let steps = self.doomed_steps(Builds::All).context(intent)?.into_iter();
+        doomed.extend(steps.map(|step| Doomed { why: Why::Room, ..step }));
         let mut nodes = self.named_nodes(self.all_names().context(intent)?).context(intent)?;
         nodes.retain(|node| {
             let unasked = matches!(node.record.cause, Cause::Automatic | Cause::Safety);
@@ -125,11 +177,11 @@ impl Store {
         prospect.outcome(self)
     }
 
-    /// Lets the names go one after the other, in thought, as long as `go_on` says so: it is told how many went, from none on, and which
-    /// objects would go with them. Returns the [`outcome`](Self::outcome) of those that went. Reads the store once.
+    /// Lets the groups of names go one after the other, in thought, as long as `go_on` says so: it is told how many groups went, from none
+    /// on, and which objects would go with them. Returns the [`outcome`](Self::outcome) of those that went. Reads the store once.
     pub fn outcome_while(
         &self,
-        doomed: &[Doomed],
+        doomed: &[&[Doomed]],
         mut go_on: impl FnMut(usize, &[ObjectId]) -> bool,
     ) -> Result<Outcome> {
         let _lock = self.share()?;
@@ -138,7 +190,7 @@ impl Store {
         while go_on(doomed.len() - left.len(), &prospect.goes()?)
             && let Some(next) = left.next()
         {
-            prospect.let_go(next);
+            next.iter().for_each(|doomed| prospect.let_go(doomed));
         }
         prospect.outcome(self)
     }
@@ -172,6 +224,9 @@ impl Store {
                 self.note_let_go(&doomed.id)?;
             }
             return self.forget_removed(&removed);
+        }
+        if doomed.name.is_step() {
+            return self.forget_step(&doomed.name, &doomed.id);
         }
         match self.named(&doomed.name)? {
             Some(node) if node.id == doomed.id && !node.record.marks().locked => {
@@ -216,7 +271,8 @@ impl<'a> Prospect<'a> {
     fn new(store: &'a Store) -> Result<Self> {
         let removed = store.removed()?.into_iter();
         let removed = removed.map(|removed| ((removed.name, Some(removed.at)), removed.id));
-        let names = store.all_names()?.into_iter().map(|(name, id)| ((name, None), id));
+        let steps = store.all_steps()?.into_iter().map(|(name, id, _)| (name, id));
+        let names = store.all_names()?.into_iter().chain(steps).map(|(name, id)| ((name, None), id));
         Ok(Self {
             ids: store.ids()?,
             names: names.chain(removed).collect(),
@@ -227,7 +283,10 @@ impl<'a> Prospect<'a> {
 
     fn let_go(&mut self, doomed: &Doomed) {
         self.names.remove(&(doomed.name.clone(), doomed.removed_at));
-        self.records.let_go.insert(doomed.id.clone());
+        // Nothing is led past a step: what stands on one is a layer over it.
+        if !doomed.name.is_step() {
+            self.records.let_go.insert(doomed.id.clone());
+        }
     }
 
     /// Returns the objects that nothing needs.

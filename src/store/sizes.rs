@@ -90,9 +90,7 @@ impl Store {
     /// Returns all objects, and those that a name or something that runs holds.
     fn to_measure(&self) -> Result<(Vec<Node>, BTreeSet<ObjectId>)> {
         let nodes = self.all_nodes()?;
-        let removed = self.removed()?.into_iter().map(|removed| removed.id);
-        let roots = self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?).collect();
-        Ok((nodes, roots))
+        Ok((nodes, self.roots()?.collect()))
     }
 
     fn measure(&self, node: &Node) -> Result<Footprint> {

@@ -265,7 +265,7 @@ impl Store {
             next += 1;
             let change = self.object_dir(&node.id).join("change");
             // Not waited for: others take these locks in another order.
-            locks.push(lock::try_lock_file(&change)?.ok_or_else(|| {
+            locks.push(lock::try_lock_file(&change, lock::Mode::Exclusive)?.ok_or_else(|| {
                 let message = format!("{} is being changed", node.shown());
                 Error::new(ErrorKind::Busy, message).hint("try again")
             })?);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::File;
 
 use rootling_backends::replicate::{Options, replicate};
-use rootling_backends::{CloneMode, Context, Dir, Error, ErrorKind, FS, Kind, Result};
+use rootling_backends::{CloneMode, Context, Cost, Dir, Error, ErrorKind, FS, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::files::Durability;
@@ -219,14 +219,28 @@ impl Store {
 
     /// Makes an object of the role; the caller holds the store's lock.
     fn publish_volume(&self, content: Option<&Dir>, name: Option<&Name>) -> Result<Node> {
+        self.publish_volume_of(name, |root, kind| {
+            let clone = if kind == Kind::Copy { CloneMode::Never } else { CloneMode::Auto };
+            content.map_or_else(
+                || Ok(Cost::default()),
+                |content| replicate(content, root, &Options::from(clone)),
+            )
+        })
+    }
+
+    /// Makes an object of the role, of what `fill` makes of an empty tree; the caller holds the store's lock.
+    pub(super) fn publish_volume_of(
+        &self,
+        name: Option<&Name>,
+        fill: impl FnOnce(&Dir, Kind) -> Result<Cost>,
+    ) -> Result<Node> {
         let kind = self.volume_backend();
         let draft = self.draft()?;
         let backend = self.backend(kind)?;
         backend.create(&draft.slot)?;
         let mut record = Record { role: Role::Volume, ..Record::new(draft.id.clone(), kind, State::Active) };
-        if let Some(content) = content {
-            let clone = if kind == Kind::Copy { CloneMode::Never } else { CloneMode::Auto };
-            record.cost = replicate(content, &Dir::open(draft.slot.join(FS))?, &Options::from(clone))?;
+        record.cost = fill(&Dir::open(draft.slot.join(FS))?, kind)?;
+        if record.cost != Cost::default() {
             backend.barrier(&draft.slot)?;
         }
         fault::point("volume.filled");
@@ -280,7 +294,13 @@ impl Store {
     }
 
     /// Moves a volume's name to another object, in one step; the old one goes to the trash. The caller has it alone.
-    fn put_in_place(&self, name: &VolumeName, old: &Node, new: &ObjectId, alone: File) -> Result<()> {
+    pub(super) fn put_in_place(
+        &self,
+        name: &VolumeName,
+        old: &Node,
+        new: &ObjectId,
+        alone: File,
+    ) -> Result<()> {
         fault::point("volume.made");
         self.switch(&name.node_name(), new)?;
         fault::point("volume.switched");

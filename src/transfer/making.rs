@@ -1,18 +1,19 @@
 //! A node that is no image becomes one: a manifest, a configuration, and a layer for each state since the image it began as.
 //!
 //! The layers of that image go with it as the blobs they came as. A layer of our own is made once: it is kept as a blob, and noted in the
-//! record of the state that it ends with, so that the next push neither reads the tree nor packs anything.
+//! record of the state that it ends with, so that the next push neither reads the tree nor packs anything. What was built is made in the same way:
+//! its states are its steps, and its record says the history.
 
 use std::io;
 
 use rootling_backends::{Context, DiffOptions, Error, ErrorKind, Result};
 
 use crate::image::{
-    Configuration, DOCUMENT_MAX, Descriptor, DiffId, Document, History, ImageConfig, Manifest, Platform,
-    annotations, media_type,
+    Configuration, DOCUMENT_MAX, Descriptor, DiffId, Digest, Document, History, ImageConfig, Manifest,
+    Platform, annotations, media_type,
 };
-use crate::layer::{self, CreateOptions, Packing};
-use crate::store::{Blobs, Durability, Line, LineState, Node, Synced};
+use crate::layer::{self, CreateOptions};
+use crate::store::{Blobs, Durability, Line, LineState, Node, Record, Store, Synced};
 
 /// How a node becomes an image.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,40 +39,64 @@ struct Layer {
     diff_id: DiffId,
 }
 
+/// What became of a state.
+struct Packed {
+    diff_id: DiffId,
+    /// `None` where nothing changed: it is no layer.
+    blob: Option<Descriptor>,
+}
+
 /// Makes an image of a line of states. `begin` is told before a layer is made, which takes time.
 ///
-/// The same line gives the same manifest, with the same options.
+/// The same line gives the same manifest, with the same options. A step of a build that changed nothing is no layer, only history.
 pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn Fn(&Node)) -> Result<Made> {
     let (mut configuration, mut layers) = match &line.base {
         Some(base) => base_of(blobs, base)?,
         None => (bare(), Vec::new()),
     };
+    // Which layers that history speaks of there are.
+    let mut filled = vec![true; layers.len()];
+    let built = line.built.as_ref().map_or(0, |built| built.states);
     let mut before = line.base.as_ref();
-    let mut packed = 0;
     let mut fresh = Vec::new();
-    for state in &line.states {
-        let known = known(blobs, state, before, options.create.packing)?;
-        let layer = match known {
-            Some(layer) => layer,
+    for (number, state) in line.states.iter().enumerate() {
+        let options =
+            MakeOptions { create: CreateOptions { epoch: epoch(line, number, options), ..options.create } };
+        let packed = match known(blobs, state, before, &options.create, number < built)? {
+            Some(packed) => packed,
             None => {
                 begin(&state.node);
-                packed += 1;
-                let layer = pack(blobs, state, before, options)?;
-                fresh.push((&state.node, before, layer.diff_id.clone(), layer.blob.clone()));
-                layer
+                let packed = pack(blobs, state, before, &options, number < built)?;
+                fresh.push((
+                    &state.node,
+                    before,
+                    options.create.epoch,
+                    packed.diff_id.clone(),
+                    packed.blob.clone(),
+                ));
+                packed
             }
         };
-        configuration.history.push(history(state));
-        layers.push(Layer { blob: annotated(layer.blob, state), ..layer });
+        filled.push(packed.blob.is_some());
+        if let Some(blob) = packed.blob {
+            layers.push(Layer { blob: annotated(blob, state), diff_id: packed.diff_id });
+        }
         before = Some(&state.node);
     }
     // Noted only once they cannot be lost.
     blobs.settle(Synced::No)?;
-    for (node, over, diff_id, blob) in fresh {
-        blobs.store().note_packed(node, over.map(|node| &node.id), &diff_id, &blob)?;
+    let count = fresh.len();
+    for (node, over, epoch, diff_id, blob) in fresh {
+        blobs.store().note_packed(node, over.map(|node| &node.id), epoch, &diff_id, blob.as_ref())?;
     }
-    if let Some(state) = line.states.last() {
-        let record = &state.node.record;
+    if let Some(part) = &line.built {
+        take_over(&mut configuration, &part.node.record);
+        let covered = filled.len() - (line.states.len() - part.states);
+        fit(&mut configuration.history, &filled[..covered]);
+    }
+    configuration.history.extend(line.states[built..].iter().map(history));
+    let record = &line.end.record;
+    if record.built.is_none() {
         configuration.config = record.config.clone();
         configuration.created = Some(record.created.to_string());
         configuration.author = record.author.clone().unwrap_or_default();
@@ -79,8 +104,69 @@ pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn F
     configuration.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
     let config = configuration.to_bytes();
     let descriptor = Descriptor::of(media_type::CONFIG, &config);
-    let manifest = Manifest::new(descriptor, layers.into_iter().map(|layer| layer.blob).collect());
-    Ok(Made { manifest: Document::of_manifest(manifest), config, packed })
+    let mut manifest = Manifest::new(descriptor, layers.into_iter().map(|layer| layer.blob).collect());
+    if let Some(built) = &record.built {
+        manifest.annotations.clone_from(&built.annotations);
+    }
+    Ok(Made { manifest: Document::of_manifest(manifest), config, packed: count })
+}
+
+/// Returns how a node came to be, with an entry for each layer that it would have; none is made.
+pub fn history_of(store: &Store, node: &Node) -> Result<Vec<History>> {
+    let intent = || format!("read the history of {}", node.label());
+    let line = store.line_of(node).context(intent)?;
+    let mut history = match (&line.built, &line.base) {
+        (Some(part), _) => part.node.record.built.iter().flat_map(|built| built.history.clone()).collect(),
+        (None, Some(base)) => history_of_base(store, base).context(intent)?,
+        (None, None) => Vec::new(),
+    };
+    let built = line.built.as_ref().map_or(0, |built| built.states);
+    history.extend(line.states[built..].iter().map(self::history));
+    Ok(history)
+}
+
+fn history_of_base(store: &Store, base: &Node) -> Result<Vec<History>> {
+    let mut history = match &base.record.image {
+        Some(image) => Configuration::parse(&store.read_blob(&image.config, DOCUMENT_MAX)?)?.history,
+        None => Vec::new(),
+    };
+    fit(&mut history, &vec![true; store.layers(base)?.len()]);
+    Ok(history)
+}
+
+/// Returns the latest time that files in a layer have: as the build was told, else as whoever makes the image says.
+fn epoch(line: &Line, number: usize, options: &MakeOptions) -> Option<i64> {
+    let part = line.built.as_ref().filter(|part| number < part.states);
+    part.and_then(|part| part.node.record.built.as_ref()?.epoch).or(options.create.epoch)
+}
+
+/// Lets a configuration say what the end of a build does.
+fn take_over(configuration: &mut Configuration, record: &Record) {
+    let Some(built) = &record.built else { return };
+    configuration.config = record.config.clone();
+    configuration.created = Some(built.created.unwrap_or(record.created).to_string());
+    configuration.author = built.author.clone().unwrap_or_default();
+    configuration.history.clone_from(&built.history);
+    if let Some(platform) = &built.platform {
+        configuration.os.clone_from(&platform.os);
+        configuration.architecture.clone_from(&platform.architecture);
+        configuration.variant.clone_from(&platform.variant);
+    }
+}
+
+/// Makes history say which of the layers it speaks of there are; others are only steps. Those that it does not speak of get an entry.
+fn fit(history: &mut Vec<History>, filled: &[bool]) {
+    let said: Vec<usize> = (0..history.len()).filter(|entry| !history[*entry].empty_layer).collect();
+    for (entry, filled) in said.iter().zip(filled) {
+        history[*entry].empty_layer = !filled;
+    }
+    // Steps that were let go: their changes are in the layer of the next.
+    for entry in said.iter().skip(filled.len()) {
+        history[*entry].empty_layer = true;
+    }
+    for filled in filled.iter().skip(said.len()).filter(|filled| **filled) {
+        history.push(History { empty_layer: !filled, ..History::default() });
+    }
 }
 
 /// What is said of a tree that began as no image.
@@ -143,27 +229,42 @@ fn media_type_of(blob: &Descriptor) -> String {
     }
 }
 
-/// Returns the layer that a state was packed into before, where its blob is kept.
+/// Returns what a state was packed into before, where its blob is kept.
 fn known(
     blobs: &Blobs<'_>,
     state: &LineState,
     before: Option<&Node>,
-    packing: Packing,
-) -> Result<Option<Layer>> {
-    let Some(packed) = &state.node.record.packed else { return Ok(None) };
-    if packed.over.as_ref() != before.map(|node| &node.id) {
-        return Ok(None);
+    options: &CreateOptions,
+    may_be_none: bool,
+) -> Result<Option<Packed>> {
+    let over = before.map(|node| &node.id);
+    let noted = state.node.record.packed.as_ref().filter(|packed| packed.is_over(over, options.epoch));
+    let Some(packed) = noted else { return Ok(None) };
+    if may_be_none && packed.blobs.is_empty() && packed.diff_id == nothing() {
+        return Ok(Some(Packed { diff_id: packed.diff_id.clone(), blob: None }));
     }
-    for blob in packed.blobs.iter().filter(|blob| blob.media_type == packing.media_type()) {
+    for blob in packed.blobs.iter().filter(|blob| blob.media_type == options.packing.media_type()) {
         if blobs.has(&blob.digest, blob.size)? {
-            return Ok(Some(Layer { blob: blob.clone(), diff_id: packed.diff_id.clone() }));
+            return Ok(Some(Packed { diff_id: packed.diff_id.clone(), blob: Some(blob.clone()) }));
         }
     }
     Ok(None)
 }
 
-/// Makes the layer that turns the state before into this one, and keeps it as a blob, which is not durable yet.
-fn pack(blobs: &Blobs<'_>, state: &LineState, before: Option<&Node>, options: &MakeOptions) -> Result<Layer> {
+/// The digest of an archive with nothing in it: two blocks of zeros.
+fn nothing() -> DiffId {
+    DiffId(Digest::sha256_of(&[0; 1024]))
+}
+
+/// Makes the layer that turns the state before into this one, and keeps it as a blob, which is not durable yet. Where nothing changed there
+/// is none, if `may_be_none`.
+fn pack(
+    blobs: &Blobs<'_>,
+    state: &LineState,
+    before: Option<&Node>,
+    options: &MakeOptions,
+    may_be_none: bool,
+) -> Result<Packed> {
     let (store, node) = (blobs.store(), &state.node);
     let intent = || format!("make a layer of {}", node.label());
     let root = store.open_root(node).context(intent)?;
@@ -172,6 +273,9 @@ fn pack(blobs: &Blobs<'_>, state: &LineState, before: Option<&Node>, options: &M
         None => layer::whole_tree(&root),
     };
     let changes = changes.context(intent)?;
+    if changes.is_empty() && may_be_none {
+        return Ok(Packed { diff_id: nothing(), blob: None });
+    }
     let (reader, mut writer) = io::pipe().context(|| "pipe()").context(intent)?;
     let (created, kept) = std::thread::scope(|scope| {
         let kept = scope.spawn(|| blobs.put(reader, None, Durability::Lazy));
@@ -192,7 +296,7 @@ fn pack(blobs: &Blobs<'_>, state: &LineState, before: Option<&Node>, options: &M
         );
     }
     let blob = Descriptor::new(created.packed.media_type, digest, created.packed.size);
-    Ok(Layer { blob, diff_id: created.packed.diff_id })
+    Ok(Packed { diff_id: created.packed.diff_id, blob: Some(blob) })
 }
 
 /// Returns a layer's descriptor with what makes it a snapshot again where it is pulled.

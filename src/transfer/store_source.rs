@@ -41,12 +41,7 @@ impl<'a> StoreSource<'a> {
 
     /// Returns the image as it came, if it is one.
     fn own(&self) -> Result<Option<Document>> {
-        if !self.line.states.is_empty() {
-            return Ok(None);
-        }
-        let Some(image) = self.line.base.as_ref().and_then(|base| base.record.image.as_ref()) else {
-            return Ok(None);
-        };
+        let Some(image) = self.line.image() else { return Ok(None) };
         let bytes = self.blobs.store().read_blob(&image.manifest, DOCUMENT_MAX)?;
         Document::parse_with_digest(bytes, &image.manifest, Some(&image.media_type)).map(Some)
     }

@@ -157,8 +157,8 @@ fn threads_ask_a_host_once_what_it_speaks() {
     assert_eq!(server.seen().len(), 6);
 
     // Who waited for one that failed has failed too; who comes later asks again.
-    let server = Scripted::start(move |_, before| match before {
-        0 => slowly(Reply::new(401, "").header("www-authenticate", "Strange")),
+    let server = Scripted::start(move |seen, before| match (seen.path.as_str(), before) {
+        ("/v2/", 0) => slowly(Reply::new(401, "").header("www-authenticate", "Strange")),
         _ => Reply::new(200, ""),
     });
     let client = Place::new().client();

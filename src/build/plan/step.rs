@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::image::{ImageConfig, Platform};
 
 /// A stage that is needed.
@@ -11,26 +13,33 @@ pub struct Stage {
     pub number: usize,
     /// Its name, in lower case.
     pub name: Option<String>,
+    /// First and last line of its `FROM`.
+    pub lines: (usize, usize),
+    /// Its `FROM`, on one line, as it was typed.
+    pub shown: String,
     /// What it stands on.
     pub ground: Ground,
-    /// What it is made for.
+    /// What it is made for; an image that it stands on is pulled for this.
     pub platform: Platform,
+    /// The other stages that it needs, by number, in order: all are lower than its own.
+    pub needs: Vec<usize>,
     /// What is done, in order; those that only say something of the image are among them.
     pub steps: Vec<Step>,
-    /// What the image says in the end.
+    /// What the image says in the end: `ONBUILD` is `OnBuild` in it, as `SHELL` and `HEALTHCHECK` are `Shell` and `Healthcheck`.
     pub config: ImageConfig,
-    /// What is left for images that stand on it: `ONBUILD`.
-    pub onbuild: Vec<String>,
+    /// Who made it: `MAINTAINER`; empty where nobody says so.
+    pub author: String,
 }
 
 /// What a stage, or a `COPY --from`, stands on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ground {
     /// Nothing: an empty tree.
     Scratch,
     /// The end of another stage, by its number.
     Stage(usize),
-    /// An image or any other node, as it was typed; pulled where it is not there.
+    /// An image or any other node, as it was typed; pulled where it is not there: for the platform of the stage that stands on it, or
+    /// for the target's where files are only taken from it.
     Image(String),
     /// A context that was named with `--build-context`.
     Context(String),
@@ -39,11 +48,11 @@ pub enum Ground {
 /// One step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// First and last line of the instruction.
+    /// First and last line of the instruction; for one that was left by a base, of the `FROM`.
     pub lines: (usize, usize),
     /// What is shown: the instruction on one line, as it was typed.
     pub shown: String,
-    /// What the image's history says: `RUN /bin/sh -c make # buildkit`.
+    /// What the image's history says: `RUN /bin/sh -c make # buildkit`; empty for `ONBUILD`, of which it says nothing.
     pub created_by: String,
     /// What is done.
     pub work: Work,
@@ -72,17 +81,16 @@ pub enum Work {
 }
 
 /// `RUN`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStep {
     /// The program with its arguments: the shell is among them.
     pub args: Vec<String>,
-    /// Heredocs that the command is given as files: path in the tree, content, mode. Gone afterwards.
+    /// A heredoc that is a program of its own (`#!`): path in the tree, content, mode; only read, and gone afterwards. All others
+    /// are part of what the shell is given in `args`, as BuildKit does it.
     pub files: Vec<(String, String, u32)>,
-    /// Heredocs that the command reads: file descriptor and content.
-    pub inputs: Vec<(u32, String)>,
     /// Variables: those of the image, and arguments that were declared before.
     pub env: BTreeMap<String, String>,
-    /// Predefined arguments (proxies): given to the command, and no part of the key.
+    /// Predefined arguments (proxies), none of which is in `env`: given to the command, and no part of the key.
     pub quiet_env: BTreeMap<String, String>,
     /// As `USER` says it; empty for root.
     pub user: String,
@@ -97,9 +105,9 @@ pub struct RunStep {
 }
 
 /// `RUN --network`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// What the build was told with `--network`.
+    /// That of any box.
     #[default]
     Default,
     /// None but loopback.
@@ -109,7 +117,7 @@ pub enum Network {
 }
 
 /// `RUN --security`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Security {
     /// The walls of any box.
     #[default]
@@ -119,7 +127,7 @@ pub enum Security {
 }
 
 /// `RUN --mount`, expanded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunMount {
     /// Absolute path in the tree.
     pub target: String,
@@ -128,7 +136,7 @@ pub struct RunMount {
 }
 
 /// What a mount shows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MountKind {
     /// Files of a context, stage or image: nothing that is written there is kept.
     Bind {
@@ -184,7 +192,7 @@ pub enum MountKind {
 }
 
 /// Owner and mode of what a mount makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// User id.
     pub uid: u32,
@@ -195,7 +203,7 @@ pub struct Owner {
 }
 
 /// What two builds do that use a cache at the same time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sharing {
     /// Both write to it.
     #[default]
@@ -207,7 +215,7 @@ pub enum Sharing {
 }
 
 /// `COPY` and `ADD`, expanded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CopyStep {
     /// Is it `ADD`?
     pub is_add: bool,
@@ -238,7 +246,7 @@ pub struct CopyStep {
 }
 
 /// Where `COPY` takes files from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum From {
     /// The context of the build.
     MainContext,
@@ -247,7 +255,7 @@ pub enum From {
 }
 
 /// A file that stands in the Dockerfile.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heredoc {
     /// Its name.
     pub name: String,

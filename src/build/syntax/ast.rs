@@ -40,14 +40,21 @@ pub struct Instruction {
     pub last_line: usize,
     /// Its flags, as they were typed, in order.
     pub flags: Vec<Flag>,
+    /// All of it, lines joined, as it was typed.
+    pub source: String,
     /// What follows the flags, lines joined.
     pub text: String,
+    /// The arguments as the language splits them, with their quotes; of a JSON list its strings. A command line of a
+    /// shell is one; of `HEALTHCHECK CMD ...` and `ONBUILD ...` the first word is one more.
+    pub arguments: Vec<String>,
     /// Were the arguments a JSON list?
     pub is_json: bool,
     /// The text of its heredocs, in order.
     pub heredocs: Vec<Heredoc>,
     /// The comment lines right before it, without `#`, in order.
     pub comments: Vec<String>,
+    /// The numbers of empty lines between its lines.
+    pub empty_lines: Vec<usize>,
     /// What it says.
     pub command: Command,
 }

@@ -1,0 +1,350 @@
+//! The steps of builds in the store, through the library as a build uses it (`steps/stepper.rs`): found by their keys, kept as long as they
+//! are used, true only once they are on disk.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::environment::{Environment, Ran, ran};
+use crate::grounds::on_file_systems;
+use crate::host::FileSystem;
+
+/// The program that is built with the tests.
+fn stepper() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.ancestors().nth(2).unwrap().join("examples/stepper");
+    assert!(path.exists(), "{path:?} is missing: `cargo build --examples` makes it");
+    path
+}
+
+impl Environment {
+    fn steps<const N: usize>(&self, arguments: [&str; N]) -> Ran {
+        let mut command = Command::new(stepper());
+        ran(command.arg(self.store()).args(arguments).output().unwrap())
+    }
+
+    /// Does something that must succeed; returns what was printed.
+    #[track_caller]
+    fn does<const N: usize>(&self, arguments: [&str; N]) -> String {
+        let ran = self.steps(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+        ran.stdout.trim().to_owned()
+    }
+
+    fn id<const N: usize>(&self, arguments: [&str; N]) -> String {
+        let said = self.does(arguments);
+        said.split(' ').next().unwrap().to_owned()
+    }
+
+    /// As if the machine had started again before anything was synced.
+    fn lose_power(&self) {
+        let steps = self.store().join("steps");
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let was = "00000000-0000-0000-0000-000000000000";
+        fs::rename(steps.join(boot.trim()), steps.join(was)).unwrap();
+        for object in fs::read_dir(self.store().join("o")).unwrap() {
+            let mark = object.unwrap().path().join("unsettled");
+            if mark.is_symlink() {
+                fs::remove_file(&mark).unwrap();
+                std::os::unix::fs::symlink(was, &mark).unwrap();
+            }
+        }
+    }
+
+    fn assert_clean(&self) {
+        self.ok(["fsck", "--verify"]);
+    }
+}
+
+#[test]
+fn a_step_is_found_by_its_key_and_shows_what_it_changed() {
+    on_file_systems(|environment, _| {
+        environment.import_base();
+        let one = environment.id(["step", "base", "one", "etc/one=1"]);
+        let two = environment.id(["step", &one, "two", "etc/two=2", "etc/motd=changed"]);
+        assert_eq!(environment.does(["step", &one, "two", "etc/other=3"]), format!("{two} hit"));
+        assert_eq!(environment.does(["look", "three"]), "-");
+        environment.does(["settle"]);
+        assert_eq!(environment.does(["look", "two"]), two);
+        let changes = environment.ok(["diff", &format!("{two}~1"), &two]);
+        assert_eq!(changes, "C /etc/motd\nA /etc/two\n");
+        assert_eq!(environment.ok(["diff", "base", &one]), "A /etc/one\n");
+        // Not a box and not a tree of anybody's.
+        assert_eq!(environment.json(["ls"]).as_array().unwrap().len(), 1);
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn steps_may_begin_with_nothing() {
+    on_file_systems(|environment, _| {
+        let first = environment.id(["step", "-", "first", "hello=hi"]);
+        let second = environment.id(["step", &first, "second", "more=hi"]);
+        environment.does(["built", &second, "app:1"]);
+        assert_eq!(environment.ok(["diff", &first, "app:1"]), "A /more\n");
+        environment.does(["built", "-", "empty:1"]);
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn steps_are_swept_only_once_nothing_and_nobody_needs_them() {
+    on_file_systems(|environment, _| {
+        environment.import_base();
+        environment.does(["build", "base", "app:1", "3", "a"]);
+        environment.does(["build", "base", "other:1", "2", "b"]);
+        let objects = || fs::read_dir(environment.store().join("o")).unwrap().count();
+        assert_eq!(objects(), 1 + 3 + 1 + 2 + 1);
+        environment.ok(["prune"]);
+        assert_eq!(environment.does(["build", "base", "app:1", "3", "a"]).split(' ').nth(1), Some("0"));
+        assert_eq!(objects(), 8, "prune leaves what was used, and an image that is there is not made again");
+        // Its steps are a cache now.
+        environment.ok(["rm", "--now", "other:1"]);
+        environment.ok(["prune"]);
+        assert_eq!(objects(), 7);
+        let would = environment.json(["prune", "--builds", "--dry-run"]);
+        assert_eq!(would["let_go"].as_array().unwrap().len(), 2);
+        assert_eq!(would["objects"], 2);
+        environment.ok(["prune", "--builds"]);
+        assert_eq!(objects(), 5);
+        // Nothing finds them any more, and the image has them.
+        environment.ok(["prune", "--builds=all"]);
+        assert_eq!((objects(), environment.does(["look", "base a 0"])), (5, "-".to_owned()));
+        assert_eq!(environment.ok(["diff", "app:1~1", "app:1"]), "A /step-2\n");
+        environment.assert_clean();
+        environment.ok(["rm", "--now", "app:1"]);
+        environment.ok(["prune", "--builds"]);
+        assert_eq!(objects(), 1);
+    });
+}
+
+#[test]
+fn a_step_goes_when_no_build_used_it_for_a_while() {
+    let environment = Environment::new();
+    environment.import_base();
+    environment.does(["step", "base", "old", "a=1"]);
+    environment.does(["step", "base", "new", "b=1"]);
+    environment.does(["step", "base", "used", "c=1"]);
+    environment.does(["settle"]);
+    for key in ["old", "used"] {
+        let link =
+            environment.store().join("steps").join(rootling::image::Digest::sha256_of(key.as_bytes()).hex());
+        let touched = Command::new("touch").args(["-h", "-d", "15 days ago"]).arg(link).status().unwrap();
+        assert!(touched.success());
+    }
+    environment.does(["look", "used"]);
+    let would = environment.json(["prune", "--dry-run"]);
+    assert_eq!(would["let_go"].as_array().unwrap().len(), 1);
+    assert_eq!(would["let_go"][0]["why"], "unused");
+    assert!(environment.ok(["prune"]).starts_with("let go 1 step of builds\n"));
+    let there = ["old", "new", "used"].map(|key| environment.does(["look", key]) != "-");
+    assert_eq!(there, [false, true, true]);
+    environment.ok(["prune", "--keep-builds", "0s"]);
+    assert_eq!(environment.does(["look", "new"]), "-");
+}
+
+#[test]
+fn a_power_cut_before_the_sync_leaves_no_name_that_is_true() {
+    on_file_systems(|environment, _| {
+        environment.import_base();
+        let kept = environment.id(["step", "base", "kept", "a=1"]);
+        environment.does(["settle"]);
+        let lost = environment.id(["step", &kept, "lost", "b=1"]);
+        let torn = environment.id(["step", &kept, "torn", "c=1"]);
+        environment.does(["fail", &kept, "bad", "d=1"]);
+        environment.lose_power();
+        // What was not synced may be there, in part.
+        fs::write(environment.store().join("o").join(&torn).join("meta.json"), "").unwrap();
+        assert_eq!(environment.does(["look", "lost"]), "-");
+        assert_eq!(environment.does(["look", "kept"]), kept);
+        assert!(environment.fails(["show", "@fail"]).contains("no step of a build has failed"));
+        environment.assert_clean();
+        let again = environment.id(["step", &kept, "lost", "b=2"]);
+        assert_ne!(again, lost);
+        environment.ok(["show", &kept]);
+        environment.ok(["prune"]);
+        let there = |id: &str| environment.store().join("o").join(id).exists();
+        assert_eq!([&kept, &lost, &torn, &again].map(|id| there(id)), [true, false, false, true]);
+        environment.does(["settle"]);
+        assert_eq!(environment.does(["look", "lost"]), again);
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn what_stands_on_a_step_is_durable_with_it() {
+    let environment = Environment::new();
+    environment.import_base();
+    let step = environment.id(["step", "base", "one", "a=1"]);
+    environment.ok(["create", &step, "dev"]);
+    environment.lose_power_if_tentative();
+    assert_eq!(environment.does(["look", "one"]), step);
+}
+
+impl Environment {
+    /// As [`lose_power`](Self::lose_power); where nothing is tentative nothing is lost.
+    fn lose_power_if_tentative(&self) {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let tentative = self.store().join("steps").join(boot.trim());
+        assert_eq!(fs::read_dir(tentative).unwrap().count(), 0);
+        self.lose_power();
+    }
+}
+
+#[test]
+fn a_failure_is_found_and_five_are_kept() {
+    on_file_systems(|environment, _| {
+        environment.import_base();
+        assert!(environment.fails(["show", "@fail"]).contains("no step of a build has failed"));
+        let ids: Vec<String> = (0..7)
+            .map(|number| environment.id(["fail", "base", &format!("bad{number}"), &format!("out={number}")]))
+            .collect();
+        let shown = environment.json(["show", "@fail"]);
+        assert_eq!(
+            (shown["id"].as_str(), &shown["step"]["failure"]),
+            (Some(&*ids[6]), &serde_json::json!({"code": 2}))
+        );
+        assert_eq!(shown["kind"], "step");
+        assert_eq!(environment.json(["show", "@fail:5"])["id"].as_str(), Some(&*ids[2]));
+        assert!(environment.fails(["show", "@fail:6"]).contains("there are not 6 failures"));
+        assert_eq!(environment.ok(["diff", "@fail~1", "@fail"]), "A /out\n");
+        assert!(environment.ok(["log", "@fail"]).contains("RUN make bad6"));
+        assert_eq!(environment.does(["look", "bad6"]), "-", "a failure is no result");
+        assert_eq!(fs::read_dir(environment.store().join("o")).unwrap().count(), 6);
+        environment.does(["settle"]);
+        environment.ok(["prune"]);
+        assert_eq!(environment.json(["show", "@fail"])["id"].as_str(), Some(&*ids[6]));
+        let listed = environment.ok(["ls", "--builds"]);
+        assert_eq!(listed.matches("(failed with code 2)").count(), 5, "{listed}");
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn a_failed_step_is_entered_with_its_settings_and_thrown_away() {
+    on_file_systems(|environment, _| {
+        if !environment.import_busybox() {
+            return;
+        }
+        environment.does(["fail", "base", "bad", "srv/out=1"]);
+        let script = "pwd; echo $STEP; cat out; echo more > /srv/new; grep -c ' /scratch ' /proc/mounts";
+        assert_eq!(environment.ok(["enter", "@fail", "--", "sh", "-c", script]), "/srv\nyes\n11\n");
+        assert_eq!(environment.ok(["diff", "@fail~1", "@fail"]), "A /srv/\nA /srv/out\n");
+        assert_eq!(environment.run(["enter", "@fail", "--", "sh", "-c", "exit 7"]).code, 7);
+        assert!(environment.fails(["enter", "@fail", "--autosnap"]).contains("make a box of it"));
+        // A box of it is kept, and may become the result.
+        environment.ok(["create", "@fail", "repaired"]);
+        environment.ok(["exec", "repaired", "--", "sh", "-c", "echo 2 > /srv/out"]);
+        let adopted = environment.id(["adopt", "repaired", "base", "bad"]);
+        assert_eq!(environment.does(["look", "bad"]), adopted);
+        assert_eq!(environment.ok(["diff", &format!("{adopted}~1"), &adopted]), "A /srv/\nA /srv/out\n");
+        assert_eq!(environment.json(["show", &adopted])["step"]["adopted"], true);
+        environment.ok(["exec", "repaired", "--", "sh", "-c", "echo 3 > /srv/out"]);
+        environment.does(["built", &adopted, "app:1"]);
+        assert_eq!(environment.ok(["run", "app:1", "cat", "/srv/out"]), "2\n");
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn another_key_leads_to_the_same_step() {
+    let environment = Environment::new();
+    environment.import_base();
+    let step = environment.id(["step", "base", "one", "a=1"]);
+    let other = environment.id(["step", "base", "other", "a=1"]);
+    environment.does(["alias", "content", &step]);
+    environment.does(["alias", "content", &other]);
+    assert_eq!(environment.does(["look", "content"]), step, "the first stays");
+    environment.does(["settle"]);
+    assert_eq!(environment.does(["look", "content"]), step);
+    assert_eq!(environment.json(["ls", "--builds"]).as_array().unwrap().len(), 2);
+    environment.ok(["prune", "--builds"]);
+    assert_eq!(environment.does(["look", "content"]), "-");
+}
+
+#[test]
+fn two_builds_that_do_the_same_step_share_one() {
+    on_file_systems(|environment, sort| {
+        environment.import_base();
+        let build = |name: &str| {
+            let mut command = Command::new(stepper());
+            command.arg(environment.store()).args(["build", "base", name, "12", "same"]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        };
+        let builds: Vec<_> = ["a:1", "b:1", "c:1"].iter().map(|name| build(name)).collect();
+        for build in builds {
+            let ran = ran(build.wait_with_output().unwrap());
+            assert_eq!(ran.code, 0, "{sort}: {}", ran.stderr);
+        }
+        environment.ok(["prune"]);
+        let objects = fs::read_dir(environment.store().join("o")).unwrap().count();
+        // Three images at most: those that were made at the same time may both be there.
+        assert!((1 + 12 + 1..=1 + 12 + 3).contains(&objects), "{sort}: {objects}");
+        assert_eq!(environment.ok(["diff", "a:1", "b:1"]), "");
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn a_name_moves_from_image_to_image_and_from_nothing_else() {
+    let environment = Environment::new();
+    environment.import_base();
+    let first = environment.id(["build", "base", "app:1", "2", "a"]);
+    let second = environment.id(["build", "base", "app:1", "2", "b"]);
+    assert_ne!(first, second);
+    assert!(!environment.store().join("o").join(&first).exists(), "nothing needed it");
+    environment.ok(["create", "base", "dev"]);
+    let step = environment.does(["look", "base b 1"]);
+    let refused = environment.steps(["built", &step, "dev"]);
+    assert!(refused.code != 0 && refused.stderr.contains("the name dev is taken"), "{}", refused.stderr);
+    environment.ok(["lock", "app:1"]);
+    let refused = environment.steps(["build", "base", "app:1", "2", "a"]);
+    assert!(refused.code != 0 && refused.stderr.contains("locked"), "{}", refused.stderr);
+    assert_eq!(environment.json(["show", "app:1"])["id"].as_str(), Some(&*second));
+}
+
+#[test]
+fn an_image_without_a_name_is_kept_as_steps_are() {
+    let environment = Environment::new();
+    environment.import_base();
+    let step = environment.id(["step", "base", "one", "a=1"]);
+    let image = environment.id(["built", &step]);
+    assert_eq!(environment.id(["built", &step]), image);
+    environment.ok(["prune"]);
+    assert_eq!(environment.json(["show", &image])["built"]["steps"][0].as_str(), Some(&*step));
+    assert_eq!(environment.id(["built", &step, "app:1"]), image, "it gets the name");
+    environment.ok(["rm", "--now", "app:1"]);
+    environment.ok(["prune", "--builds"]);
+    assert_eq!(environment.json(["ls", "-a"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_builds_leave_for_the_next_is_replaced() {
+    let environment = Environment::new();
+    assert_eq!(environment.does(["note", "/srv/Dockerfile"]), "");
+    environment.does(["note", "/srv/Dockerfile", "one"]);
+    environment.does(["note", "/srv/Dockerfile", "two"]);
+    environment.does(["note", "/other", "three"]);
+    assert_eq!(environment.does(["note", "/srv/Dockerfile"]), "two");
+    environment.ok(["prune", "--builds=all"]);
+    assert_eq!(environment.does(["note", "/other"]), "three");
+    environment.assert_clean();
+}
+
+#[test]
+fn a_chain_of_steps_may_be_long() {
+    on_file_systems(|environment, sort| {
+        environment.import_base();
+        let count = if sort == FileSystem::Btrfs { "20" } else { "560" };
+        environment.does(["build", "base", "app:1", count, "a"]);
+        for back in [1, 15, 17] {
+            let (older, newer) = (format!("app:1~{}", back + 1), format!("app:1~{back}"));
+            let number = count.parse::<u32>().unwrap() - 1 - back;
+            assert_eq!(environment.ok(["diff", &older, &newer]), format!("A /step-{number}\n"), "{sort}");
+        }
+        environment.ok(["create", "app:1", "dev"]);
+        let expected = count.parse::<usize>().unwrap();
+        let listed = environment.ok(["diff", "base", "app:1"]);
+        assert_eq!(listed.lines().count(), expected, "{sort}");
+    });
+}
