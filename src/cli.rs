@@ -70,6 +70,7 @@ mod show;
 mod snapshot;
 mod start;
 mod stats;
+mod step;
 mod stop;
 mod surroundings;
 mod trying;
@@ -195,6 +196,9 @@ struct Context {
 pub fn main() -> i32 {
     runner::begin_process();
     let caller = runner::Caller::who_asked();
+    if let Some(code) = step::run(caller) {
+        return code;
+    }
     let (arguments, given, settings) = match read() {
         Ok(read) => read,
         Err(code) => return code,
