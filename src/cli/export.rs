@@ -33,17 +33,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
     let place = &arguments.destination;
+    if send_tree(context, &store, &node, place, arguments.pack)? {
+        return Ok(());
+    }
     match place {
-        Place::Directory(path) => {
-            to_directory(context, &store, &node, path)?;
-            push::tell_of_tree(context, place);
-            Ok(())
-        }
-        Place::Tar(path) => {
-            to_tar(context, &store, &node, path, &arguments.pack.options_of_tar(path)?)?;
-            push::tell_of_tree(context, place);
-            Ok(())
-        }
         Place::Host => Err(Error::new(ErrorKind::InvalidInput, "host:/ is this machine")
             .hint("take changes over with `rootling apply`")),
         _ => {
@@ -59,6 +52,23 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Exports a tree as files or as a tar; false where the place is for something else.
+pub(super) fn send_tree(
+    context: &Context,
+    store: &Store,
+    node: &Node,
+    place: &Place,
+    pack: PackFlags,
+) -> Result<bool> {
+    match place {
+        Place::Directory(path) => to_directory(context, store, node, path)?,
+        Place::Tar(path) => to_tar(context, store, node, path, pack)?,
+        _ => return Ok(false),
+    }
+    push::tell_of_tree(context, place);
+    Ok(true)
 }
 
 /// Opens the tree that goes out: of a box its present state.
