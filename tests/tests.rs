@@ -34,6 +34,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
@@ -47,6 +48,8 @@ mod attack;
 mod bisect;
 #[cfg(test)]
 mod budget;
+#[cfg(test)]
+mod built;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]

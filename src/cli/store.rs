@@ -12,7 +12,7 @@ use crate::loop_store;
 use crate::near;
 use crate::reference::{Reference, Which};
 use crate::runner::{self, Entered, Running};
-use crate::store::{BoxSettings, Name, Node, Role, Store};
+use crate::store::{BoxSettings, Image, Name, Node, Role, Store};
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 ///
@@ -146,10 +146,8 @@ fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     if let Some(node) = named.filter(has) {
         return Ok(Some(node));
     }
-    let entry = store
-        .images()?
-        .into_iter()
-        .find(|entry| entry.image.manifest == *digest || entry.image.index.as_ref() == Some(digest));
+    let is_it = |image: &Image| image.manifest == *digest || image.index.as_ref() == Some(digest);
+    let entry = store.images()?.into_iter().find(|entry| entry.image.as_ref().is_some_and(is_it));
     match entry {
         Some(entry) => Ok(Some(Node { name: entry.names.first().cloned(), ..store.node(&entry.id)? })),
         None => Err(not_pulled(store, text, name)),
