@@ -184,12 +184,7 @@ impl Store {
     }
 
     /// Waits for the turn; `None` where that of a private cache is somebody else's.
-    fn turn(
-        &self,
-        name: &VolumeName,
-        how: CacheUse,
-        go_on: &dyn Fn() -> Result<()>,
-    ) -> Result<Option<File>> {
+    fn turn(&self, name: &VolumeName, how: CacheUse, go_on: &dyn Fn() -> Result<()>) -> Result<Option<File>> {
         files::make_dir(&self.root.join("steps"))?;
         files::make_dir(&self.turns_dir())?;
         let path = self.turns_dir().join(name.as_str());

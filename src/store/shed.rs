@@ -35,7 +35,9 @@ impl Store {
         let (Some(parent), Some(name)) = (&node.record.parent, &node.name) else { return Ok(None) };
         let slot = self.object_dir(parent);
         // Not waited for: who changes the record of an earlier state may be waiting for ours.
-        let Some(change) = lock::try_lock_file(&slot.join("change"), lock::Mode::Exclusive)? else { return Ok(None) };
+        let Some(change) = lock::try_lock_file(&slot.join("change"), lock::Mode::Exclusive)? else {
+            return Ok(None);
+        };
         let record = Record::read(&slot)?;
         let life = record.life.of_a_state();
         if record.state == State::Active || record.continued_by.as_ref() != Some(name) || record.life == life

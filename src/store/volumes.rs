@@ -221,7 +221,10 @@ impl Store {
     fn publish_volume(&self, content: Option<&Dir>, name: Option<&Name>) -> Result<Node> {
         self.publish_volume_of(name, |root, kind| {
             let clone = if kind == Kind::Copy { CloneMode::Never } else { CloneMode::Auto };
-            content.map_or_else(|| Ok(Cost::default()), |content| replicate(content, root, &Options::from(clone)))
+            content.map_or_else(
+                || Ok(Cost::default()),
+                |content| replicate(content, root, &Options::from(clone)),
+            )
         })
     }
 
@@ -291,7 +294,13 @@ impl Store {
     }
 
     /// Moves a volume's name to another object, in one step; the old one goes to the trash. The caller has it alone.
-    pub(super) fn put_in_place(&self, name: &VolumeName, old: &Node, new: &ObjectId, alone: File) -> Result<()> {
+    pub(super) fn put_in_place(
+        &self,
+        name: &VolumeName,
+        old: &Node,
+        new: &ObjectId,
+        alone: File,
+    ) -> Result<()> {
         fault::point("volume.made");
         self.switch(&name.node_name(), new)?;
         fault::point("volume.switched");

@@ -84,7 +84,10 @@ impl Store {
             let path = self.uploads_dir().join(name);
             let Ok(found) = fs::symlink_metadata(&path) else { continue };
             let is_old = found.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > KEPT_UPLOAD));
-            if is_old && lock::try_lock_file(&path, lock::Mode::Exclusive)?.is_some() && files::remove_if_exists(&path)? {
+            if is_old
+                && lock::try_lock_file(&path, lock::Mode::Exclusive)?.is_some()
+                && files::remove_if_exists(&path)?
+            {
                 (count, bytes) = (count + 1, bytes + found.len());
             }
         }
