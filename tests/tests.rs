@@ -23,6 +23,7 @@
 //! | `merging` | apply, revert, rebase and their conflicts |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
+//! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
 //! | `sources` | imports from servers, of packages, of squashfs files, made once |
@@ -47,6 +48,8 @@ mod bisect;
 mod budget;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod copy_steps;
 #[cfg(test)]
 mod copying;
 #[cfg(test)]

@@ -83,6 +83,7 @@ pub struct Expander<'a> {
     keeps_escapes: bool,
     keeps_unset: bool,
     quotes_are_text: bool,
+    joins_heredocs: bool,
 }
 
 impl<'a> Expander<'a> {
@@ -95,6 +96,7 @@ impl<'a> Expander<'a> {
             keeps_escapes: false,
             keeps_unset: false,
             quotes_are_text: false,
+            joins_heredocs: false,
         }
     }
 
@@ -120,6 +122,12 @@ impl<'a> Expander<'a> {
     #[must_use]
     pub fn quotes_are_text(self) -> Self {
         Self { quotes_are_text: true, ..self }
+    }
+
+    /// Takes `<<` and the white space behind it for parts of the word that follows.
+    #[must_use]
+    pub fn join_heredocs(self) -> Self {
+        Self { joins_heredocs: true, ..self }
     }
 
     /// Expands `word`.
@@ -210,6 +218,15 @@ impl Run<'_> {
                         words.word.push(c);
                         text.push(c);
                     }
+                }
+                '<' if self.how.joins_heredocs && self.rest.peek() == Some(&'<') => {
+                    let mut arrows = String::from(c);
+                    arrows.extend(self.rest.next());
+                    while let Some(blank) = self.rest.next_if(|c| c.is_whitespace()) {
+                        arrows.push(blank);
+                    }
+                    words.word.push_str(&arrows);
+                    text.push_str(&arrows);
                 }
                 _ => {
                     words.add(c);

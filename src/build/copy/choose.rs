@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Context, Entry, Selection, Source, is_unchanged};
+use super::super::context::{Context, Entry, Modes, Selection, Source, is_unchanged};
 use super::super::glob;
 use super::super::ignore::Patterns;
 use super::super::plan::CopyStep;
 use super::remote::Remote;
+use crate::image::{Algorithm, Digest, Hasher};
 use crate::near;
 use crate::sources::Means;
+use crate::store::FileHashes;
 
 /// What a step reads.
 #[derive(Debug)]
@@ -100,6 +102,28 @@ impl Chosen<'_> {
             listing.parts.push(listed);
         }
         Ok(listing)
+    }
+
+    /// Lists what is taken, and returns what it comes to: equal digests, equal copies. Fetches what has no `--checksum`.
+    ///
+    /// `known` is what files hashed to before, as in [`Context::contents`].
+    pub fn read(&self, known: Option<&FileHashes>) -> Result<(Digest, Listing)> {
+        let (mut listing, mut whole) = (Listing::default(), Hasher::new(Algorithm::Sha256));
+        for part in &self.parts {
+            let (words, listed) = match part {
+                Part::Remote(remote) => (remote.words(self.means)?, Vec::new()),
+                Part::Local(local) => {
+                    let contents =
+                        self.context.contents(&local.sources, &local.selection, Modes::All, known)?;
+                    self.require(local, &contents.sources)?;
+                    (contents.digest.to_string(), contents.sources)
+                }
+            };
+            // No two lists of words are the same bytes.
+            whole.update(format!("{} {words}\n", words.len()).as_bytes());
+            listing.parts.push(listed);
+        }
+        Ok((whole.finish(), listing))
     }
 
     /// Is everything still what it was when it was listed? Who copies what was hashed asks afterwards. Costs a list.

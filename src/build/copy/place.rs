@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::FileStat;
 use rootling_backends::attributes::Attributes;
 use rootling_backends::graft::{Graft, Origin, Picked};
 use rootling_backends::ground::Ground;
@@ -127,6 +128,7 @@ impl Placing<'_> {
                     path: &entry.path,
                     kind: entry.kind(),
                     on_the_way: is_on_the_way(selection, entry),
+                    expected: self.looks.expected(entry),
                 })
                 .collect();
             let looks = &self.looks;
@@ -143,7 +145,7 @@ impl Placing<'_> {
         let target = self.target_of(|| Ok(source.path.file_name().unwrap_or_default().to_owned()))?;
         let looks = &self.looks;
         let change = |attributes: &mut Attributes, kind| looks.change(attributes, kind);
-        self.graft.entry(origin, &source.real, &target, &change)
+        self.graft.entry(origin, &source.real, &target, looks.expected(&entries[0]), &change)
     }
 
     /// Places what a server gave: for its owner alone, as docker has it.
@@ -216,6 +218,11 @@ impl Placing<'_> {
 }
 
 impl Looks {
+    /// Returns what a file must still be when it is copied: a tree does not change, and what a stack shows is another inode than what is read.
+    fn expected<'e>(&self, entry: &'e Entry) -> Option<&'e FileStat> {
+        (self.ownership == Ownership::Root && entry.kind() == EntryType::File).then_some(&entry.stat)
+    }
+
     /// Returns the mode of a file that would have this one.
     fn mode(&self, mode: u32) -> u32 {
         self.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, EntryType::File))
