@@ -664,7 +664,8 @@ fn an_agent_is_reached_through_a_socket_of_the_steps_own() {
     }
     environment.ok(["import", &format!("dir:{}", environment.path("root").display()), "dynamic"]);
     build.base = node(&build.store, "dynamic");
-    let script = "echo $SSH_AUTH_SOCK; ls -ln $SSH_AUTH_SOCK | cut -c1-10; /p/prober talk $SSH_AUTH_SOCK hello";
+    let script =
+        "echo $SSH_AUTH_SOCK; ls -ln $SSH_AUTH_SOCK | cut -c1-10; /p/prober talk $SSH_AUTH_SOCK hello";
     let target = "/run/buildkit/ssh_agent.0";
     let mounts = [
         (target, ssh("default", true)),

@@ -157,7 +157,7 @@ pub trait Inputs: Sync + Debug {
     fn files(&self, from: Option<&Ground>) -> Result<Files>;
 
     /// Takes a cache; waits where it is locked.
-    fn cache(&self, wanted: CacheWanted<'_>) -> Result<Box<dyn Cache>>;
+    fn cache(&self, wanted: CacheWanted<'_>) -> Result<Box<dyn Cache + '_>>;
 }
 
 /// Who hears what a command says: whole pieces, in the order in which they are read.

@@ -5,18 +5,20 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use rootling_backends::graft::Origin;
-use rootling_backends::{Dir, Error, ErrorKind, Kind, Result};
+use rootling_backends::{Dir, EntryType, Error, ErrorKind, Kind, Result};
 
-use super::context::{Context, Modes};
-use super::copy::{self, Destination, Part, choose};
+use super::context::{Context, Entry, Loading, Source};
+use super::copy::{self, Destination, choose};
 use super::execute::{At, Done, End, Outcome, Worker, begins_with, identity, reads};
 use super::explain::Explainer;
-use super::plan::{CopyStep, From, Ground, MountKind, RunStep, Step, Work};
+use super::plan::{CopyStep, From, Ground, MountKind, Owner, RunStep, Sharing, Step, Work};
 use super::run::{self, Cache, CacheWanted, Inputs, Room, Template};
-use crate::image::Platform;
+use crate::image::{Digest, Platform};
 use crate::runner::log::Stream;
-use crate::sources::Means;
-use crate::store::{Failure, FileHashes, Node, Store};
+use crate::store::{CacheMount, CacheSharing, CacheStart, CacheUse, Failure, FileHashes, Node, Store};
+
+/// How a directory is looked for.
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 
 /// What a build has.
 #[derive(Debug)]
@@ -32,11 +34,11 @@ pub struct Workshop<'a> {
     /// What commands have in common.
     pub template: &'a Template,
     /// How files of servers are fetched.
-    pub means: &'a Means<'a>,
+    pub loading: &'a Loading<'a>,
+    /// Is what is written to caches kept only if the command succeeds?
+    pub keeps_caches_on_success: bool,
     /// The backend that makes the trees; `None` is the store's for what is thrown away.
     pub backend: Option<Kind>,
-    /// Which mode bits of a context count.
-    pub modes: Modes,
     /// Remembers what files came to.
     pub explainer: &'a Explainer,
 }
@@ -84,6 +86,24 @@ impl Workshop<'_> {
             },
             Some(_) => Ok(None),
         }
+    }
+
+    /// Remembers what the files of a context came to, to say which of them is another the next time.
+    fn remember(&self, step: &Step, read: &[(Source, Vec<Entry>)], hashes: Option<&FileHashes>) {
+        let Some(hashes) = hashes else { return };
+        let entries = read.iter().flat_map(|(source, entries)| {
+            entries.iter().map(|entry| {
+                let (path, stat) = (source.real.join(&entry.path), &entry.stat);
+                let is = match hashes.get(stat) {
+                    Some(sum) => Digest::from_sha256(sum).short().to_owned(),
+                    // One that was written just now is not remembered.
+                    None => format!("{} {}.{}", stat.st_size, stat.st_mtime, stat.st_mtime_nsec),
+                };
+                let is = if entry.kind() == EntryType::File { is } else { String::new() };
+                (path.display().to_string(), format!("{:o} {is}", stat.st_mode))
+            })
+        });
+        self.explainer.read(step, entries);
     }
 
     /// Opens the tree of an end.
@@ -147,11 +167,11 @@ impl Workshop<'_> {
             if step.sources.is_empty() {
                 let empty = Dir::open(fork.slot())?;
                 let nothing = Context::of_files(empty.try_clone()?, "nothing");
-                let chosen = choose(step, &nothing, self.means)?;
+                let chosen = choose(step, &nothing, self.loading)?;
                 copy::perform(step, &chosen, &chosen.list()?, &Origin::plain(empty), &destination)?
             } else {
                 self.with_source(ground_of(step), end, |context, origin, hashes| {
-                    let chosen = choose(step, context, self.means)?;
+                    let chosen = choose(step, context, self.loading)?;
                     let listing = chosen.list()?;
                     let copied = copy::perform(step, &chosen, &listing, origin, &destination)?;
                     if hashes.is_some() && !chosen.is_still(&listing)? {
@@ -177,7 +197,6 @@ impl Workshop<'_> {
     }
 
     fn make_dir(&self, path: &str, user: &str, over: Option<&Node>) -> Result<Outcome> {
-        const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
         if let Some(node) = over
             && self.store.open_root(node)?.open_in_root(Path::new(path), DIRECTORY).is_ok()
         {
@@ -230,18 +249,10 @@ impl Worker for Workshop<'_> {
     fn content(&self, step: &Step, number: usize, end: Option<&End>) -> Result<String> {
         match &step.work {
             Work::Copy(copy) => self.with_source(ground_of(copy), end, |context, _, hashes| {
-                let chosen = choose(copy, context, self.means)?;
-                let contents = context.contents_of(chosen.list()?.sources(), self.modes, hashes)?;
-                if hashes.is_some() {
-                    self.explainer.read(step, contents.entries());
-                }
-                let mut words = format!("content {}", contents.digest);
-                for part in &chosen.parts {
-                    if let Part::Remote(remote) = part {
-                        words.push_str(&format!(", {}", remote.words(self.means)?));
-                    }
-                }
-                Ok(words)
+                let chosen = choose(copy, context, self.loading)?;
+                let (digest, listing) = chosen.read(hashes)?;
+                self.remember(step, &listing.sources(), hashes);
+                Ok(format!("content {digest}"))
             }),
             Work::Run(run) => {
                 let binds = run.mounts.iter().filter_map(|mount| match &mount.kind {
@@ -255,9 +266,7 @@ impl Worker for Workshop<'_> {
                         let message = format!("there is no {source} in {}", context.label());
                         Error::new(ErrorKind::NotFound, message)
                     })?;
-                    if hashes.is_some() {
-                        self.explainer.read(step, contents.entries());
-                    }
+                    self.remember(step, &contents.sources, hashes);
                     Ok(format!("content {}", contents.digest))
                 })
             }
@@ -297,6 +306,14 @@ struct Mounts<'a> {
     ends: &'a [Option<End>],
 }
 
+impl Mounts<'_> {
+    fn end_of(&self, from: Option<&Ground>) -> Option<&End> {
+        let grounds = reads(self.work).into_iter().chain(begins_with(self.work).map(Some));
+        let found = grounds.zip(self.ends).find(|(ground, _)| *ground == from);
+        found.and_then(|(_, end)| end.as_ref())
+    }
+}
+
 impl Inputs for Mounts<'_> {
     fn files(&self, from: Option<&Ground>) -> Result<run::Files> {
         if let Some(files) = self.shop.files(from)? {
@@ -305,15 +322,53 @@ impl Inputs for Mounts<'_> {
                 hidden: files.context.left_out()?,
             });
         }
-        let grounds = reads(self.work).into_iter().chain(begins_with(self.work).map(Some));
-        let found = grounds.zip(self.ends).find(|(ground, _)| *ground == from);
-        let node = found.and_then(|(_, end)| end.as_ref()?.node.as_ref()).ok_or_else(|| {
+        let node = self.end_of(from).and_then(|end| end.node.as_ref()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("{} is empty", from.map_or_else(String::new, shown)))
         })?;
         Ok(run::Files::Tree(self.shop.store.mount(node)?.0))
     }
 
-    fn cache(&self, wanted: CacheWanted<'_>) -> Result<Box<dyn Cache>> {
-        todo!()
+    fn cache(&self, wanted: CacheWanted<'_>) -> Result<Box<dyn Cache + '_>> {
+        let shop = self.shop;
+        let how = CacheUse {
+            sharing: match wanted.sharing {
+                Sharing::Shared => CacheSharing::Shared,
+                Sharing::Private => CacheSharing::Private,
+                Sharing::Locked => CacheSharing::Locked,
+            },
+            on_success: shop.keeps_caches_on_success,
+        };
+        let go_on = || if shop.template.stop.is_asked() { Err(asked_to_end()) } else { Ok(()) };
+        let take = |content: Option<&Dir>| {
+            let Owner { uid, gid, mode } = wanted.owner;
+            shop.store.take_cache(wanted.id, how, CacheStart { content, uid, gid, mode }, &go_on)
+        };
+        let mount = match wanted.from {
+            None => take(None)?,
+            Some((ground, source)) => {
+                shop.with_source(Some(ground), self.end_of(Some(ground)), |context, _, _| {
+                    let path = source.trim_start_matches('/');
+                    let from = context.root().open_in_root(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+                    take(Some(&Dir::from_fd(from, path)))
+                })?
+            }
+        };
+        Ok(Box::new(Taken { store: shop.store, mount }))
+    }
+}
+
+/// A cache of the store, as a step has it.
+struct Taken<'a> {
+    store: &'a Store,
+    mount: CacheMount,
+}
+
+impl Cache for Taken<'_> {
+    fn dir(&self) -> &Path {
+        self.mount.dir()
+    }
+
+    fn end(self: Box<Self>, succeeded: bool) -> Result<()> {
+        self.store.end_cache(self.mount, succeeded)
     }
 }

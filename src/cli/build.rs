@@ -18,7 +18,7 @@ use super::users::{self, Chosen};
 use super::walls::Walls;
 use super::{BackendChoice, Context, said, store};
 use crate::build;
-use crate::build::context::{Loading, Modes, NamedContext, Place};
+use crate::build::context::{Loading, NamedContext, Place};
 use crate::build::execute::{Build, Failed, Instead, Made, begins_with, execute, reads};
 use crate::build::explain::Explainer;
 use crate::build::plan::{CopyStep, Ground, Network, Plan, PlanOptions, Stage, Step, Work};
@@ -167,6 +167,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "REF")]
     adopt: Option<String>,
 
+    /// Keep what a step writes to its cache mounts only if it succeeds
+    #[arg(long)]
+    cache_on_success: bool,
+
     /// Bytes of /dev/shm: 64m
     #[arg(long, value_name = "SIZE", value_parser = said(crate::runner::cgroup::parse_size))]
     shm_size: Option<u64>,
@@ -277,7 +281,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     if let Some(form) = arguments.print {
         return Ok(print(context, &file, form));
     }
-    Maker { context, arguments, store: &store, means: &means, loading: &loading }.build(recipe, &file)
+    Maker { context, arguments, store: &store, loading: &loading }.build(recipe, &file)
 }
 
 /// Prints what was read.
@@ -297,7 +301,6 @@ struct Maker<'a> {
     context: &'a Context,
     arguments: &'a Arguments,
     store: &'a Store,
-    means: &'a Means<'a>,
     loading: &'a Loading<'a>,
 }
 
@@ -334,9 +337,9 @@ impl Maker<'_> {
             contexts: &named,
             images: &found,
             template: &template,
-            means: self.means,
+            loading: self.loading,
+            keeps_caches_on_success: arguments.cache_on_success,
             backend: arguments.backend.and_then(BackendChoice::kind),
-            modes: Modes::All,
             explainer: &explainer,
         };
         let view = View::new(context.output, arguments.progress, &plan.stages, &explainer, arguments.explain);
@@ -520,7 +523,7 @@ impl Maker<'_> {
             Some(name) => context.output.say(format!("built {name}: {known}")),
             None => context.output.say(format!("built {}: {known}", node.id)),
         }
-        outputs::send_all(context, store, &node, &arguments.output, self.means)?;
+        outputs::send_all(context, store, &node, &arguments.output, self.loading)?;
         if arguments.push {
             let names: Vec<String> = arguments.tag.iter().map(Name::to_string).collect();
             outputs::push_all(context, store, &node, &names, &PackFlags::usual()?)?;

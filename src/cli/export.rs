@@ -64,7 +64,7 @@ pub(super) fn send_tree(
 ) -> Result<bool> {
     match place {
         Place::Directory(path) => to_directory(context, store, node, path)?,
-        Place::Tar(path) => to_tar(context, store, node, path, pack)?,
+        Place::Tar(path) => to_tar(context, store, node, path, &pack.options_of_tar(path)?)?,
         _ => return Ok(false),
     }
     push::tell_of_tree(context, place);

@@ -61,21 +61,6 @@ pub struct Contents {
     pub sources: Vec<(Source, Vec<Entry>)>,
     /// Bytes that were read for it.
     pub bytes_read: u64,
-    /// What each file came to.
-    sums: HashMap<(usize, usize), Sum>,
-}
-
-impl Contents {
-    /// Returns what each entry is, by its path in the context: words that differ where it does.
-    pub fn entries(&self) -> impl Iterator<Item = (String, String)> {
-        self.sources.iter().enumerate().flat_map(move |(number, (source, entries))| {
-            entries.iter().enumerate().map(move |(at, entry)| {
-                let path = below(&source.real, &entry.path).to_string_lossy().into_owned();
-                let sum = self.sums.get(&(number, at)).map(|sum| Digest::from_sha256(*sum));
-                (path, format!("{:o} {}", entry.stat.st_mode, sum.as_ref().map_or("", Digest::short)))
-            })
-        })
-    }
 }
 
 /// A regular file that is to be read.
@@ -142,7 +127,6 @@ impl Context {
             digest: Digest::from_sha256(whole.finalize().into()),
             sources: listed,
             bytes_read,
-            sums,
         })
     }
 

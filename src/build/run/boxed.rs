@@ -20,7 +20,7 @@ const HOSTNAME: &str = "buildkitsandbox";
 /// Makes the box of a step in the tree that `tree` shows; `root` is the root of what it was forked from.
 pub(super) fn spec(
     step: &RunStep,
-    mounts: &Mounts,
+    mounts: &Mounts<'_>,
     tree: Mount,
     root: &Dir,
     template: &Template,
@@ -72,7 +72,7 @@ fn security(step: &RunStep, template: &Template) -> Result<Security> {
     }
 }
 
-fn process(step: &RunStep, mounts: &Mounts, root: &Dir, template: &Template) -> Result<Process> {
+fn process(step: &RunStep, mounts: &Mounts<'_>, root: &Dir, template: &Template) -> Result<Process> {
     let asked = if step.user.is_empty() { "0" } else { step.user.as_str() };
     let account = runner::resolve(root, asked)?;
     let (uid, gid) = (account.user.uid, account.user.gid);
@@ -101,7 +101,7 @@ fn process(step: &RunStep, mounts: &Mounts, root: &Dir, template: &Template) -> 
     })
 }
 
-fn files(step: &RunStep, mounts: &Mounts, net: &Net, template: &Template) -> Vec<FileAt> {
+fn files(step: &RunStep, mounts: &Mounts<'_>, net: &Net, template: &Template) -> Vec<FileAt> {
     let mut files = vec![
         FileAt::new("/etc/hosts", process::hosts(HOSTNAME, &template.hosts)),
         FileAt::new("/etc/hostname", format!("{HOSTNAME}\n")),

@@ -15,14 +15,14 @@ use crate::store::{Scratch, Store};
 
 /// What a step has besides its tree. Dropped, what was made for it is gone.
 #[derive(Default)]
-pub(super) struct Mounts {
+pub(super) struct Mounts<'a> {
     pub(super) binds: Vec<Bind>,
     pub(super) tmpfs: Vec<Tmpfs>,
     pub(super) files: Vec<FileAt>,
     /// Variables, which hold whatever the image says.
     pub(super) env: Vec<(String, OsString)>,
     pub(super) shm_bytes: Option<u64>,
-    caches: Vec<Box<dyn Cache>>,
+    caches: Vec<Box<dyn Cache + 'a>>,
     agents: Vec<Forward>,
     scratch: LazyScratch,
 }
@@ -41,9 +41,9 @@ impl LazyScratch {
     }
 }
 
-impl Mounts {
+impl<'a> Mounts<'a> {
     /// Opens what the step's mounts show, in order; waits where a cache is locked.
-    pub(super) fn open(step: &RunStep, room: Room<'_>) -> Result<Self> {
+    pub(super) fn open(step: &RunStep, room: Room<'a>) -> Result<Self> {
         let mut mounts = Self::default();
         for (number, mount) in step.mounts.iter().enumerate() {
             mounts.add(number, mount, room).context(|| shown(mount))?;
@@ -51,7 +51,7 @@ impl Mounts {
         Ok(mounts)
     }
 
-    fn add(&mut self, number: usize, mount: &RunMount, room: Room<'_>) -> Result<()> {
+    fn add(&mut self, number: usize, mount: &RunMount, room: Room<'a>) -> Result<()> {
         let target = Path::new(&mount.target);
         match &mount.kind {
             MountKind::Bind { from, source, writable } => {

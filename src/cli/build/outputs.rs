@@ -7,12 +7,11 @@ use rootling_backends::{Dir, Error, ErrorKind, Result, private};
 
 use super::super::places::{PackFlags, RegistryFlags};
 use super::super::{Context, export, output, push};
-use crate::build::context;
+use crate::build::context::{self, Loading};
 use crate::build::copy::{self, Destination as Target, choose};
 use crate::build::plan::{CopyStep, From};
 use crate::build::result::{Destination, Output};
 use crate::reference::{InFile, Place};
-use crate::sources::Means;
 use crate::store::{Node, Store};
 use crate::transfer::making::MakeOptions;
 
@@ -22,22 +21,22 @@ pub(super) fn send_all(
     store: &Store,
     node: &Node,
     outputs: &[Output],
-    means: &Means<'_>,
+    loading: &Loading<'_>,
 ) -> Result<()> {
     for output in outputs {
-        send(context, store, node, output, means)?;
+        send(context, store, node, output, loading)?;
     }
     Ok(())
 }
 
-fn send(context: &Context, store: &Store, node: &Node, output: &Output, means: &Means<'_>) -> Result<()> {
+fn send(context: &Context, store: &Store, node: &Node, output: &Output, loading: &Loading<'_>) -> Result<()> {
     let mut options = PackFlags::usual()?;
     if let Some(packing) = output.packing {
         options.create.packing = packing;
     }
     let in_file = |path: &Path| InFile { path: path.to_owned(), image: None };
     let place = match &output.destination {
-        Destination::Directory(path) => return to_directory(context, store, node, path, means),
+        Destination::Directory(path) => return to_directory(context, store, node, path, loading),
         Destination::Tar(path) => {
             let options = match output.packing {
                 Some(_) => options,
@@ -79,12 +78,18 @@ pub(super) fn push_all(
 }
 
 /// Copies the files of a tree into a directory: what is there stays, unless something takes its place.
-fn to_directory(context: &Context, store: &Store, node: &Node, path: &Path, means: &Means<'_>) -> Result<()> {
+fn to_directory(
+    context: &Context,
+    store: &Store,
+    node: &Node,
+    path: &Path,
+    loading: &Loading<'_>,
+) -> Result<()> {
     private::make_dirs(path)?;
     let origin: Origin = store.open_origin(node)?;
     let files = context::Context::of_tree(origin.root().try_clone()?, node.label());
     let step = CopyStep::of_all(From::MainContext);
-    let chosen = choose(&step, &files, means)?;
+    let chosen = choose(&step, &files, loading)?;
     let target = Target::directory(Dir::open(path)?)?;
     let copied =
         copy::perform(&step, &chosen, &chosen.list()?, &origin, &target).map_err(|error| {
