@@ -157,7 +157,6 @@ fn step(script: &str) -> RunStep {
     RunStep {
         args: ["/bin/busybox", "sh", "-c", script].map(str::to_owned).to_vec(),
         files: Vec::new(),
-        inputs: Vec::new(),
         env: BTreeMap::new(),
         quiet_env: BTreeMap::new(),
         user: String::new(),
@@ -409,7 +408,7 @@ fn secrets_are_seen_by_the_command_and_by_nothing_else() {
         assert!(!format!("{ended:?}{:?}{step:?}", build.template).contains(HUSH));
     });
     assert!(!holds(&everything(&environment.store()), HUSH), "in the store");
-    let fields = key::of_run(&step, "", &Platform::host(), &[None, None, None, None]);
+    let fields = key::of_run(&step, "", &Platform::host(), &[]);
     assert!(!format!("{fields:?}").contains(HUSH));
     assert!(!fork_root(&build, &fork).join("run").exists());
 }
@@ -664,7 +663,8 @@ fn an_agent_is_reached_through_a_socket_of_the_steps_own() {
     }
     environment.ok(["import", &format!("dir:{}", environment.path("root").display()), "dynamic"]);
     build.base = node(&build.store, "dynamic");
-    let script = "echo $SSH_AUTH_SOCK; ls -ln $SSH_AUTH_SOCK | cut -c1-10; /p/prober talk $SSH_AUTH_SOCK hello";
+    let script =
+        "echo $SSH_AUTH_SOCK; ls -ln $SSH_AUTH_SOCK | cut -c1-10; /p/prober talk $SSH_AUTH_SOCK hello";
     let target = "/run/buildkit/ssh_agent.0";
     let mounts = [
         (target, ssh("default", true)),
