@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt as _, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use rootling::build::context::Context;
+use rootling::build::context::{Context, Loading};
 use rootling::build::copy::{self, Copied, Destination};
 use rootling::build::ignore::{IgnoreFile, Patterns};
 use rootling::build::plan::{CopyStep, From, Heredoc};
@@ -82,7 +82,12 @@ fn lines(root: &Path) -> String {
         } else if kind.is_fifo() {
             ("p", String::new())
         } else if kind.is_file() {
-            let text = || format!(" = {}", String::from_utf8_lossy(&fs::read(entry.path()).unwrap()));
+            let text = || {
+                format!(
+                    " = {}",
+                    String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).replace('\n', "\\n")
+                )
+            };
             match inodes.get(&metadata.ino()).filter(|_| metadata.nlink() > 1) {
                 Some(first) => ("f", format!(" == {first}")),
                 None => {
@@ -211,11 +216,12 @@ impl Bench {
         })
     }
 
-    fn with_means<T>(&self, act: impl FnOnce(&Means<'_>) -> T) -> T {
+    fn with_means<T>(&self, act: impl FnOnce(&Loading<'_>) -> T) -> T {
         let make = || Settings::of(&|_| None, 0).map(Client::new);
         let (fetch, scratch) = (Fetch::new(&make), self.store.root().join("tmp"));
         let bind = rootling::runner::ends_with_caller;
-        act(&Means { fetch: &fetch, scratch: &scratch, bind, source_date_epoch: None, tell: &|_| {} })
+        let means = Means { fetch: &fetch, scratch: &scratch, bind, source_date_epoch: None, tell: &|_| {} };
+        act(&Loading { store: &self.store, means: &means, header: None })
     }
 
     /// Makes a committed node of a fork.

@@ -21,6 +21,7 @@
 //! | `log` | what is told of states: log, show, ls, completion |
 //! | `bisect` | the state in which something broke |
 //! | `merging` | apply, revert, rebase and their conflicts |
+//! | `run_steps` | `RUN` through the library: surroundings, mounts, secrets, signals, and what is left in the tree |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
@@ -110,6 +111,8 @@ mod readme;
 mod registry;
 #[cfg(test)]
 mod rootless;
+#[cfg(test)]
+mod run_steps;
 #[cfg(test)]
 mod runner;
 #[cfg(test)]

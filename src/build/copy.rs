@@ -23,12 +23,13 @@
 //! | `place` | where things go in the tree |
 //! | `unpack` | archives that `ADD` unpacks |
 //! | `lay` | what `--link` made, laid over a full tree |
-//! | `remote` | what `ADD` gets from servers |
+//! | `remote` `checkout` | files of servers, and of repositories, that `ADD` gets |
 //! | `mode` `owner` | `--chmod`, `--chown` |
 //!
 //! **Invariants.** Nothing outside the two trees is read or written, whatever is in them and whoever changes the context meanwhile. A
 //! failure leaves a tree that the caller throws away.
 
+mod checkout;
 mod choose;
 mod lay;
 mod mode;
@@ -45,6 +46,7 @@ use rootling_backends::graft::Origin;
 use rootling_backends::ground::Ground;
 use rootling_backends::{Access, Context as _, Cost, Dir, Result};
 
+pub use checkout::Checkout;
 pub use choose::{Chosen, Listing, Local, Part, choose};
 pub use remote::Remote;
 
@@ -76,6 +78,12 @@ impl<'a> Destination<'a> {
         let before = ground.beneath().unwrap_or(ground.own()).try_clone()?;
         let open = move || fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite);
         Ok(Self { ground, before, open: Box::new(open) })
+    }
+
+    /// A directory that is a tree by itself: what is in it stays, unless something takes its place.
+    pub fn directory(root: Dir) -> Result<Self> {
+        let (before, again) = (root.try_clone()?, root.try_clone()?);
+        Ok(Self { ground: Ground::full(root), before, open: Box::new(move || again.try_clone()) })
     }
 }
 

@@ -271,6 +271,11 @@ impl PackFlags {
         Self { compression: None, level: None }.options()
     }
 
+    /// Returns the usual ones for an archive of a tree.
+    pub(super) fn of_tar(path: &Path) -> Result<MakeOptions> {
+        Self { compression: None, level: None }.options_of_tar(path)
+    }
+
     /// As [`options`](Self::options), for an archive of a tree: packed only if that was asked for, or the name says so.
     pub(super) fn options_of_tar(self, path: &Path) -> Result<MakeOptions> {
         let name = path.as_os_str().to_string_lossy();

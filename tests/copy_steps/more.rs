@@ -316,6 +316,105 @@ fn files_of_servers_are_fetched_once_and_are_their_owners_alone() {
     });
 }
 
+/// Serves the files of a directory, as git's simplest protocol has it.
+fn serve_directory(root: std::path::PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = vec![0; 8192];
+            let read = stream.read(&mut request).unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let path = request.split([' ', '?']).nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+            let (status, body) = match fs::read(root.join(path)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)));
+        }
+    });
+    address
+}
+
+#[test]
+fn repositories_are_added_at_a_commit_without_what_git_keeps() {
+    if !found("git") {
+        return skip("git is not installed");
+    }
+    on_file_systems(|environment, sort| {
+        let bench = Bench::new(environment, sort);
+        let work = environment.path("work");
+        make(
+            &work,
+            "f 644 0:0 sub/a = a\n f 755 0:0 run = r\n f 644 0:0 .dockerignore = run\n l 777 0:0 link -> run",
+        );
+        let git = |directory: &Path, script: &str| {
+            let names = "export HOME=/nonexistent GIT_AUTHOR_NAME=t GIT_AUTHOR_EMAIL=t@t GIT_COMMITTER_NAME=t GIT_COMMITTER_EMAIL=t@t";
+            let output = Command::new("sh")
+                .arg("-euc")
+                .arg(format!("{names}; {script}"))
+                .current_dir(directory)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let first = git(&work, "git init -q -b main .; git add -A; git commit -qm first; git rev-parse HEAD");
+        git(
+            &work,
+            "echo two > two; git add -A; git commit -qm second; cd ..; git clone -q --bare work served.git; git -C served.git update-server-info",
+        );
+        let server = serve_directory(environment.dir.path().to_owned());
+        let url = format!("{server}/served.git");
+        let context = context(&environment.path("context"), "", "");
+        let base = bench.import("base", "d 755 0:0 x");
+        for &kind in &bench.kinds {
+            let fork = bench.fork(&base, kind);
+            let add = |text: &str| bench.copy(&fork, &step(text), &context).map_err(|error| told(&error));
+            add(&format!("ADD {url} /all")).unwrap();
+            add(&format!("ADD --chown=5 --checksum={first} {url}#{first}:sub /x")).unwrap();
+            add(&format!("ADD --exclude=sub --exclude=two {url}?keep-git-dir=true#main /kept/")).unwrap();
+            let made = bench.lines(&fork);
+            let plain: String = made
+                .lines()
+                .filter(|line| !line.contains(" kept/.git"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let files = "f 644 0:0 P/.dockerignore = run\n l 777 0:0 P/link -> run\n f 755 0:0 P/run = r";
+            let all = files.replace("P", "all");
+            let kept = files.replace("P", "kept");
+            let expected = format!(
+                "d 755 0:0 all\n {all}\n d 755 0:0 all/sub\n f 644 0:0 all/sub/a = a\n f 644 0:0 all/two = two\\n\n d 755 0:0 kept\n {kept}\n d 755 0:0 x\n f 644 5:5 x/a = a"
+            );
+            assert_eq!(plain, sorted(&expected), "{kind} on {sort}");
+            assert!(made.contains(" kept/.git/HEAD") && !made.contains(" all/.git "), "{made}");
+
+            let error = add(&format!("ADD --checksum={first} {url}#main /y")).unwrap_err();
+            assert!(error.contains("should be"), "{error}");
+            let error = add(&format!("ADD {url}#nowhere /y")).unwrap_err();
+            assert!(error.contains("nowhere"), "{error}");
+            for (text, expected) in [
+                (format!("COPY {url} /y"), "write ADD for it"),
+                (
+                    format!("ADD file://{}/served.git /y", environment.dir.path().display()),
+                    "may name no repository of this machine",
+                ),
+                (format!("ADD --checksum=abc {url} /y"), "is a commit"),
+            ] {
+                let error = add(&text).unwrap_err();
+                assert!(error.contains(expected), "{text}: {error}");
+            }
+            // The key of a commit needs no server.
+            bench.with_means(|loading| {
+                let step = step(&format!("ADD http://127.0.0.1:1/none.git#{first} /y"));
+                copy::choose(&step, &context, loading).unwrap().read(None).unwrap();
+            });
+        }
+    });
+}
+
 #[test]
 fn a_checksum_makes_asking_a_server_needless_for_the_key() {
     let environment = Environment::new();

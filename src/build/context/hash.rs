@@ -93,10 +93,7 @@ impl Context {
         source.map(|source| self.contents(&[source], &Selection::default(), Modes::All, known)).transpose()
     }
 
-    /// Returns what some sources come to, as far as they are selected.
-    ///
-    /// `known` is what files hashed to before, and learns what they hash to now; whoever opened it saves it. A file that goes on changing while it is
-    /// read is an error of kind `Busy`. Costs a list of all and the reading of what is not known, on all cores where that is much.
+    /// Returns what some sources come to, as far as they are selected: lists them, for [`contents_of`](Self::contents_of).
     pub fn contents(
         &self,
         sources: &[Source],
@@ -104,14 +101,14 @@ impl Context {
         modes: Modes,
         known: Option<&FileHashes>,
     ) -> Result<Contents> {
-        let mut listed = Vec::with_capacity(sources.len());
-        for source in sources {
-            listed.push((source.clone(), self.list(source, selection)?));
-        }
-        self.contents_of(listed, modes, known)
+        let list = |source: &Source| Ok((source.clone(), self.list(source, selection)?));
+        self.contents_of(sources.iter().map(list).collect::<Result<_>>()?, modes, known)
     }
 
-    /// As [`contents`](Self::contents), of what was listed already.
+    /// Returns what was listed comes to.
+    ///
+    /// `known` is what files hashed to before, and learns what they hash to now; whoever opened it saves it. A file that goes on changing while it is
+    /// read is an error of kind `Busy`. Costs the reading of what is not known, on all cores where that is much.
     pub fn contents_of(
         &self,
         mut listed: Vec<(Source, Vec<Entry>)>,

@@ -10,8 +10,9 @@ use rootling_backends::graft::{Graft, Origin, Picked};
 use rootling_backends::ground::Ground;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Entry, Ownership, Selection, Source};
+use super::super::context::{Entry, Loading, Ownership, Selection, Source};
 use super::super::plan::CopyStep;
+use super::checkout::Checkout;
 use super::choose::{Part, is_on_the_way};
 use super::mode::Chmod;
 use super::remote::{Fetched, Remote};
@@ -96,7 +97,8 @@ fn place_all(
                     placing.local(work.origin, source, entries, &local.selection).context(shown)?;
                 }
             }
-            Part::Remote(remote) => placing.remote(remote, chosen.means)?,
+            Part::Remote(remote) => placing.remote(remote, chosen.loading.means)?,
+            Part::Repository(checkout) => placing.repository(checkout, chosen.loading)?,
         }
     }
     for heredoc in &step.heredocs {
@@ -146,6 +148,17 @@ impl Placing<'_> {
         let looks = &self.looks;
         let change = |attributes: &mut Attributes, kind| looks.change(attributes, kind);
         self.graft.entry(origin, &source.real, &target, looks.expected(&entries[0]), &change)
+    }
+
+    /// Places the files of a repository: root's, whoever checked them out.
+    fn repository(&mut self, checkout: &Checkout, loading: &Loading<'_>) -> Result<()> {
+        let (files, source, entries) = checkout.listed(loading)?;
+        let ownership = std::mem::replace(&mut self.looks.ownership, files.ownership());
+        let origin = Origin::plain(files.root().try_clone()?);
+        let shown = || format!("copy {}", files.label());
+        self.local(&origin, &source, &entries, checkout.selection()).context(shown)?;
+        self.looks.ownership = ownership;
+        Ok(())
     }
 
     /// Places what a server gave: for its owner alone, as docker has it.
