@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::environment::{Environment, ran};
 use crate::grounds::on_file_systems;
 use crate::host::FileSystem;
+use crate::serve::server::Server;
 use crate::transfer::{change, exported, image, make_image};
 
 /// What each step of a recipe does; the recipe says the same in words.
@@ -364,4 +365,22 @@ fn what_was_built_is_an_image_like_others() {
     environment.ok(["rmi", "built:1"]);
     assert!(environment.json(["images"]).as_array().unwrap().is_empty());
     environment.ok(["fsck"]);
+}
+
+#[test]
+fn what_was_built_is_served_as_an_image() {
+    let environment = Environment::new();
+    let Some((store, plan, base, line)) = on_image(&environment) else { return };
+    let node = publish(&store, &plan, &line, Some(&base), "team/built:1", Layers::Steps);
+    let made = make(&store, &node);
+    drop(store);
+    let server = Server::start(&environment, &[]);
+    assert_eq!(server.get("/v2/_catalog").json()["repositories"], json!(["app", "team/built"]));
+    assert_eq!(server.get("/v2/team/built/tags/list").json()["tags"], json!(["1"]));
+    let manifest = server.get("/v2/team/built/manifests/1");
+    assert_eq!((manifest.status, Digest::sha256_of(&manifest.body)), (200, made.manifest.digest));
+    for layer in manifest.json()["layers"].as_array().unwrap() {
+        let blob = server.get(&format!("/v2/team/built/blobs/{}", layer["digest"].as_str().unwrap()));
+        assert_eq!((blob.status, blob.body.len() as u64), (200, layer["size"].as_u64().unwrap()));
+    }
 }

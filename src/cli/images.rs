@@ -183,15 +183,15 @@ pub(super) fn remove(context: &Context, arguments: &rm::Arguments) -> Result<()>
 pub(super) fn tag(context: &Context, arguments: &TagArguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
-    let name = match &node.record.image {
-        Some(_) => places::name_of(&arguments.further)?,
-        None => Name::parse(&arguments.further)?,
+    let name = match node.record.is_image() {
+        true => places::name_of(&arguments.further)?,
+        false => Name::parse(&arguments.further)?,
     };
     live::require_no_fork(&store, &name)?;
-    let node = match &node.record.image {
+    let node = match node.record.is_image() {
         // As docker's: a name of an image moves.
-        Some(_) => store.name_image(&node, &[name])?,
-        None => store.tag(&node, &name)?,
+        true => store.name_image(&node, &[name])?,
+        false => store.tag(&node, &name)?,
     };
     context.output.data(&show::summary(&store, &node)?, || format!("{}\n", node.id));
     Ok(())

@@ -120,7 +120,7 @@ fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     };
     // What was pushed here since is what the name means now; only a box or a tree of exactly the name is meant before that.
     let known = Name::parse(name).ok().map(|name| store.named(&name)).transpose()?.flatten();
-    if known.as_ref().is_none_or(|node| node.record.image.is_some())
+    if known.as_ref().is_none_or(|node| node.record.is_image())
         && let Ok(reference) = ImageReference::parse(name)
         && let Some(node) = store.materialize(&reference, &Platform::host())?
     {
