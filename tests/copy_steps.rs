@@ -22,6 +22,7 @@ use crate::environment::Environment;
 use crate::grounds::on_file_systems;
 use crate::host::FileSystem;
 
+mod beside;
 mod cases;
 mod hostile;
 mod more;

@@ -14,7 +14,8 @@
 //!   directory is replaced; directories become one and take the attributes of the source, but the destination keeps its own.
 //! * A directory on anything else, or anything else on a directory, is an error, as is more than one file to a name that is no directory.
 //! * Files of a context belong to root, those of a stage or an image keep their owners; `--chown` is for all, `--chmod` for all but links.
-//! * Times are those of the source. Hard links within one source stay links. Sockets of a context are left out.
+//! * Times are those of the source. Hard links within one source stay links. Sockets of a context are left out. Of extended attributes those of files
+//!   are copied that count for a digest: what else there is, images of docker do not carry either.
 //! * With `--link` nothing that is there is followed or an error: the files are a layer of their own, that is laid over the tree.
 //!
 //! | module | what it is for |
@@ -38,7 +39,6 @@ mod place;
 mod remote;
 mod unpack;
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
@@ -50,7 +50,6 @@ pub use checkout::Checkout;
 pub use choose::{Chosen, Listing, Local, Part, choose};
 pub use remote::Remote;
 
-use super::context::Ownership;
 use super::plan::CopyStep;
 use crate::store::{Ephemeral, Store};
 
@@ -137,15 +136,4 @@ pub fn make_dir(path: &str, user: &str, destination: &Destination<'_>) -> Result
         destination.ground.make_dirs(&led.path, owner).map(|_| true)
     };
     make().context(|| format!("make the directory {path}"))
-}
-
-/// Is an extended attribute copied, and so part of what a step reads?
-///
-/// Of a context only what programs act on, and what a person set: labels and ACLs there speak of users of the host.
-pub fn carries(ownership: Ownership, attribute: &OsStr) -> bool {
-    let name = attribute.as_encoded_bytes();
-    match ownership {
-        Ownership::Root => name == b"security.capability" || name.starts_with(b"user."),
-        Ownership::Kept => name != b"security.selinux" && !name.starts_with(b"security.SMACK"),
-    }
 }

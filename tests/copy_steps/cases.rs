@@ -2,20 +2,20 @@
 
 use super::*;
 
-struct Case {
-    name: &'static str,
-    tree: &'static str,
-    context: &'static str,
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) tree: &'static str,
+    pub(super) context: &'static str,
     /// Lines of the `.dockerignore`, with blanks between them.
-    ignored: &'static str,
-    step: &'static str,
+    pub(super) ignored: &'static str,
+    pub(super) step: &'static str,
     /// The whole tree afterwards, or after `!` what the error says.
-    made: &'static str,
+    pub(super) made: &'static str,
 }
 
 const CASE: Case = Case { name: "", tree: "", context: "", ignored: "", step: "", made: "" };
 
-const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         name: "a file to a name, its owner is root",
         context: "f 640 1000:1000 a = text",

@@ -10,13 +10,13 @@ use rootling_backends::graft::{Graft, Origin, Picked};
 use rootling_backends::ground::Ground;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Entry, Loading, Ownership, Selection, Source};
+use super::super::context::{Entry, Loading, Ownership, Selection, Source, is_copied_xattr};
 use super::super::plan::CopyStep;
 use super::checkout::Checkout;
 use super::choose::{Part, is_on_the_way};
 use super::mode::Chmod;
 use super::remote::{Fetched, Remote};
-use super::{Copied, Destination, Work, carries, lay, owner, unpack};
+use super::{Copied, Destination, Work, lay, owner, unpack};
 use crate::sources::Means;
 
 /// What becomes of the attributes of copies.
@@ -248,6 +248,6 @@ impl Looks {
         if let Some(chmod) = self.chmod.as_ref().filter(|_| kind != EntryType::Symlink) {
             attributes.mode = chmod.apply(attributes.mode, kind);
         }
-        attributes.xattrs.retain(|(name, _)| carries(self.ownership, name));
+        attributes.xattrs.retain(|(name, _)| kind == EntryType::File && is_copied_xattr(name));
     }
 }
