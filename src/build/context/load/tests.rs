@@ -64,7 +64,10 @@ fn packed(archive: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     gzip.write_all(archive).unwrap();
     let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
     xz.write_all(archive).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(archive).unwrap();
     vec![
+        ("bzip2", bzip2.finish().unwrap()),
         ("plain", archive.to_vec()),
         ("gzip", gzip.finish().unwrap()),
         ("xz", xz.finish().unwrap()),
