@@ -196,7 +196,8 @@ impl Context {
         known: Option<&FileHashes>,
     ) -> Result<u64> {
         let before = SystemTime::now();
-        let bytes: i64 = wanted.iter().map(|file| listed[file.at.0].1[file.at.1].stat.st_size).sum();
+        let sizes = wanted.iter().map(|file| listed[file.at.0].1[file.at.1].stat.st_size);
+        let bytes = sizes.fold(0, i64::saturating_add);
         let read = |file: &Wanted| {
             self.read_file(&file.path).context(|| format!("read {:?} of {}", file.path, self.label()))
         };
