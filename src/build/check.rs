@@ -28,6 +28,9 @@ pub struct Finding {
     pub message: String,
 }
 
+/// Variables, by name.
+pub type Variables = BTreeMap<String, String>;
+
 /// What is known beside the file.
 #[derive(Clone, Copy, Default)]
 #[expect(missing_debug_implementations, reason = "closures have none")]
@@ -36,7 +39,7 @@ pub struct Known<'a> {
     /// again: then a path that is left out may have files below it that are not.
     pub ignored: Option<&'a dyn Fn(&str) -> bool>,
     /// Returns the variables that an image sets; `None` for one that is not here.
-    pub variables: Option<&'a dyn Fn(&str) -> Option<BTreeMap<String, String>>>,
+    pub variables: Option<&'a dyn Fn(&str) -> Option<Variables>>,
 }
 
 /// Returns all that is unwise in a file, by line, with what its own `check` directive asks for.

@@ -16,8 +16,10 @@ fn found(text: &str) -> Vec<(Rule, usize)> {
     findings.into_iter().map(|finding| (finding.rule, finding.line)).collect()
 }
 
-/// Of each rule: files in which it finds something in one line, and files that nothing is wrong with.
-fn cases() -> Vec<(Rule, Vec<(&'static str, usize)>, Vec<&'static str>)> {
+/// A rule, files in which it finds something in one line, and files that nothing is wrong with.
+type Case = (Rule, Vec<(&'static str, usize)>, Vec<&'static str>);
+
+fn cases() -> Vec<Case> {
     use Rule::*;
     vec![
         (
