@@ -19,6 +19,7 @@ mod attach;
 mod autosnap;
 mod bisect;
 mod blame;
+mod build;
 mod commit;
 mod completion;
 mod cp;
@@ -70,6 +71,7 @@ mod show;
 mod snapshot;
 mod start;
 mod stats;
+mod step;
 mod stop;
 mod surroundings;
 mod trying;
@@ -195,6 +197,9 @@ struct Context {
 pub fn main() -> i32 {
     runner::begin_process();
     let caller = runner::Caller::who_asked();
+    if let Some(code) = step::run(caller) {
+        return code;
+    }
     let (arguments, given, settings) = match read() {
         Ok(read) => read,
         Err(code) => return code,
@@ -356,6 +361,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Export(arguments) => export::run(context, &arguments),
+        Command::Build(arguments) => return build::run(context, &arguments),
         Command::Pull(arguments) => pull::run(context, &arguments),
         Command::Push(arguments) => push::push(context, &arguments),
         Command::Copy(arguments) => push::run_copy(context, &arguments),

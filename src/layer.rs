@@ -45,7 +45,7 @@ mod whiteout;
 pub(crate) mod write;
 
 pub use apply::{Applied, ApplyOptions, Skipped, Whiteouts, apply, apply_with};
-pub use compression::{Compression, decompress};
+pub use compression::{Compression, decompress, is_archive};
 pub use create::{CreateOptions, Created, create, whole_tree};
 pub use member::{Content, Member};
 pub use pack::{Packed, Packing, Recipe, pack};

@@ -51,6 +51,7 @@ pub use classic::Classic;
 pub use download::{Downloaded, name_of};
 pub use fetch::Fetch;
 pub use location::Location;
+pub(crate) use program::{Program, missing};
 pub use stream::{Made, Progress, Tell, Treatment};
 pub use streams::Streams;
 pub use strip::Strip;

@@ -120,7 +120,7 @@ pub use blobs::{Blobs, Partial, Synced, Upload};
 pub use boxes::{CreateOptions, Description};
 pub use caches::{CacheMount, CacheSharing, CacheStart, CacheUse};
 pub use check::{Checked, Problem, Severity};
-pub use draft::Ephemeral;
+pub use draft::{Ephemeral, Scratch};
 pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;

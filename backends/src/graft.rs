@@ -51,6 +51,8 @@ pub struct Picked<'a> {
     pub kind: EntryType,
     /// Is it there only for what is in it? Then, where there is one already, that keeps all but its mode.
     pub on_the_way: bool,
+    /// The inode of a file as it must still be once it is copied; anything else is an error of kind [`ErrorKind::Busy`].
+    pub expected: Option<&'a FileStat>,
 }
 
 /// What is left of one that was in the way.
@@ -209,14 +211,24 @@ impl<'a> Graft<'a> {
     }
 
     /// Copies `from`, which is free of links and no directory, to `to`, which is free of links; what is there and no directory is replaced.
-    pub fn entry(&self, origin: &Origin, from: &Path, to: &Path, change: Change<'_>) -> Result<()> {
+    ///
+    /// `expected` is as in [`Picked`].
+    pub fn entry(
+        &self,
+        origin: &Origin,
+        from: &Path,
+        to: &Path,
+        expected: Option<&FileStat>,
+        change: Change<'_>,
+    ) -> Result<()> {
         let run = self.run(origin, change);
         let (above, name) = split(from);
         let (into, target) = split(to);
         let reading = origin.open(above)?;
         let kind = EntryType::of_mode(reading.dir.stat(name)?.st_mode);
         let spot = self.ground.open(into, true)?;
-        run.entry(&reading, name, kind, &spot, State::Merged { beneath: true }, into, target)?;
+        let picked = Picked { path: from, kind, on_the_way: false, expected };
+        run.entry(&reading, name, &picked, &spot, State::Merged { beneath: true }, into, target)?;
         self.note(run);
         Ok(())
     }
@@ -338,7 +350,7 @@ impl Run<'_> {
                 more.extend(made.into_iter().flat_map(|state| plan.tasks(Some(number), state)));
             } else {
                 // Gone since it was listed: then it is not part of what is copied.
-                vanishing(self.entry(&reading, name, picked.kind, &spot, task.state, &to, name))?;
+                vanishing(self.entry(&reading, name, picked, &spot, task.state, &to, name))?;
             }
         }
         Ok(task.entries.len() + 1)
@@ -398,7 +410,7 @@ impl Run<'_> {
         &self,
         reading: &Reading,
         name: &OsStr,
-        kind: EntryType,
+        picked: &Picked<'_>,
         spot: &Spot,
         state: State,
         to: &Path,
@@ -408,8 +420,8 @@ impl Run<'_> {
             clear(self.ground, spot, target, &to.join(target))?;
         }
         let own = own(spot);
-        if kind == EntryType::File {
-            return self.file(reading, name, own, to, target);
+        if picked.kind == EntryType::File {
+            return self.file(reading, name, picked.expected, own, to, target);
         }
         let stat = reading.dir.stat(name)?;
         let kind = EntryType::of_mode(stat.st_mode);
@@ -436,7 +448,15 @@ impl Run<'_> {
         attributes.apply_to_entry(own, target, &own.stat(target)?)
     }
 
-    fn file(&self, reading: &Reading, name: &OsStr, own: &Dir, to: &Path, target: &OsStr) -> Result<()> {
+    fn file(
+        &self,
+        reading: &Reading,
+        name: &OsStr,
+        expected: Option<&FileStat>,
+        own: &Dir,
+        to: &Path,
+        target: &OsStr,
+    ) -> Result<()> {
         let source = reading.open_file(name)?;
         let what = Quoted(&reading.dir, name);
         let stat = nix::sys::stat::fstat(&source).context(|| format!("fstat({what})"))?;
@@ -452,6 +472,10 @@ impl Run<'_> {
         // Special bits only once the owner is right.
         let made = own.create_file(target, attributes.mode & PERMISSIONS & 0o777)?;
         self.fill(&source, &stat, &made, to, target)?;
+        if let Some(expected) = expected {
+            let after = nix::sys::stat::fstat(&source).context(|| format!("fstat({what})"))?;
+            require_same(expected, &after, &what)?;
+        }
         let what = Quoted(own, target);
         let now = nix::sys::stat::fstat(&made).context(|| format!("fstat({what})"))?;
         attributes.apply_to_open(made.as_fd(), &now, &what)
@@ -542,6 +566,19 @@ fn clear(ground: &Ground, spot: &Spot, name: &OsStr, path: &Path) -> Result<()> 
     }
 }
 
+/// Fails if anything was done to a file since it was looked at.
+fn require_same(before: &FileStat, after: &FileStat, what: &Quoted<'_>) -> Result<()> {
+    let of = |stat: &FileStat| {
+        let times = (stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
+        (stat.st_dev, stat.st_ino, stat.st_size, times)
+    };
+    if of(before) == of(after) {
+        return Ok(());
+    }
+    let message = format!("{what} was changed while it was read");
+    Err(Error::new(ErrorKind::Busy, message).hint("try again when nobody writes to it"))
+}
+
 /// Gives a file that was just made its attributes.
 fn give(file: &File, to: &Path, mode: libc::mode_t, owner: (u32, u32), modified: Option<i64>) -> Result<()> {
     let what = to.display();
@@ -614,6 +651,7 @@ mod tests {
             path: Path::new(*path),
             kind: *kind,
             on_the_way: false,
+            expected: None,
         };
         let picked: Vec<Picked<'_>> = PICKED.iter().map(pick).collect();
         let graft = Graft::new(ground);
@@ -783,7 +821,7 @@ mod tests {
         assert_eq!(device(&origin, "b"), inode(&upper, "b"));
 
         let ground = Ground::full(target);
-        Graft::new(&ground).entry(&origin, Path::new("d/b"), Path::new("c"), &|_, _| {}).unwrap();
+        Graft::new(&ground).entry(&origin, Path::new("d/b"), Path::new("c"), None, &|_, _| {}).unwrap();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut ground.own().open_file("c").unwrap(), &mut text).unwrap();
         assert_eq!(text, "Some(\"upper\")");

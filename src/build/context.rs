@@ -1,12 +1,17 @@
 //! What files are taken from: the context of a build, a named one, a stage, an image.
 //!
 //! ```text
+//! text ─ place ─> Place ─ load ─> Context
+//!
 //! Context ─ find ─> Sources ─ list ─> entries ─ hash ─> digest
 //!                                        └─> copy
 //! ```
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `place` | what a person writes for a context: data |
+//! | `load` | a place becomes a directory that is open: where it is, or in a scratch directory of the store |
+//! | `git` | a repository: its grammar, and its files by the program git |
 //! | `find` | paths and patterns of `COPY` become sources: links are followed, and lead nowhere but inside |
 //! | `hash` | what a list comes to: the digest that a step's key has |
 //! | `list` | a source becomes the list of what is taken of it |
@@ -16,23 +21,31 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, Dir, EntryType, Error, ErrorKind, Result};
 
 use super::ignore::{IgnoreFile, Patterns};
+use crate::store::Scratch;
 
 mod find;
+mod git;
 mod hash;
 mod left_out;
 mod list;
+mod load;
+mod place;
 
 pub use find::Source;
+pub use git::{CheckedOut, Repository};
 pub(super) use hash::is_unchanged;
 pub use hash::{Contents, Modes, is_copied_xattr};
 pub use list::{Entry, Selection};
+pub use load::{DOCKERFILE_LIMIT, Loaded, Loading};
+pub use place::{NamedContext, Place, canonical_name};
 
 /// A directory that is open, and what of it counts.
 #[derive(Debug)]
@@ -41,6 +54,8 @@ pub struct Context {
     root: Dir,
     ignored: IgnoreFile,
     ownership: Ownership,
+    /// What the root is in, where that goes with the context.
+    _scratch: Option<Scratch>,
 }
 
 /// Whose the files count as.
@@ -66,7 +81,13 @@ impl Context {
 
     /// Takes an open directory of files that were made on a host; `label` is what messages call it.
     pub fn of_files(root: Dir, label: impl Into<String>) -> Self {
-        Self { label: label.into(), root, ignored: IgnoreFile::default(), ownership: Ownership::Root }
+        Self {
+            label: label.into(),
+            root,
+            ignored: IgnoreFile::default(),
+            ownership: Ownership::Root,
+            _scratch: None,
+        }
     }
 
     /// Takes the root of a tree: a stage's, an image's. Owners count, and nothing is left out.
@@ -88,6 +109,12 @@ impl Context {
     /// Returns its root. What is reached through it without [`find`](Self::find) may be what is left out.
     pub fn root(&self) -> &Dir {
         &self.root
+    }
+
+    /// Returns where its root is at the moment.
+    pub fn path(&self) -> Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.root.as_fd().as_raw_fd());
+        std::fs::read_link(&link).context(|| format!("readlink({link:?})"))
     }
 
     /// Returns what is left out.

@@ -14,7 +14,8 @@
 //!   directory is replaced; directories become one and take the attributes of the source, but the destination keeps its own.
 //! * A directory on anything else, or anything else on a directory, is an error, as is more than one file to a name that is no directory.
 //! * Files of a context belong to root, those of a stage or an image keep their owners; `--chown` is for all, `--chmod` for all but links.
-//! * Times are those of the source. Hard links within one source stay links. Sockets of a context are left out.
+//! * Times are those of the source. Hard links within one source stay links. Sockets of a context are left out. Of extended attributes those of files
+//!   are copied that count for a digest: what else there is, images of docker do not carry either.
 //! * With `--link` nothing that is there is followed or an error: the files are a layer of their own, that is laid over the tree.
 //!
 //! | module | what it is for |
@@ -23,12 +24,13 @@
 //! | `place` | where things go in the tree |
 //! | `unpack` | archives that `ADD` unpacks |
 //! | `lay` | what `--link` made, laid over a full tree |
-//! | `remote` | what `ADD` gets from servers |
+//! | `remote` `checkout` | files of servers, and of repositories, that `ADD` gets |
 //! | `mode` `owner` | `--chmod`, `--chown` |
 //!
 //! **Invariants.** Nothing outside the two trees is read or written, whatever is in them and whoever changes the context meanwhile. A
 //! failure leaves a tree that the caller throws away.
 
+mod checkout;
 mod choose;
 mod lay;
 mod mode;
@@ -37,7 +39,6 @@ mod place;
 mod remote;
 mod unpack;
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
@@ -45,10 +46,10 @@ use rootling_backends::graft::Origin;
 use rootling_backends::ground::Ground;
 use rootling_backends::{Access, Context as _, Cost, Dir, Result};
 
+pub use checkout::Checkout;
 pub use choose::{Chosen, Listing, Local, Part, choose};
 pub use remote::Remote;
 
-use super::context::Ownership;
 use super::plan::CopyStep;
 use crate::store::{Ephemeral, Store};
 
@@ -76,6 +77,12 @@ impl<'a> Destination<'a> {
         let before = ground.beneath().unwrap_or(ground.own()).try_clone()?;
         let open = move || fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite);
         Ok(Self { ground, before, open: Box::new(open) })
+    }
+
+    /// A directory that is a tree by itself: what is in it stays, unless something takes its place.
+    pub fn directory(root: Dir) -> Result<Self> {
+        let (before, again) = (root.try_clone()?, root.try_clone()?);
+        Ok(Self { ground: Ground::full(root), before, open: Box::new(move || again.try_clone()) })
     }
 }
 
@@ -129,15 +136,4 @@ pub fn make_dir(path: &str, user: &str, destination: &Destination<'_>) -> Result
         destination.ground.make_dirs(&led.path, owner).map(|_| true)
     };
     make().context(|| format!("make the directory {path}"))
-}
-
-/// Is an extended attribute copied, and so part of what a step reads?
-///
-/// Of a context only what programs act on, and what a person set: labels and ACLs there speak of users of the host.
-pub fn carries(ownership: Ownership, attribute: &OsStr) -> bool {
-    let name = attribute.as_encoded_bytes();
-    match ownership {
-        Ownership::Root => name == b"security.capability" || name.starts_with(b"user."),
-        Ownership::Kept => name != b"security.selinux" && !name.starts_with(b"security.SMACK"),
-    }
 }

@@ -6,7 +6,6 @@
 mod arguments;
 mod copy;
 mod go;
-mod meanwhile;
 mod mounts;
 mod outline;
 mod paths;
@@ -18,11 +17,15 @@ mod stages;
 mod step;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rootling_backends::Result;
 
 use arguments::{Globals, proxies, target_name, unused};
+pub(in crate::build) use copy::is_remote;
 use outline::Outline;
 use stages::Planner;
 pub use step::{

@@ -159,7 +159,7 @@ fn from_elsewhere(
     let source = arguments.source.to_string();
     let progress = context.output.progress(format!("importing {source}"));
     let tell = |word: Progress<'_>| progress.tell(|| shown(&source, word));
-    let make_client = || places::anonymous(context);
+    let make_client = places::anonymous(context);
     let (fetch, scratch) = (Fetch::new(&make_client), store.root().join("tmp"));
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let means = Means {

@@ -20,6 +20,8 @@ pub enum Compression {
     Xz,
     /// zstd, of one or more frames.
     Zstd,
+    /// bzip2, of one or more streams.
+    Bzip2,
 }
 
 impl fmt::Display for Compression {
@@ -29,13 +31,13 @@ impl fmt::Display for Compression {
             Self::Gzip => "gzip",
             Self::Xz => "xz",
             Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
         })
     }
 }
 
 /// What is recognized only to be refused: magic bytes, name, and the one thing to do about it.
 const REFUSED: &[(&[u8], &str, &str)] = &[
-    (b"BZh", "bzip2", "unpack it with `bunzip2` first"),
     (b"\x04\x22\x4d\x18", "lz4", "unpack it with `unlz4` first"),
     (b"\x1f\x9d", "compress (.Z)", "unpack it with `uncompress` first"),
     (b"LZIP", "lzip", "unpack it with `lzip -d` first"),
@@ -70,6 +72,7 @@ pub fn detect(head: &[u8]) -> Result<Compression> {
         (&b"\x1f\x8b"[..], Compression::Gzip),
         (b"\xfd7zXZ\x00", Compression::Xz),
         (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+        (b"BZh", Compression::Bzip2),
     ] {
         if head.starts_with(magic) {
             return Ok(compression);
@@ -96,8 +99,11 @@ fn refusal(head: &[u8]) -> Error {
         return Error::new(ErrorKind::Corrupt, "read archive: the first tar header has a wrong checksum");
     }
     let start = head[..head.len().min(8)].escape_ascii();
-    Error::new(ErrorKind::Unsupported, format!("read archive: neither tar, gzip, xz nor zstd: \"{start}\""))
-        .hint("give a tar archive of a root filesystem, plain or packed with gzip, xz or zstd")
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("read archive: neither tar, gzip, xz, zstd nor bzip2: \"{start}\""),
+    )
+    .hint("give a tar archive of a root filesystem, plain or packed with gzip, xz, zstd or bzip2")
 }
 
 /// A tar that is being unpacked.
@@ -127,6 +133,7 @@ pub(super) fn decompress_buffered<'a>(
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         Compression::Xz => Box::new(xz(whole)?),
         Compression::Zstd => Box::new(zstd(whole)?),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
     };
     Ok((compression, unpacked))
 }
@@ -142,6 +149,13 @@ fn zstd<R: BufRead>(reader: R) -> Result<zstd::Decoder<'static, R>> {
     let mut decoder = zstd::Decoder::with_buffer(reader).context(|| "start the zstd decoder")?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).context(|| "limit the zstd decoder's window")?;
     Ok(decoder)
+}
+
+/// Does it begin as a tar does, packed or not? Reads little of it, and what follows may still be anything.
+pub fn is_archive(reader: impl Read + Send) -> bool {
+    let Ok((_, mut tar)) = decompress(reader) else { return false };
+    let mut head = vec![0; BLOCK];
+    matches!(read_up_to(&mut tar, &mut head), Ok(BLOCK)) && is_header(&head)
 }
 
 /// Fills `buffer` as far as the stream reaches.

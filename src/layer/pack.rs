@@ -69,9 +69,9 @@ impl Packing {
             }
             (Compression::Gzip, _) => Ok(Self::Gzip { level: between(0, 9, 6)?.unsigned_abs() }),
             (Compression::Zstd, _) => Ok(Self::Zstd { level: between(1, 22, 3)? }),
-            (Compression::Xz, _) => {
-                Err(Error::new(ErrorKind::Unsupported, "no image format knows layers packed with xz")
-                    .hint("take gzip or zstd"))
+            (Compression::Xz | Compression::Bzip2, _) => {
+                let message = format!("no image format knows layers packed with {compression}");
+                Err(Error::new(ErrorKind::Unsupported, message).hint("take gzip or zstd"))
             }
         }
     }

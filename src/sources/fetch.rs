@@ -1,10 +1,9 @@
 //! Files of servers and of directories, opened and read.
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rootling_backends::{Context, Error, ErrorKind, Result, small_file};
 
@@ -13,8 +12,8 @@ use crate::registry::Client;
 
 /// What gets files. The client is made when the first address is asked for: sources of this machine need none.
 pub struct Fetch<'a> {
-    make: &'a dyn Fn() -> Result<Client>,
-    client: OnceCell<Arc<Client>>,
+    make: &'a (dyn Fn() -> Result<Client> + Sync),
+    client: OnceLock<Arc<Client>>,
 }
 
 impl fmt::Debug for Fetch<'_> {
@@ -24,19 +23,21 @@ impl fmt::Debug for Fetch<'_> {
 }
 
 /// A file that is being read. What a cut takes is asked for again.
-pub(super) struct Opened {
-    pub(super) length: Option<u64>,
-    pub(super) reader: Box<dyn Read + Send>,
+pub(crate) struct Opened {
+    /// How long it is, where that is known.
+    pub(crate) length: Option<u64>,
+    /// Its bytes.
+    pub(crate) reader: Box<dyn Read + Send>,
 }
 
 impl<'a> Fetch<'a> {
     /// `make` makes the client for what lies on servers.
-    pub fn new(make: &'a dyn Fn() -> Result<Client>) -> Self {
-        Self { make, client: OnceCell::new() }
+    pub fn new(make: &'a (dyn Fn() -> Result<Client> + Sync)) -> Self {
+        Self { make, client: OnceLock::new() }
     }
 
     /// Opens a file. One that is not there is an error of kind `NotFound`. Errors of reading are ours, in an [`std::io::Error`].
-    pub(super) fn open(&self, at: &Location) -> Result<Opened> {
+    pub(crate) fn open(&self, at: &Location) -> Result<Opened> {
         match at {
             Location::Web(url) => {
                 let file = self.client()?.file(url)?;

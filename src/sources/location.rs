@@ -77,7 +77,7 @@ impl Location {
     }
 
     /// Is there nobody on the way who could change what is read?
-    pub(super) fn is_safe(&self) -> bool {
+    pub(crate) fn is_safe(&self) -> bool {
         match self {
             Self::Web(url) => url.is_secure() || url.is_loopback(),
             Self::Local(_) => true,

@@ -21,7 +21,7 @@ const LINE_BYTES: u64 = 400;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the error for a program that is not there.
-pub(super) fn missing(name: &str, package: &str) -> Error {
+pub(crate) fn missing(name: &str, package: &str) -> Error {
     let message = format!("this needs the program {name}, which is not installed");
     Error::new(ErrorKind::FailedPrecondition, message)
         .hint(format!("install it: on Debian it is in the package {package}"))
@@ -29,7 +29,7 @@ pub(super) fn missing(name: &str, package: &str) -> Error {
 
 /// A program that runs. Dropped, it is asked to end, and made to if it does not.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     name: String,
     child: Child,
     lines: Receiver<String>,
@@ -39,7 +39,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Starts the program called `name`; `package` is what has to be installed where it is missing. Its standard output is to be taken.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         command: &mut Command,
         package: &str,
@@ -68,12 +68,12 @@ impl Program {
     }
 
     /// Returns what it writes.
-    pub(super) fn output(&mut self) -> ChildStdout {
+    pub(crate) fn output(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("it is taken once")
     }
 
     /// Hears what it said meanwhile.
-    pub(super) fn hear(&mut self, tell: Tell<'_>) {
+    pub(crate) fn hear(&mut self, tell: Tell<'_>) {
         while let Ok(line) = self.lines.try_recv() {
             self.note(line, tell);
         }
@@ -91,7 +91,7 @@ impl Program {
     }
 
     /// Waits for its end, and returns its exit code; a signal is an error with what it said last.
-    pub(super) fn wait(mut self, tell: Tell<'_>) -> Result<Ended> {
+    pub(crate) fn wait(mut self, tell: Tell<'_>) -> Result<Ended> {
         drop(self.child.stdout.take());
         while let Ok(line) = self.lines.recv() {
             self.note(line, tell);
@@ -123,21 +123,21 @@ impl Drop for Program {
 
 /// How a program ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     name: String,
     status: std::process::ExitStatus,
     /// The last lines that it said.
-    pub(super) said: Vec<String>,
+    pub(crate) said: Vec<String>,
 }
 
 impl Ended {
     /// Did it end with one of these codes?
-    pub(super) fn is(&self, codes: &[i32]) -> bool {
+    pub(crate) fn is(&self, codes: &[i32]) -> bool {
         self.status.code().is_some_and(|code| codes.contains(&code))
     }
 
     /// Returns its failure as an error.
-    pub(super) fn failure(&self) -> Error {
+    pub(crate) fn failure(&self) -> Error {
         let said = if self.said.is_empty() { "it said nothing".to_owned() } else { self.said.join("\n    ") };
         Error::new(ErrorKind::Io, format!("{} failed ({}): {said}", self.name, self.status))
     }

@@ -146,6 +146,26 @@ impl Store {
     }
 }
 
+/// An empty directory of the store for what lies somewhere only for a while: dropping it removes it and what is in it, and when its process dies
+/// the sweep does.
+#[derive(Debug)]
+pub struct Scratch(Draft);
+
+impl Scratch {
+    /// Returns where it is.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0.slot
+    }
+}
+
+impl Store {
+    /// Makes a directory that is thrown away: on the store's file system, so that what is in it can be cloned into a tree.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let _lock = self.share_to_write()?;
+        self.draft().map(Scratch)
+    }
+}
+
 /// A fork that is thrown away when its user is done: never in `o/`, never named.
 #[derive(Debug)]
 pub struct Ephemeral {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Context, Entry, Selection, Source, is_unchanged};
+use super::super::context::{Context, Entry, Loading, Modes, Selection, Source, is_unchanged};
 use super::super::glob;
 use super::super::ignore::Patterns;
 use super::super::plan::CopyStep;
+use super::checkout::Checkout;
 use super::remote::Remote;
+use crate::image::{Algorithm, Digest, Hasher};
 use crate::near;
-use crate::sources::Means;
+use crate::store::FileHashes;
 
 /// What a step reads.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub struct Chosen<'a> {
     pub parts: Vec<Part>,
     /// What a person may want to know, each a lowercase fragment.
     pub notes: Vec<String>,
-    pub(super) means: &'a Means<'a>,
+    pub(super) loading: &'a Loading<'a>,
 }
 
 /// What one source of a step means.
@@ -30,8 +32,10 @@ pub struct Chosen<'a> {
 pub enum Part {
     /// Files of the context.
     Local(Local),
-    /// What has to be fetched.
+    /// A file of a server.
     Remote(Remote),
+    /// A commit of a repository.
+    Repository(Checkout),
 }
 
 /// Files of the context.
@@ -64,19 +68,21 @@ impl Listing {
 ///
 /// A source that is missing is an error of kind `NotFound` that names it, what may have been meant, and the file that leaves it out; a pattern
 /// that means nothing is a note.
-pub fn choose<'a>(step: &CopyStep, context: &'a Context, means: &'a Means<'a>) -> Result<Chosen<'a>> {
-    let mut chosen = Chosen { context, parts: Vec::new(), notes: Vec::new(), means };
+pub fn choose<'a>(step: &CopyStep, context: &'a Context, loading: &'a Loading<'a>) -> Result<Chosen<'a>> {
+    let mut chosen = Chosen { context, parts: Vec::new(), notes: Vec::new(), loading };
     let exclude = Patterns::of(&step.exclude).context(|| "read --exclude")?;
     for text in &step.sources {
-        let part = match Remote::parse(text, step) {
-            Some(remote) => remote.map(Part::Remote),
+        let repository = Checkout::parse(text, step, &exclude).map(|read| read.map(Part::Repository));
+        let part = match repository.or_else(|| Some(Remote::parse(text, step)?.map(Part::Remote))) {
+            Some(part) => part,
             None if step.parents => chosen.with_parents(text, &exclude).map(Part::Local),
             None => chosen.local(text, &exclude).map(Part::Local),
         };
         let part = part.context(|| format!("{} {text}", super::keyword(step)))?;
         chosen.parts.push(part);
     }
-    if step.checksum.is_some() && !matches!(chosen.parts.as_slice(), [Part::Remote(_)]) {
+    if step.checksum.is_some() && !matches!(chosen.parts.as_slice(), [Part::Remote(_) | Part::Repository(_)])
+    {
         let message = "--checksum is for one source that is fetched, and nothing else";
         return Err(
             Error::new(ErrorKind::InvalidInput, message).hint("leave it out, or ADD that source alone")
@@ -102,14 +108,36 @@ impl Chosen<'_> {
         Ok(listing)
     }
 
+    /// Lists what is taken, and returns what it comes to: equal digests, equal copies. Fetches what has no `--checksum`.
+    ///
+    /// `known` is what files hashed to before, as in [`Context::contents`].
+    pub fn read(&self, known: Option<&FileHashes>) -> Result<(Digest, Listing)> {
+        let (mut listing, mut whole) = (Listing::default(), Hasher::new(Algorithm::Sha256));
+        for part in &self.parts {
+            let (words, listed) = match part {
+                Part::Remote(remote) => (remote.words(self.loading.means)?, Vec::new()),
+                Part::Repository(checkout) => (checkout.words(self.loading)?, Vec::new()),
+                Part::Local(local) => {
+                    let contents =
+                        self.context.contents(&local.sources, &local.selection, Modes::All, known)?;
+                    self.require(local, &contents.sources)?;
+                    (contents.digest.to_string(), contents.sources)
+                }
+            };
+            // No two lists of words are the same bytes.
+            whole.update(format!("{} {words}\n", words.len()).as_bytes());
+            listing.parts.push(listed);
+        }
+        Ok((whole.finish(), listing))
+    }
+
     /// Is everything still what it was when it was listed? Who copies what was hashed asks afterwards. Costs a list.
     pub fn is_still(&self, listing: &Listing) -> Result<bool> {
         let now = self.list()?;
         let (now, before) = (now.parts.iter().flatten(), listing.parts.iter().flatten());
         let same_entry = |(a, b): (&Entry, &Entry)| a.path == b.path && is_unchanged(&a.stat, &b.stat);
-        let same = |((_, a), (_, b)): (&(Source, Vec<Entry>), &(Source, Vec<Entry>))| {
-            a.len() == b.len() && a.iter().zip(b).all(same_entry)
-        };
+        let same = |(a, b): (&Vec<Entry>, &Vec<Entry>)| a.len() == b.len() && a.iter().zip(b).all(same_entry);
+        let (now, before) = (now.map(|(_, entries)| entries), before.map(|(_, entries)| entries));
         Ok(now.clone().count() == before.clone().count() && now.zip(before).all(same))
     }
 

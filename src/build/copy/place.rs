@@ -4,17 +4,19 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::FileStat;
 use rootling_backends::attributes::Attributes;
 use rootling_backends::graft::{Graft, Origin, Picked};
 use rootling_backends::ground::Ground;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Entry, Ownership, Selection, Source};
+use super::super::context::{Entry, Loading, Ownership, Selection, Source, is_copied_xattr};
 use super::super::plan::CopyStep;
+use super::checkout::Checkout;
 use super::choose::{Part, is_on_the_way};
 use super::mode::Chmod;
 use super::remote::{Fetched, Remote};
-use super::{Copied, Destination, Work, carries, lay, owner, unpack};
+use super::{Copied, Destination, Work, lay, owner, unpack};
 use crate::sources::Means;
 
 /// What becomes of the attributes of copies.
@@ -95,7 +97,8 @@ fn place_all(
                     placing.local(work.origin, source, entries, &local.selection).context(shown)?;
                 }
             }
-            Part::Remote(remote) => placing.remote(remote, chosen.means)?,
+            Part::Remote(remote) => placing.remote(remote, chosen.loading.means)?,
+            Part::Repository(checkout) => placing.repository(checkout, chosen.loading)?,
         }
     }
     for heredoc in &step.heredocs {
@@ -127,6 +130,7 @@ impl Placing<'_> {
                     path: &entry.path,
                     kind: entry.kind(),
                     on_the_way: is_on_the_way(selection, entry),
+                    expected: self.looks.expected(entry),
                 })
                 .collect();
             let looks = &self.looks;
@@ -143,7 +147,18 @@ impl Placing<'_> {
         let target = self.target_of(|| Ok(source.path.file_name().unwrap_or_default().to_owned()))?;
         let looks = &self.looks;
         let change = |attributes: &mut Attributes, kind| looks.change(attributes, kind);
-        self.graft.entry(origin, &source.real, &target, &change)
+        self.graft.entry(origin, &source.real, &target, looks.expected(&entries[0]), &change)
+    }
+
+    /// Places the files of a repository: root's, whoever checked them out.
+    fn repository(&mut self, checkout: &Checkout, loading: &Loading<'_>) -> Result<()> {
+        let (files, source, entries) = checkout.listed(loading)?;
+        let ownership = std::mem::replace(&mut self.looks.ownership, files.ownership());
+        let origin = Origin::plain(files.root().try_clone()?);
+        let shown = || format!("copy {}", files.label());
+        self.local(&origin, &source, &entries, checkout.selection()).context(shown)?;
+        self.looks.ownership = ownership;
+        Ok(())
     }
 
     /// Places what a server gave: for its owner alone, as docker has it.
@@ -216,6 +231,11 @@ impl Placing<'_> {
 }
 
 impl Looks {
+    /// Returns what a file must still be when it is copied: a tree does not change, and what a stack shows is another inode than what is read.
+    fn expected<'e>(&self, entry: &'e Entry) -> Option<&'e FileStat> {
+        (self.ownership == Ownership::Root && entry.kind() == EntryType::File).then_some(&entry.stat)
+    }
+
     /// Returns the mode of a file that would have this one.
     fn mode(&self, mode: u32) -> u32 {
         self.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, EntryType::File))
@@ -228,6 +248,6 @@ impl Looks {
         if let Some(chmod) = self.chmod.as_ref().filter(|_| kind != EntryType::Symlink) {
             attributes.mode = chmod.apply(attributes.mode, kind);
         }
-        attributes.xattrs.retain(|(name, _)| carries(self.ownership, name));
+        attributes.xattrs.retain(|(name, _)| kind == EntryType::File && is_copied_xattr(name));
     }
 }

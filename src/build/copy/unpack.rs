@@ -1,14 +1,14 @@
 //! Archives that `ADD` unpacks: told by what is in them, not by their names.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
 use rootling_backends::graft::Origin;
 use rootling_backends::{Context as _, Dir, EntryType, Result};
 
 use super::place::Placing;
-use crate::layer::{self, Archive, Limits, Whiteouts};
+use crate::layer::{self, Whiteouts};
 
 /// Unpacks a file into the destination, if it is an archive; returns whether it is one.
 ///
@@ -16,7 +16,7 @@ use crate::layer::{self, Archive, Limits, Whiteouts};
 pub(super) fn unpack(placing: &mut Placing<'_>, file: &File) -> Result<bool> {
     let begin = |mut file: &File| file.seek(SeekFrom::Start(0)).context(|| "lseek(0)");
     begin(file)?;
-    if !is_archive(file) {
+    if !layer::is_archive(file) {
         return Ok(false);
     }
     begin(file)?;
@@ -47,12 +47,6 @@ pub(super) fn open(origin: &Origin, path: &Path) -> Result<Option<File>> {
     Ok(is_file.then_some(file))
 }
 
-/// Can a first entry be read of it?
-fn is_archive(file: &File) -> bool {
-    let Ok((_, tar)) = layer::decompress(file) else { return false };
-    matches!(Archive::new(BufReader::new(tar), Limits::default()).next_entry(), Ok(Some(_)))
-}
-
 fn apply(file: &File, root: &Dir, owner: Option<(u32, u32)>) -> Result<layer::Applied> {
     let (_, tar) = layer::decompress(file)?;
     let options = layer::ApplyOptions {
@@ -61,5 +55,5 @@ fn apply(file: &File, root: &Dir, owner: Option<(u32, u32)>) -> Result<layer::Ap
         devices: false,
         ..layer::ApplyOptions::default()
     };
-    layer::apply(Box::new(tar) as Box<dyn Read>, root, &options)
+    layer::apply(tar, root, &options)
 }

@@ -20,13 +20,7 @@ pub(super) fn copy(
     let words = scene.words(escape);
     let from = match &flags.from {
         None => From::MainContext,
-        Some(from) => {
-            if super::words::word(from, &|_| None, escape)? != *from {
-                let error = Error::new(ErrorKind::InvalidInput, "--from takes no variables");
-                return Err(error.hint("give the image a name first: FROM $IMAGE AS name, then --from=name"));
-            }
-            From::Ground(outline.source(from, number)?)
-        }
+        Some(from) => From::Ground(outline.source(from, number)?),
     };
     let (sources, destination) = (words.each(&transfer.sources)?, words.word(&transfer.destination)?);
     if let Some(remote) = sources.iter().find(|source| is_remote(source)) {
@@ -100,7 +94,7 @@ fn check_checksum(sources: &[String]) -> Result<()> {
 }
 
 /// Is it fetched? A source may also be a repository without a protocol: `git@host:path`.
-fn is_remote(source: &str) -> bool {
+pub(in crate::build) fn is_remote(source: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start))
 }
 

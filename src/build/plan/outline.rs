@@ -291,17 +291,7 @@ pub(super) fn at(instruction: &Instruction, error: Error) -> Error {
 
 /// Returns an instruction on one line, as it was typed, of `limit` characters at most.
 pub(super) fn shown(instruction: &Instruction, limit: usize) -> String {
-    let mut text = instruction.keyword.to_ascii_uppercase();
-    for flag in &instruction.flags {
-        text.push_str(" --");
-        text.push_str(&flag.name);
-        if let Some(value) = &flag.value {
-            text.push('=');
-            text.push_str(value);
-        }
-    }
-    text.push(' ');
-    text.push_str(instruction.text.trim());
+    let mut text = instruction.source.trim().to_owned();
     if let Some(heredoc) = instruction.heredocs.first() {
         let mut lines = heredoc.content.trim().lines();
         let first = lines.next().unwrap_or_default();

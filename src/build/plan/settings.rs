@@ -7,7 +7,7 @@ use super::arguments::{Globals, NO_VARIABLES};
 use super::scene::{HEALTHCHECK, ONBUILD, SHELL, Scene};
 use super::words::Words;
 use super::{PlanOptions, go, ports};
-use crate::build::syntax::{CommandLine, Flag, Healthcheck};
+use crate::build::syntax::{CommandLine, Flag, Healthcheck, duration};
 use crate::process::signal;
 
 impl Scene {
@@ -193,20 +193,15 @@ fn flag<'a>(flags: &'a [Flag], name: &str) -> Option<&'a str> {
 }
 
 /// Nothing is what the engine's own default is.
-fn span(flags: &[Flag], name: &str) -> Result<i64> {
-    const SHORTEST: i64 = 1_000_000;
+fn span(flags: &[Flag], name: &str) -> Result<u64> {
     let Some(text) = flag(flags, name) else { return Ok(0) };
-    let span = go::duration(text).context(|| format!("read --{name}"))?;
-    if span != 0 && span < SHORTEST {
-        let error = Error::new(ErrorKind::InvalidInput, format!("--{name}={text} is less than 1ms"));
-        return Err(error.hint("write a longer time, as in 30s"));
-    }
-    Ok(span)
+    let span = duration(text).context(|| format!("read --{name}"))?;
+    Ok(span.unsigned_abs())
 }
 
 fn retries(flags: &[Flag]) -> Result<u32> {
     let Some(text) = flag(flags, "retries") else { return Ok(0) };
-    text.parse::<u32>().ok().filter(|count| *count <= i32::MAX as u32).ok_or_else(|| {
+    text.parse().map_err(|_| {
         Error::new(ErrorKind::InvalidInput, format!("--retries={text} is no number of tries"))
             .hint("write a number from 1, as in --retries=3")
     })

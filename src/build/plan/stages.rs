@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Error, ErrorKind, Result};
 
 use super::arguments::Globals;
-use super::meanwhile as syntax;
 use super::outline::{Outline, Part, at, shown};
 use super::scene::{Scene, triggers};
 use super::step::{Ground, Stage, Step, Work};
 use super::{Base, Bases, PlanOptions, copy, paths, run};
-use crate::build::syntax::{Command, Instruction};
+use crate::build::syntax::{self, Command, Instruction};
 use crate::image::{ImageReference, Platform};
 use crate::near::near;
 
@@ -244,8 +243,7 @@ fn left_by(part: &Part<'_>) -> Vec<Instruction> {
 /// Reads what an image leaves to be done.
 fn parsed(texts: &[String]) -> Result<Vec<Instruction>> {
     let parsed = texts.iter().map(|text| {
-        let instruction =
-            syntax::parse_instruction(text).context(|| format!("read what the base left: {text}"))?;
+        let instruction = syntax::parse_trigger(text)?;
         match instruction.command {
             Command::From { .. } | Command::Onbuild(..) | Command::Maintainer(_) => {
                 let message = format!("a base cannot leave {text:?} to be done");

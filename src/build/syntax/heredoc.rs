@@ -10,12 +10,12 @@ pub(super) fn of_line(line: &str) -> Vec<Heredoc> {
     if !line.contains("<<") {
         return Vec::new();
     }
-    let lexer = Expander::new(&|_| None, '\\').keep_quotes().keep_escapes().keep_unset();
+    let lexer = Expander::new(&|_| None, '\\').keep_quotes().keep_escapes().keep_unset().join_heredocs();
     let words = lexer.expand(line).map(|expansion| expansion.words).unwrap_or_default();
     words.iter().filter_map(|word| of_word(word)).collect()
 }
 
-/// Reads `[N]<<[-]NAME`.
+/// Reads `[N]<<[-]NAME`; white space may stand before the name.
 pub(super) fn of_word(word: &str) -> Option<Heredoc> {
     let digits = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
     let (descriptor, rest) = word.split_at(digits);
@@ -24,6 +24,7 @@ pub(super) fn of_word(word: &str) -> Option<Heredoc> {
         Some(rest) => (true, rest),
         None => (false, rest),
     };
+    let rest = rest.trim_start();
     if rest.contains('<') {
         return None;
     }
@@ -68,12 +69,22 @@ mod tests {
             ("RUN echo '<<EOF'", vec![]),
             ("RUN echo \"<<EOF\"", vec![]),
             ("RUN cat<<EOF", vec![]),
-            ("RUN << EOF", vec![]),
+            ("RUN <<  EOF", one(0, "EOF", true, false)),
+            ("RUN <<\tEOF > a", one(0, "EOF", true, false)),
+            ("RUN << -EOF", one(0, "-EOF", true, false)),
+            ("RUN <<- EOF", vec![]),
+            ("RUN cat << 'a b'", one(0, "a b", false, false)),
+            ("RUN echo $((1 << 2))", one(0, "2))", true, false)),
+            ("RUN cat << <EOF", vec![]),
+            ("RUN <<eo\\'f", one(0, "eo'f", true, false)),
+            ("RUN <<'e'o\\'f", one(0, "eo'f", false, false)),
+            ("RUN \"<<EOF\" a", vec![]),
             ("RUN <<<EOF", vec![]),
             ("RUN cat <<<word", vec![]),
             ("RUN echo $((1<<2))", vec![]),
             ("RUN echo $(( 1<<2 ))", one(1, "2", true, false)),
             ("RUN <<EOF don't", vec![]),
+            ("RUN << ", vec![]),
             ("RUN <<", vec![]),
             ("RUN <<-", vec![]),
             ("RUN <<''", vec![]),

@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let cases = [
-            ("", "says nothing"),
+            ("", "nothing is said"),
             ("type=bnid", "type \"bnid\" is not known (did you mean bind?)"),
             ("type=volume", "(one of bind, cache, tmpfs, secret, ssh)"),
             ("typ=bind", "\"typ\" is no key of a mount (did you mean type?)"),
