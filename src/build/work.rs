@@ -56,9 +56,9 @@ pub struct Files {
 #[derive(Debug)]
 pub enum Named {
     /// Files.
-    Files(Files),
+    Files(Box<Files>),
     /// A tree of the store.
-    Node(Node),
+    Node(Box<Node>),
 }
 
 impl Named {
@@ -80,7 +80,7 @@ impl Workshop<'_> {
                     .hint("say where files are: rootling build -f - DIRECTORY")
             }),
             Some(Ground::Context(name)) => match self.contexts.get(name) {
-                Some(Named::Files(files)) => Ok(Some(files)),
+                Some(Named::Files(files)) => Ok(Some(&**files)),
                 Some(Named::Node(_)) => Ok(None),
                 None => Err(Error::new(ErrorKind::NotFound, format!("there is no context {name:?}"))),
             },
@@ -233,7 +233,7 @@ impl Worker for Workshop<'_> {
         let node = match ground {
             Ground::Scratch | Ground::Stage(_) => return Ok(End::scratch()),
             Ground::Context(name) => match self.contexts.get(name) {
-                Some(Named::Node(node)) => node,
+                Some(Named::Node(node)) => &**node,
                 _ => return Ok(End { node: None, identity: None }),
             },
             Ground::Image(name) => {

@@ -18,6 +18,7 @@ use super::users::{self, Chosen};
 use super::walls::Walls;
 use super::{BackendChoice, Context, said, store};
 use crate::build;
+use crate::build::check as lint;
 use crate::build::context::{Loading, NamedContext, Place};
 use crate::build::execute::{Build, Failed, Instead, Made, begins_with, execute, reads};
 use crate::build::explain::Explainer;
@@ -32,6 +33,7 @@ use crate::sources::{Fetch, Means};
 use crate::store::{Name, Node, Store};
 use crate::transfer::making;
 
+mod by_hand;
 mod images;
 mod outputs;
 mod progress;
@@ -275,13 +277,52 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
         tell: &|_| {},
     };
     let loading = Loading { store: &store, means: &means, header: None };
+    let maker = Maker { context, arguments, store: &store, loading: &loading };
+    if !arguments.command.is_empty() {
+        return maker.build_by_command(&arguments.context, &arguments.command);
+    }
+    if maker.means_a_tree() {
+        return maker.build_by_shell(&arguments.context);
+    }
     let recipe = Recipe::load(&Place::parse(&arguments.context)?, arguments.file.as_deref(), &loading)?;
     let file =
         syntax::parse(&recipe.text).map_err(|error| error.context(format!("read {}", recipe.shown)))?;
     if let Some(form) = arguments.print {
         return Ok(print(context, &file, form));
     }
-    Maker { context, arguments, store: &store, loading: &loading }.build(recipe, &file)
+    if arguments.check {
+        return Ok(check(context, &recipe, &file));
+    }
+    maker.build(recipe, &file)
+}
+
+/// Prints what is unwise; the exit code is 1 if something is, and that is an error by the file's own words.
+fn check(context: &Context, recipe: &Recipe, file: &Dockerfile) -> i32 {
+    let ignored = recipe.context.ignored();
+    let is_ignored = |path: &str| ignored.matches(std::path::Path::new(path.trim_start_matches('/')));
+    let known =
+        (!ignored.is_empty() && !ignored.takes_back()).then_some(&is_ignored as &dyn Fn(&str) -> bool);
+    let findings = lint::check(file, known);
+    let rows: Vec<FindingRow<'_>> = findings
+        .iter()
+        .map(|finding| FindingRow {
+            rule: finding.rule.name(),
+            line: finding.line,
+            message: &finding.message,
+            explanation: finding.rule.explanation(),
+        })
+        .collect();
+    context.output.data(&rows, || {
+        rows.iter()
+            .map(|row| {
+                format!(
+                    "{}:{}: {} ({}: {})\n",
+                    recipe.shown, row.line, row.message, row.rule, row.explanation
+                )
+            })
+            .collect()
+    });
+    i32::from(!rows.is_empty())
 }
 
 /// Prints what was read.
@@ -304,17 +345,27 @@ struct Maker<'a> {
     loading: &'a Loading<'a>,
 }
 
+/// What is to be made.
+struct Target<'a> {
+    plan: Plan,
+    main: Option<&'a Files>,
+    named: &'a BTreeMap<String, Named>,
+    images: BTreeMap<(String, String), Node>,
+    /// What the recipe is called.
+    name: String,
+}
+
 impl Maker<'_> {
+    /// Builds what a Dockerfile says.
     fn build(&self, recipe: Recipe, file: &Dockerfile) -> Result<i32> {
-        let (context, arguments, store) = (self.context, self.arguments, self.store);
+        let (context, store) = (self.context, self.store);
         let named = self.named_contexts()?;
         let trees = named.iter().filter_map(|(name, named)| match named {
-            Named::Node(node) => Some((name.clone(), node.clone())),
+            Named::Node(node) => Some((name.clone(), (**node).clone())),
             Named::Files(_) => None,
         });
         let trees = trees.collect();
-        let when = arguments.pull.unwrap_or(When::Missing);
-        let mut images = Images { context, store, when, contexts: &trees, found: BTreeMap::new() };
+        let mut images = Images { contexts: &trees, ..self.images() };
         let mut plan = build::plan::plan(file, &self.plan_options(&named)?, &mut images)?;
         for warning in &plan.warnings {
             let hint = warning.hint.as_deref().map_or_else(String::new, |hint| format!(": {hint}"));
@@ -322,10 +373,16 @@ impl Maker<'_> {
         }
         stand_on_files(&mut plan, &named);
         self.find_images(&plan, &mut images)?;
-        let found = images.found;
         let main = files(store, recipe.context)?;
-        let target = arguments.target.as_deref().unwrap_or_default();
-        let name = format!("{} {target}", recipe.name);
+        let stage = self.arguments.target.as_deref().unwrap_or_default();
+        let name = format!("{} {stage}", recipe.name);
+        self.make(Target { plan, main: Some(&main), named: &named, images: images.found, name })
+    }
+
+    /// Does what is planned, and what is to be done with it in the end.
+    fn make(&self, target: Target<'_>) -> Result<i32> {
+        let (context, arguments, store) = (self.context, self.arguments, self.store);
+        let Target { plan, main, named, images, name } = target;
         let explainer = Explainer::new(store, &name)?;
         start_quiet_workers();
         let stop = Stop::on_signals()?;
@@ -333,9 +390,9 @@ impl Maker<'_> {
         let template = self.template(&chosen, stop)?;
         let shop = Workshop {
             store,
-            main: Some(&main),
-            contexts: &named,
-            images: &found,
+            main,
+            contexts: named,
+            images: &images,
             template: &template,
             loading: self.loading,
             keeps_caches_on_success: arguments.cache_on_success,
@@ -358,26 +415,33 @@ impl Maker<'_> {
         };
         let made = execute(&build);
         drop(view);
-        save_notes(store, &explainer, std::iter::once(&main).chain(named.values().filter_map(Named::files)));
+        save_notes(store, &explainer, main.into_iter().chain(named.values().filter_map(Named::files)));
         match made {
             Ok(made) => self.finish(&plan, &made, &name),
-            Err(failed) => self.failed(&plan, failed, &template.stop),
+            Err(failed) => self.failed(failed, &template.stop),
         }
+    }
+
+    /// Returns what finds images.
+    fn images(&self) -> Images<'_> {
+        static NONE: BTreeMap<String, Node> = BTreeMap::new();
+        let when = self.arguments.pull.unwrap_or(When::Missing);
+        Images { context: self.context, store: self.store, when, contexts: &NONE, found: BTreeMap::new() }
     }
 
     /// Gets the contexts that were named: files, and images as trees of the store.
     fn named_contexts(&self) -> Result<BTreeMap<String, Named>> {
-        let (context, arguments, store) = (self.context, self.arguments, self.store);
-        let none = BTreeMap::new();
-        let when = arguments.pull.unwrap_or(When::Missing);
-        let mut images = Images { context, store, when, contexts: &none, found: BTreeMap::new() };
+        let (arguments, store) = (self.arguments, self.store);
+        let mut images = self.images();
         let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
         let mut named = BTreeMap::new();
         for given in &arguments.build_context {
             let what = match &given.place {
-                Place::Image(name) => Named::Node(images.find(name, &platform)?),
-                Place::Layout(directory) => Named::Node(images.find(&format!("oci:{directory}"), &platform)?),
-                place => Named::Files(files(store, place.load_named(&given.name, self.loading)?)?),
+                Place::Image(name) => Named::Node(Box::new(images.find(name, &platform)?)),
+                Place::Layout(directory) => {
+                    Named::Node(Box::new(images.find(&format!("oci:{directory}"), &platform)?))
+                }
+                place => Named::Files(Box::new(files(store, place.load_named(&given.name, self.loading)?)?)),
             };
             if named.insert(given.name.clone(), what).is_some() {
                 let message = format!("the context {} is named twice", given.name);
@@ -571,8 +635,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn failed(&self, plan: &Plan, failed: Failed, stop: &Stop) -> Result<i32> {
-        let _ = plan;
+    fn failed(&self, failed: Failed, stop: &Stop) -> Result<i32> {
         if let Some(signal) = stop.signal() {
             self.context.output.say("rootling: the build was ended; what was done of it is there");
             return Ok(128 + signal);
@@ -597,6 +660,15 @@ impl Maker<'_> {
         let status = program.status().context(|| "execute \"/proc/self/exe\"")?;
         Ok(if status.success() { 1 } else { status.code().unwrap_or(1) })
     }
+}
+
+/// What is printed of something unwise.
+#[derive(Debug, Serialize)]
+struct FindingRow<'a> {
+    rule: &'static str,
+    line: usize,
+    message: &'a str,
+    explanation: &'static str,
 }
 
 /// What is printed of an image that was built.
@@ -645,8 +717,8 @@ fn stand_on_files(plan: &mut Plan, named: &BTreeMap<String, Named>) {
 
 /// Keeps what was learned for the next build; that this fails is no failure of the build.
 fn save_notes<'a>(store: &Store, explainer: &Explainer, files: impl Iterator<Item = &'a Files>) {
-    let hashes = files.map(|files| files.hashes.save()).collect::<Result<()>>();
-    if let Err(error) = hashes.and(explainer.save(store)) {
+    let saved = files.map(|files| files.hashes.save()).chain(std::iter::once_with(|| explainer.save(store)));
+    if let Err(error) = saved.collect::<Result<Vec<()>>>() {
         log::warn!("the next build will read more than it had to: {error}");
     }
 }

@@ -123,11 +123,7 @@ impl Context {
                 self.add(&mut whole, source, entry, modes, sums.get(&(number, at)), &mut names)?;
             }
         }
-        Ok(Contents {
-            digest: Digest::from_sha256(whole.finalize().into()),
-            sources: listed,
-            bytes_read,
-        })
+        Ok(Contents { digest: Digest::from_sha256(whole.finalize().into()), sources: listed, bytes_read })
     }
 
     /// Is everything still what it was when [`contents`](Self::contents) returned? Costs a list.
