@@ -20,6 +20,7 @@
 //! | | `explain` | why a step was there, or was not |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod check;
 pub mod context;
 pub mod copy;
 pub mod execute;
@@ -32,3 +33,4 @@ pub mod plan;
 pub mod result;
 pub mod run;
 pub mod syntax;
+pub mod work;

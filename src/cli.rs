@@ -18,6 +18,7 @@ mod store;
 mod attach;
 mod autosnap;
 mod bisect;
+mod build;
 mod commit;
 mod completion;
 mod cp;
@@ -69,6 +70,7 @@ mod show;
 mod snapshot;
 mod start;
 mod stats;
+mod step;
 mod stop;
 mod surroundings;
 mod trying;
@@ -194,6 +196,9 @@ struct Context {
 pub fn main() -> i32 {
     runner::begin_process();
     let caller = runner::Caller::who_asked();
+    if let Some(code) = step::run(caller) {
+        return code;
+    }
     let (arguments, given, settings) = match read() {
         Ok(read) => read,
         Err(code) => return code,
@@ -355,6 +360,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Export(arguments) => export::run(context, &arguments),
+        Command::Build(arguments) => return build::run(context, &arguments),
         Command::Pull(arguments) => pull::run(context, &arguments),
         Command::Push(arguments) => push::push(context, &arguments),
         Command::Copy(arguments) => push::run_copy(context, &arguments),

@@ -133,13 +133,13 @@ impl Request {
     /// Makes everything: the command in a tree shown by `mount`, whose root `root` is.
     pub fn spec(&self, mount: Mount, root: &Dir) -> Result<Spec> {
         let hosts = hosts(&self.command.hostname, &self.hosts);
-        let mut files = vec![FileAt { target: "/etc/hosts".into(), content: hosts }];
+        let mut files = vec![FileAt::new("/etc/hosts", hosts)];
         if self.namespaces.uts == Namespace::Private {
             let content = format!("{}\n", self.command.hostname);
-            files.push(FileAt { target: "/etc/hostname".into(), content });
+            files.push(FileAt::new("/etc/hostname", content));
         }
         if let Some(Resolv { content, note }) = resolv(&self.namespaces.net, &self.dns) {
-            files.push(FileAt { target: "/etc/resolv.conf".into(), content });
+            files.push(FileAt::new("/etc/resolv.conf", content));
             if let Some(note) = note {
                 log::warn!("{note}");
             }
@@ -156,6 +156,7 @@ impl Request {
             userns: self.userns.clone(),
             security: self.security.clone(),
             limits: self.limits.clone(),
+            shm_bytes: None,
             devices: self.devices.clone(),
             sysctls: self.sysctls.clone(),
             tmpfs: self.tmpfs.clone(),
@@ -197,7 +198,8 @@ pub fn makes_i386_sockets(root: &Dir) -> bool {
     cfg!(target_arch = "x86_64") && there("/lib/ld-linux.so.2") && !there("/lib64/ld-linux-x86-64.so.2")
 }
 
-fn hosts(hostname: &str, further: &[(String, IpAddr)]) -> String {
+/// Makes `/etc/hosts`.
+pub(crate) fn hosts(hostname: &str, further: &[(String, IpAddr)]) -> String {
     let known = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
     let further: String = further.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
     format!("{known}127.0.1.1\t{hostname}\n{further}")

@@ -13,7 +13,7 @@ use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use rootling::runner::{
-    Device, FileAt, IdMap, Namespaces, Plan, Process, Security, Spec, Tmpfs, Tty, User, Userns,
+    Device, FileAt, IdMap, Namespaces, Plan, Process, Restrictions, Security, Spec, Tmpfs, Tty, User, Userns,
 };
 use rootling_backends::Mount;
 
@@ -65,6 +65,7 @@ fn fixture(command: &[&str]) -> Option<Fixture> {
         tmpfs: vec![],
         binds: vec![],
         make_dirs: vec![],
+        shm_bytes: None,
         files: vec![],
     };
     Some(Fixture { dir, spec })
@@ -316,7 +317,7 @@ fn generated_files_show_and_never_reach_the_tree() {
     symlink("../../etc/real", tree.join("etc/resolv.conf")).unwrap();
     symlink("../run/nothing/here", tree.join("etc/nowhere")).unwrap();
     fixture.spec.files = ["/etc/resolv.conf", "/etc/missing", "/etc/nowhere"]
-        .map(|target| FileAt { target: target.into(), content: "generated\n".into() })
+        .map(|target| FileAt::new(target, "generated\n"))
         .to_vec();
     let (status, output, error) = parts(&fixture.run());
     assert_eq!((status, output.as_str()), (0, "generated\n".repeat(3).as_str()), "{error}");
@@ -331,9 +332,8 @@ fn a_generated_file_without_a_place_in_a_read_only_tree_is_left_out() {
     let Some(mut fixture) = fixture(&["sh", "-c", "cat /etc/there; ls /etc/missing"]) else { return };
     std::fs::write(fixture.root().join("etc/there"), "").unwrap();
     fixture.spec.read_only = true;
-    fixture.spec.files = ["/etc/there", "/etc/missing"]
-        .map(|target| FileAt { target: target.into(), content: "generated\n".into() })
-        .to_vec();
+    fixture.spec.files =
+        ["/etc/there", "/etc/missing"].map(|target| FileAt::new(target, "generated\n")).to_vec();
     let (status, output, error) = parts(&fixture.run());
     assert_eq!((status, output.as_str()), (1, "generated\n"), "{error}");
     assert!(error.contains("left out") && error.contains("/etc/missing"), "{error}");
@@ -581,4 +581,113 @@ fn a_terminal_that_was_closed_inside_does_not_hang_up_and_may_be_opened_again() 
     fixture.spec.process.tty = Tty::On;
     let (status, output, _) = parts(&fixture.run());
     assert_eq!((status, output.as_str()), (7, "again\r\n"));
+}
+
+/// The tree's own directories, with when something was last made in them.
+fn times(tree: &Path) -> Vec<(String, std::time::SystemTime)> {
+    let mut times: Vec<_> = ["", "etc", "bin"]
+        .into_iter()
+        .map(|name| (name.to_owned(), std::fs::metadata(tree.join(name)).unwrap().modified().unwrap()))
+        .collect();
+    times.sort();
+    times
+}
+
+#[test]
+fn mount_points_leave_nothing_not_even_a_time() {
+    let Some(mut fixture) =
+        fixture(&["sh", "-c", "cat /etc/deep/er/secret; ls -d /proc/1 /dev/null /sys/kernel /m/n"])
+    else {
+        return;
+    };
+    let tree = fixture.root();
+    for name in ["proc", "sys", "dev"] {
+        std::fs::remove_dir(tree.join(name)).unwrap();
+    }
+    fixture.spec.files = vec![FileAt::new("/etc/deep/er/secret", "hush\n")];
+    fixture.spec.tmpfs = vec![Tmpfs::new("/m/n", 0o755)];
+    let before = times(&tree);
+    let (status, output, error) = parts(&fixture.run());
+    assert_eq!((status, output.as_str()), (0, "hush\n/dev/null\n/m/n\n/proc/1\n/sys/kernel\n"), "{error}");
+    let mut left: Vec<_> = std::fs::read_dir(&tree)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["bin", "etc", "tmp"]);
+    assert!(!tree.join("etc/deep").exists());
+    assert_eq!(times(&tree), before);
+}
+
+#[test]
+fn what_a_command_makes_in_a_mount_points_directory_stays_with_its_time() {
+    let Some(mut fixture) = fixture(&["sh", "-c", "touch /etc/mine; touch -d '2001-02-03 04:05:06' /etc"])
+    else {
+        return;
+    };
+    let tree = fixture.root();
+    std::fs::remove_file(tree.join("bin/touch")).unwrap();
+    symlink("busybox", tree.join("bin/touch")).unwrap();
+    fixture.spec.files = vec![FileAt::new("/etc/secret", "hush\n")];
+    let (status, _, error) = parts(&fixture.run());
+    assert_eq!(status, 0, "{error}");
+    assert!(tree.join("etc/mine").exists() && !tree.join("etc/secret").exists());
+    let modified = std::fs::metadata(tree.join("etc")).unwrap().modified().unwrap();
+    let seconds = modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((981_000_000..981_300_000).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn generated_files_have_owners_modes_and_walls() {
+    let script = "ls -ln /run/s | cut -c1-40; echo x > /run/s && echo wrote; /dev/pipes/run a; ls -A /dev | grep gener";
+    let Some(mut fixture) = fixture(&["sh", "-c", script]) else { return };
+    symlink("busybox", fixture.root().join("bin/cut")).unwrap();
+    let read_only = Restrictions { read_only: true, ..Restrictions::default() };
+    fixture.spec.files = vec![
+        FileAt {
+            mode: 0o440,
+            owner: (12, 34),
+            restrictions: Restrictions { no_exec: true, ..read_only },
+            optional: false,
+            ..FileAt::new("/run/s", b"\0\xff".to_vec())
+        },
+        FileAt {
+            mode: 0o755,
+            restrictions: read_only,
+            ..FileAt::new("/dev/pipes/run", "#!/bin/sh\necho ran $0 $1\n")
+        },
+    ];
+    let (_, output, error) = parts(&fixture.run());
+    let lines: Vec<_> = output.lines().collect();
+    assert!(
+        lines[0].starts_with("-r--r-----") && lines[0].contains(" 12 ") && lines[0].contains(" 34 "),
+        "{output}"
+    );
+    assert_eq!(lines[1..], ["ran /dev/pipes/run a"], "{error}");
+    assert!(error.contains("Read-only file system"), "{error}");
+    assert!(!fixture.root().join("run").exists());
+}
+
+#[test]
+fn a_file_that_has_no_place_and_must_have_one_is_an_error() {
+    let Some(mut fixture) = fixture(&["true"]) else { return };
+    std::fs::write(fixture.root().join("file"), "").unwrap();
+    fixture.spec.files = vec![FileAt { optional: false, ..FileAt::new("/file/secret", "hush\n") }];
+    let (status, _, error) = parts(&fixture.run());
+    assert_eq!(status, 125);
+    assert!(error.contains("/file/secret"), "{error}");
+}
+
+#[test]
+fn shared_memory_has_the_size_that_was_asked_for() {
+    let Some(mut fixture) = fixture(&[
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/dev/shm/x bs=1k count=65 2>&1 | grep -c space; ls -ld /dev/shm",
+    ]) else {
+        return;
+    };
+    fixture.spec.shm_bytes = Some(64 << 10);
+    let (_, output, error) = parts(&fixture.run());
+    assert!(output.starts_with("1\ndrwxrwxrwt"), "{output}{error}");
 }

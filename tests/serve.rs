@@ -3,4 +3,4 @@
 mod conformance;
 mod faults;
 mod interop;
-mod server;
+pub(crate) mod server;

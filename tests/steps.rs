@@ -2,8 +2,10 @@
 //! are used, true only once they are on disk.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::environment::{Environment, Ran, ran};
 use crate::grounds::on_file_systems;
@@ -346,5 +348,114 @@ fn a_chain_of_steps_may_be_long() {
         let expected = count.parse::<usize>().unwrap();
         let listed = environment.ok(["diff", "base", "app:1"]);
         assert_eq!(listed.lines().count(), expected, "{sort}");
+    });
+}
+
+/// A user of a cache that goes on until it is told to end.
+struct Waiting(std::process::Child);
+
+impl Waiting {
+    /// Returns it once it has the cache, with what it found there.
+    fn begin(environment: &Environment, how: &str, file: &str) -> (Self, String) {
+        let mut command = Command::new(stepper());
+        command.arg(environment.store()).args(["cache", "/root/.cache", how, file, "wait"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        (Self(child), line.trim().to_owned())
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+const CACHE: &str = "cache.root-cache.ebc372a1c9";
+
+fn cached(environment: &Environment, how: &str, file: &str, end: &str) -> String {
+    environment.does(["cache", "/root/.cache", how, file, end])
+}
+
+#[test]
+fn a_cache_is_a_volume_that_stays() {
+    on_file_systems(|environment, _| {
+        assert_eq!(cached(environment, "shared", "a=1", "good"), "");
+        assert_eq!(cached(environment, "locked", "a=2", "bad"), "1");
+        assert_eq!(cached(environment, "private", "a=3", "good"), "2");
+        let listed = environment.json(["volume", "ls", "--caches"]);
+        assert_eq!((listed[0]["name"].as_str(), listed[0]["kind"].as_str()), (Some(CACHE), Some("cache")));
+        let shown = environment.json(["volume", "show", CACHE]);
+        let root = fs::metadata(shown["path"].as_str().unwrap()).unwrap();
+        assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (12, 34, 0o1750));
+        environment.ok(["volume", "snapshot", CACHE, "one"]);
+        assert_eq!(cached(environment, "shared", "a=4", "good"), "3");
+        environment.ok(["volume", "restore", CACHE, "one"]);
+        assert_eq!(cached(environment, "shared", "a=5", "good"), "3");
+        let out = environment.path("out");
+        environment.ok(["volume", "export", CACHE, &format!("dir:{}", out.display())]);
+        assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "5");
+        assert!(
+            environment.fails(["volume", "export", CACHE, "oci:x"]).contains("is a volume, and no image")
+        );
+        // Nothing removes it unasked, and what is locked nothing at all.
+        environment.ok(["volume", "prune"]);
+        environment.ok(["volume", "lock", CACHE]);
+        environment.ok(["volume", "prune", "--caches"]);
+        assert!(environment.fails(["volume", "rm", CACHE]).contains("locked"));
+        environment.ok(["volume", "unlock", CACHE]);
+        environment.ok(["volume", "prune", "--caches"]);
+        assert_eq!(
+            environment.json(["volume", "ls", "--caches"]).as_array().unwrap().len(),
+            2,
+            "snapshots stay"
+        );
+        environment.ok(["prune"]);
+        assert_eq!(fs::read_dir(environment.store().join("steps/turns")).unwrap().count(), 0);
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn two_users_of_a_cache_share_it_or_do_not() {
+    on_file_systems(|environment, sort| {
+        cached(environment, "shared", "a=first", "good");
+        let (one, _) = Waiting::begin(environment, "shared", "b=one");
+        assert_eq!(cached(environment, "shared", "b=two", "good"), "one");
+        // A private one gets its own, which is gone afterwards.
+        let found = cached(environment, "private", "b=three", "good");
+        assert_eq!(found, if sort == FileSystem::Ext4 { "" } else { "two" }, "{sort}");
+        assert_eq!(cached(environment, "shared", "b=four", "good"), "two");
+        one.end();
+        // Who locks waits for all of them, and all of them for who locks.
+        let (one, found) = Waiting::begin(environment, "locked", "b=five");
+        assert_eq!(found, "four");
+        let second = {
+            let mut command = Command::new(stepper());
+            command.arg(environment.store()).args(["cache", "/root/.cache", "shared", "b=six", "good"]);
+            let mut second = command.stdout(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            assert!(second.try_wait().unwrap().is_none(), "it waits");
+            one.end();
+            ran(second.wait_with_output().unwrap())
+        };
+        assert_eq!((second.code, second.stdout.trim()), (0, "five"));
+        environment.ok(["prune"]);
+        environment.assert_clean();
+    });
+}
+
+#[test]
+fn a_cache_may_keep_only_what_succeeded() {
+    on_file_systems(|environment, _| {
+        cached(environment, "shared", "a=1", "good");
+        environment.ok(["volume", "lock", CACHE]);
+        assert_eq!(cached(environment, "shared+success", "a=2", "bad"), "1");
+        assert_eq!(cached(environment, "shared+success", "a=3", "good"), "1");
+        assert_eq!(cached(environment, "shared", "a=4", "good"), "3");
+        assert_eq!(environment.json(["volume", "show", CACHE])["locked"], true, "it is the same volume");
+        environment.ok(["prune"]);
+        assert_eq!(fs::read_dir(environment.store().join("o")).unwrap().count(), 1);
+        environment.assert_clean();
     });
 }

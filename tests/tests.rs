@@ -21,6 +21,7 @@
 //! | `log` | what is told of states: log, show, ls, completion |
 //! | `bisect` | the state in which something broke |
 //! | `merging` | apply, revert, rebase and their conflicts |
+//! | `run_steps` | `RUN` through the library: surroundings, mounts, secrets, signals, and what is left in the tree |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
@@ -33,6 +34,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
@@ -46,6 +48,8 @@ mod attack;
 mod bisect;
 #[cfg(test)]
 mod budget;
+#[cfg(test)]
+mod built;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
@@ -107,6 +111,8 @@ mod readme;
 mod registry;
 #[cfg(test)]
 mod rootless;
+#[cfg(test)]
+mod run_steps;
 #[cfg(test)]
 mod runner;
 #[cfg(test)]

@@ -341,7 +341,7 @@ fn imitate(dir: &OwnedFd, stat: &nix::sys::stat::FileStat) -> Result<()> {
 }
 
 /// Is this process in a user namespace that is not the machine's? There OverlayFS must keep its marks in `user.`.
-fn in_own_userns() -> Result<bool> {
+pub fn in_own_userns() -> Result<bool> {
     // user_namespaces(7): the initial one maps all ids to themselves.
     let map = crate::small_file::read_record("/proc/self/uid_map")?;
     Ok(map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])

@@ -497,6 +497,12 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursiv
     set_mount(mount, &MountAttr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 }, recursive)
 }
 
+/// Sets attributes, and clears others.
+pub fn mount_change(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
+    let attributes = MountAttr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    set_mount(mount, &attributes, false)
+}
+
 /// Makes a detached mount show owners through the maps of a user namespace (mount_setattr(2), ID-mapped mounts):
 /// what is user 0 on disk is, to everybody, the user that the namespace calls 0.
 ///

@@ -22,7 +22,8 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -111,6 +112,12 @@ impl Context {
     /// Returns its root. What is reached through it without [`find`](Self::find) may be what is left out.
     pub fn root(&self) -> &Dir {
         &self.root
+    }
+
+    /// Returns where its root is at the moment.
+    pub fn path(&self) -> Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.root.as_fd().as_raw_fd());
+        std::fs::read_link(&link).context(|| format!("readlink({link:?})"))
     }
 
     /// Returns what is left out.

@@ -78,6 +78,12 @@ impl<'a> Destination<'a> {
         let open = move || fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite);
         Ok(Self { ground, before, open: Box::new(open) })
     }
+
+    /// A directory that is a tree by itself: what is in it stays, unless something takes its place.
+    pub fn directory(root: Dir) -> Result<Self> {
+        let (before, again) = (root.try_clone()?, root.try_clone()?);
+        Ok(Self { ground: Ground::full(root), before, open: Box::new(move || again.try_clone()) })
+    }
 }
 
 /// What was done.

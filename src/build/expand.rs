@@ -44,6 +44,8 @@ pub struct Expansion {
     pub found: BTreeSet<String>,
     /// The variables that were asked for and are not.
     pub unset: BTreeSet<String>,
+    /// Those of them that no `-`, `+` or `?` stands behind: whoever wrote the word did not think of it.
+    pub missed: BTreeSet<String>,
 }
 
 /// Returns `word` with its variables expanded and its quotes removed.
@@ -142,9 +144,10 @@ impl<'a> Expander<'a> {
             depth: 0,
             found: BTreeSet::new(),
             unset: BTreeSet::new(),
+            missed: BTreeSet::new(),
         };
         let (text, words) = run.until(None, self.keeps_escapes)?;
-        Ok(Expansion { text, words, found: run.found, unset: run.unset })
+        Ok(Expansion { text, words, found: run.found, unset: run.unset, missed: run.missed })
     }
 }
 
@@ -188,6 +191,7 @@ struct Run<'a> {
     depth: usize,
     found: BTreeSet<String>,
     unset: BTreeSet<String>,
+    missed: BTreeSet<String>,
 }
 
 impl Run<'_> {
@@ -330,7 +334,7 @@ impl Run<'_> {
             }
             '-' | '+' | '?' => {
                 let (word, _) = self.until(Some('}'), false)?;
-                let value = self.value(&name);
+                let value = self.seen(&name);
                 if value.is_none() && self.how.keeps_unset {
                     return Ok(format!("${{{name}{shown}{word}}}"));
                 }
@@ -385,13 +389,26 @@ impl Run<'_> {
         name
     }
 
+    /// Returns the value of a variable that is thought to be set.
     fn value(&mut self, name: &str) -> Option<String> {
-        let value = (self.how.lookup)(name);
-        let seen = if value.is_some() { &mut self.found } else { &mut self.unset };
-        if !seen.contains(name) {
-            seen.insert(name.to_owned());
+        let value = self.seen(name);
+        if value.is_none() {
+            note(&mut self.missed, name);
         }
         value
+    }
+
+    /// Returns the value of a variable, and remembers that it was asked for.
+    fn seen(&mut self, name: &str) -> Option<String> {
+        let value = (self.how.lookup)(name);
+        note(if value.is_some() { &mut self.found } else { &mut self.unset }, name);
+        value
+    }
+}
+
+fn note(names: &mut BTreeSet<String>, name: &str) {
+    if !names.contains(name) {
+        names.insert(name.to_owned());
     }
 }
 
@@ -633,6 +650,7 @@ mod tests {
         let expansion = Expander::new(&value, '\\').expand("$x ${empty:-$b} ${c+d} '$e' \\$f").unwrap();
         assert_eq!(expansion.found, BTreeSet::from(["empty".to_owned(), "x".to_owned()]));
         assert_eq!(expansion.unset, BTreeSet::from(["b".to_owned(), "c".to_owned()]));
+        assert_eq!(expansion.missed, BTreeSet::from(["b".to_owned()]));
     }
 
     proptest::proptest! {

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rootling_backends::Result;
 
 use arguments::{Globals, proxies, target_name, unused};
+pub(in crate::build) use copy::is_remote;
 use outline::Outline;
 use stages::Planner;
 pub use step::{

@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use super::{
-    attach, bisect, commit, completion, cp, create, detach, diff, doctor, du, enter, export, fork, fsck,
-    generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging, mount, policy,
+    attach, bisect, build, commit, completion, cp, create, detach, diff, doctor, du, enter, export, fork,
+    fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging, mount, policy,
     promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show, snapshot, stats, stop,
     trying, undelete, unshare, verify, volume, walls,
 };
@@ -17,6 +17,8 @@ pub(super) enum Command {
     Import(import::Arguments),
     /// Write a tree as files, as a tar archive or as an image
     Export(export::Arguments),
+    /// Build an image from a Dockerfile, or by a command in a fork; each step is a snapshot
+    Build(Box<build::Arguments>),
     /// Fetch an image from a registry, a directory or an archive
     Pull(pull::Arguments),
     /// Send an image, a box with its history or a tree to a registry
@@ -230,6 +232,7 @@ impl Command {
             Self::Start(arguments) => Some(&arguments.settings.walls),
             Self::Fork(arguments) => Some(&arguments.settings.walls),
             Self::Bisect(arguments) => Some(&arguments.settings.walls),
+            Self::Build(arguments) => Some(&arguments.walls),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ use super::places::{PackFlags, RegistryFlags};
 use super::{Context, import, output, push, said, store};
 use crate::reference::Place;
 use crate::store::{Line, Node, Store};
+use crate::transfer::making::MakeOptions;
 use crate::transfer::{stream_tar, write_tar};
 
 #[derive(Debug, clap::Args)]
@@ -32,26 +33,42 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
     let place = &arguments.destination;
+    if send_tree(context, &store, &node, place, arguments.pack)? {
+        return Ok(());
+    }
     match place {
-        Place::Directory(path) => {
-            to_directory(context, &store, &node, path)?;
-            push::tell_of_tree(context, place);
-            Ok(())
-        }
-        Place::Tar(path) => {
-            to_tar(context, &store, &node, path, arguments.pack)?;
-            push::tell_of_tree(context, place);
-            Ok(())
-        }
         Place::Host => Err(Error::new(ErrorKind::InvalidInput, "host:/ is this machine")
             .hint("take changes over with `rootling apply`")),
         _ => {
-            let document =
-                push::send(context, &store, &node, place, arguments.pack, &RegistryFlags::default())?;
+            let document = push::send(
+                context,
+                &store,
+                &node,
+                place,
+                arguments.pack.options()?,
+                &RegistryFlags::default(),
+            )?;
             push::tell(context, "exported", place, &document);
             Ok(())
         }
     }
+}
+
+/// Exports a tree as files or as a tar; false where the place is for something else.
+pub(super) fn send_tree(
+    context: &Context,
+    store: &Store,
+    node: &Node,
+    place: &Place,
+    pack: PackFlags,
+) -> Result<bool> {
+    match place {
+        Place::Directory(path) => to_directory(context, store, node, path)?,
+        Place::Tar(path) => to_tar(context, store, node, path, &pack.options_of_tar(path)?)?,
+        _ => return Ok(false),
+    }
+    push::tell_of_tree(context, place);
+    Ok(true)
 }
 
 /// Opens the tree that goes out: of a box its present state.
@@ -78,15 +95,22 @@ fn to_directory(context: &Context, store: &Store, node: &Node, path: &Path) -> R
     Ok(())
 }
 
-fn to_tar(context: &Context, store: &Store, node: &Node, path: &Path, pack: PackFlags) -> Result<()> {
-    let options = pack.options_of_tar(path)?.create;
+/// Writes a tree as a tar, or to standard output.
+pub(super) fn to_tar(
+    context: &Context,
+    store: &Store,
+    node: &Node,
+    path: &Path,
+    options: &MakeOptions,
+) -> Result<()> {
+    let options = &options.create;
     let (_held, root) = tree(store, node)?;
     let created = if path == Path::new("-") {
         let mut out = context.output.sink()?;
-        stream_tar(&root, &mut *out, &options)?
+        stream_tar(&root, &mut *out, options)?
     } else {
         let _progress = context.output.progress(format!("exporting {}", node.label()));
-        write_tar(&root, path, &options)?
+        write_tar(&root, path, options)?
     };
     for skipped in created.notes.iter().take(5) {
         let path = output::plain_text(OsStr::from_bytes(&skipped.path));

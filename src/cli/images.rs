@@ -77,17 +77,18 @@ pub(super) fn list(context: &Context, arguments: &ImagesArguments) -> Result<()>
 
 /// Returns a row for each name of an image.
 fn rows_of(entry: &ImageEntry) -> Vec<Row> {
+    let image = entry.image.as_ref();
     let row = |name: &Name| Row {
         name: name.to_string(),
         id: Some(entry.id.to_string()),
-        digest: Some(entry.image.index.as_ref().unwrap_or(&entry.image.manifest).to_string()),
-        config_digest: Some(entry.image.config.to_string()),
-        platform: entry.image.platform.as_ref().map(ToString::to_string),
-        reference: entry.image.reference.clone(),
+        digest: image.map(|image| image.index.as_ref().unwrap_or(&image.manifest).to_string()),
+        config_digest: image.map(|image| image.config.to_string()),
+        platform: entry.platform.as_ref().map(ToString::to_string),
+        reference: image.and_then(|image| image.reference.clone()),
         created: entry.created,
         added: entry.added,
         layers: Some(entry.layers),
-        size_bytes: Some(entry.size_bytes),
+        size_bytes: entry.size_bytes,
         blob_bytes: entry.blob_bytes,
     };
     entry.names.iter().map(row).collect()
@@ -95,7 +96,7 @@ fn rows_of(entry: &ImageEntry) -> Vec<Row> {
 
 /// Returns a row for a tree that is no image yet: it becomes one when it goes elsewhere.
 fn row_of_tree(node: Node) -> Option<Row> {
-    if node.record.image.is_some() {
+    if node.record.is_image() {
         return None;
     }
     Some(Row {
@@ -182,15 +183,15 @@ pub(super) fn remove(context: &Context, arguments: &rm::Arguments) -> Result<()>
 pub(super) fn tag(context: &Context, arguments: &TagArguments) -> Result<()> {
     let store = context.store()?;
     let node = store::find(&store, &arguments.reference)?;
-    let name = match &node.record.image {
-        Some(_) => places::name_of(&arguments.further)?,
-        None => Name::parse(&arguments.further)?,
+    let name = match node.record.is_image() {
+        true => places::name_of(&arguments.further)?,
+        false => Name::parse(&arguments.further)?,
     };
     live::require_no_fork(&store, &name)?;
-    let node = match &node.record.image {
+    let node = match node.record.is_image() {
         // As docker's: a name of an image moves.
-        Some(_) => store.name_image(&node, &[name])?,
-        None => store.tag(&node, &name)?,
+        true => store.name_image(&node, &[name])?,
+        false => store.tag(&node, &name)?,
     };
     context.output.data(&show::summary(&store, &node)?, || format!("{}\n", node.id));
     Ok(())

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "this is the file that may print")]
 
 mod bars;
+mod steps;
 mod text;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use text::tame;
 
 pub(crate) use bars::{Bars, Stage};
+pub(crate) use steps::{RunningStep, Steps};
 pub(crate) use text::{
     age, bytes, describe, duration, one_line, plain, plain_text, shortened, table, tamed_text,
 };

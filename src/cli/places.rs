@@ -224,15 +224,15 @@ pub(super) fn sink<'a>(
 pub(super) fn siblings(store: &Store, place: &Place) -> Result<Vec<Sibling>> {
     let Place::Registry(to) = place else { return Ok(Vec::new()) };
     let mut found: BTreeMap<String, BTreeSet<Digest>> = BTreeMap::new();
-    for image in store.images()? {
-        let reference = image.image.reference.as_deref().and_then(|text| ImageReference::parse(text).ok());
+    for image in store.images()?.into_iter().filter_map(|entry| entry.image) {
+        let reference = image.reference.as_deref().and_then(|text| ImageReference::parse(text).ok());
         let Some(from) = reference.filter(|from| from.domain() == to.domain() && from.path() != to.path())
         else {
             continue;
         };
         // Best effort: what cannot be read is no reason not to push something else.
-        let bytes = store.read_blob(&image.image.manifest, DOCUMENT_MAX);
-        let document = bytes.and_then(|bytes| Document::parse(bytes, Some(&image.image.media_type)));
+        let bytes = store.read_blob(&image.manifest, DOCUMENT_MAX);
+        let document = bytes.and_then(|bytes| Document::parse(bytes, Some(&image.media_type)));
         if let Some(manifest) = document.as_ref().ok().and_then(Document::manifest) {
             let blobs = found.entry(from.path().to_owned()).or_default();
             blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
@@ -269,6 +269,11 @@ impl PackFlags {
     /// Returns the usual ones.
     pub(super) fn usual() -> Result<MakeOptions> {
         Self { compression: None, level: None }.options()
+    }
+
+    /// Returns the usual ones for an archive of a tree.
+    pub(super) fn of_tar(path: &Path) -> Result<MakeOptions> {
+        Self { compression: None, level: None }.options_of_tar(path)
     }
 
     /// As [`options`](Self::options), for an archive of a tree: packed only if that was asked for, or the name says so.

@@ -195,7 +195,7 @@ fn say_other_platform(context: &Context, asked: Option<&Platform>, pulled: &Pull
 fn require_free_or_image(store: &Store, name: &Name) -> Result<()> {
     live::require_no_fork(store, name)?;
     match store.named(name)? {
-        Some(node) if node.record.image.is_none() => {
+        Some(node) if !node.record.is_image() => {
             let message = format!("{name} is no image, and keeps its name");
             Err(Error::new(ErrorKind::AlreadyExists, message)
                 .hint("choose another name: rootling pull IMAGE NAME"))

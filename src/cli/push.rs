@@ -11,6 +11,7 @@ use super::{Context, output, said, store};
 use crate::image::{Document, ImageReference, Platform};
 use crate::reference::Place;
 use crate::store::{Name, Node, Store};
+use crate::transfer::making::MakeOptions;
 use crate::transfer::{CopyOptions, Platforms, Sibling, Source, StoreSource, copy};
 
 #[derive(Debug, clap::Args)]
@@ -72,13 +73,13 @@ pub(super) fn push(context: &Context, arguments: &PushArguments) -> Result<()> {
         Some(text) => places::outside(context, text)?,
         None => home(&node)?,
     };
-    let document = send(context, &store, &node, &place, arguments.pack, &arguments.registry)?;
+    let document = send(context, &store, &node, &place, arguments.pack.options()?, &arguments.registry)?;
     tell(context, "pushed", &place, &document);
     Ok(())
 }
 
 /// Returns where an image goes by its name.
-fn home(node: &Node) -> Result<Place> {
+pub(super) fn home(node: &Node) -> Result<Place> {
     let unclear = || {
         let message = format!("the name {} does not say where to push it", node.label());
         Error::new(ErrorKind::InvalidInput, message).hint(format!(
@@ -105,11 +106,11 @@ pub(super) fn send(
     store: &Store,
     node: &Node,
     place: &Place,
-    pack: PackFlags,
+    pack: MakeOptions,
     registry: &RegistryFlags,
 ) -> Result<Document> {
     let blobs = store.blobs()?;
-    let source = StoreSource::new(&blobs, node, pack.options()?, places::packing(context.output))?;
+    let source = StoreSource::new(&blobs, node, pack, places::packing(context.output))?;
     let client = registry.client(context, place)?;
     let siblings = places::siblings(store, place)?;
     let (sink, mut names) = places::sink(place, &client, siblings, context.output)?;
@@ -150,7 +151,7 @@ pub(super) fn run_copy(context: &Context, arguments: &CopyArguments) -> Result<(
                     arguments.source, arguments.destination
                 )));
             };
-            let document = send(context, &store, &node, &to, arguments.pack, &arguments.registry)?;
+            let document = send(context, &store, &node, &to, arguments.pack.options()?, &arguments.registry)?;
             tell(context, "copied", &to, &document);
             Ok(())
         }

@@ -12,7 +12,7 @@ use crate::loop_store;
 use crate::near;
 use crate::reference::{Reference, Which};
 use crate::runner::{self, Entered, Running};
-use crate::store::{BoxSettings, Name, Node, Role, Store};
+use crate::store::{BoxSettings, Image, Name, Node, Role, Store};
 
 /// Sets what is a property of the whole process: messages, umask, the number of open files.
 ///
@@ -120,7 +120,7 @@ fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     };
     // What was pushed here since is what the name means now; only a box or a tree of exactly the name is meant before that.
     let known = Name::parse(name).ok().map(|name| store.named(&name)).transpose()?.flatten();
-    if known.as_ref().is_none_or(|node| node.record.image.is_some())
+    if known.as_ref().is_none_or(|node| node.record.is_image())
         && let Ok(reference) = ImageReference::parse(name)
         && let Some(node) = store.materialize(&reference, &Platform::host())?
     {
@@ -146,10 +146,8 @@ fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     if let Some(node) = named.filter(has) {
         return Ok(Some(node));
     }
-    let entry = store
-        .images()?
-        .into_iter()
-        .find(|entry| entry.image.manifest == *digest || entry.image.index.as_ref() == Some(digest));
+    let is_it = |image: &Image| image.manifest == *digest || image.index.as_ref() == Some(digest);
+    let entry = store.images()?.into_iter().find(|entry| entry.image.as_ref().is_some_and(is_it));
     match entry {
         Some(entry) => Ok(Some(Node { name: entry.names.first().cloned(), ..store.node(&entry.id)? })),
         None => Err(not_pulled(store, text, name)),

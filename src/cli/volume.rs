@@ -7,7 +7,9 @@ use rootling_backends::{Error, ErrorKind, FS, Result};
 use serde::Serialize;
 
 use super::keep::KeepRemoved;
-use super::{Context, output, said, undelete};
+use super::places::PackFlags;
+use super::{Context, export, output, said, undelete};
+use crate::reference::Place;
 use crate::store::{Node, RemoveVolume, Store, VolumeName, VolumeReference};
 
 #[derive(Debug, clap::Subcommand)]
@@ -20,7 +22,11 @@ pub(super) enum Command {
     },
     /// List volumes and their snapshots
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Only the caches of builds
+        #[arg(long)]
+        caches: bool,
+    },
     /// Show all that is known of a volume or a snapshot
     #[command(visible_alias = "inspect")]
     Show {
@@ -80,8 +86,37 @@ pub(super) enum Command {
         #[command(flatten)]
         keep: KeepRemoved,
     },
-    /// Remove the volumes that nobody uses and no box is started with; their snapshots stay
+    /// Keep volumes and snapshots from being removed, by whatever
+    Lock {
+        /// Which: NAME or NAME@SNAPSHOT
+        #[arg(required = true, value_parser = said(VolumeReference::parse))]
+        references: Vec<VolumeReference>,
+    },
+    /// Let volumes and snapshots be removed again
+    Unlock {
+        /// Which: NAME or NAME@SNAPSHOT
+        #[arg(required = true, value_parser = said(VolumeReference::parse))]
+        references: Vec<VolumeReference>,
+    },
+    /// Export what is in a volume or a snapshot, also while it is used
+    Export {
+        /// Which: NAME or NAME@SNAPSHOT
+        #[arg(value_parser = said(VolumeReference::parse))]
+        reference: VolumeReference,
+
+        /// Where to: tar:FILE, tar:- for standard output, dir:PATH (not there yet, or empty)
+        #[arg(value_parser = said(Place::parse_outside), default_value = "tar:-")]
+        destination: Place,
+
+        #[command(flatten)]
+        pack: PackFlags,
+    },
+    /// Remove the volumes that nobody uses and no box is started with, and that are not locked; their snapshots stay
     Prune {
+        /// Also the caches of builds
+        #[arg(long)]
+        caches: bool,
+
         /// Print what would be removed, and do not do it
         #[arg(long)]
         dry_run: bool,
@@ -103,11 +138,13 @@ struct Summary {
     /// `NAME` or `NAME@SNAPSHOT`.
     name: String,
     id: String,
-    /// `volume` or `snapshot`.
+    /// `volume`, `cache` (the volume of a build's cache) or `snapshot`.
     kind: &'static str,
     backend: &'static str,
     created: Timestamp,
     in_use: bool,
+    /// Does nothing remove it?
+    locked: bool,
 }
 
 /// The document of `volume show`.
@@ -124,7 +161,12 @@ pub(super) fn run(context: &Context, command: &Command) -> Result<()> {
     let store = context.store()?;
     match command {
         Command::Create { name } => made(context, &store, name, &store.create_volume(name, None)?),
-        Command::Ls => ls(context, &store),
+        Command::Ls { caches } => ls(context, &store, *caches),
+        Command::Lock { references } => lock(context, &store, references, true),
+        Command::Unlock { references } => lock(context, &store, references, false),
+        Command::Export { reference, destination, pack } => {
+            export(context, &store, reference, destination, *pack)
+        }
         Command::Show { reference } => show(context, &store, reference),
         Command::Snapshot { name, label } => {
             let progress = context.output.progress(format!("keeping volume {name}"));
@@ -153,7 +195,7 @@ pub(super) fn run(context: &Context, command: &Command) -> Result<()> {
             let how = Removal { snapshots: *snapshots, force: *force, now: *now, keep: *keep };
             rm(context, &store, references, how)
         }
-        Command::Prune { dry_run } => prune(context, &store, *dry_run),
+        Command::Prune { caches, dry_run } => prune(context, &store, *caches, *dry_run),
         Command::Undelete { reference, as_name } => {
             undelete::volume(context, &store, reference, as_name.as_ref())
         }
@@ -170,16 +212,23 @@ fn summary(store: &Store, reference: &VolumeReference, node: &Node) -> Result<Su
     Ok(Summary {
         name: reference.to_string(),
         id: node.id.to_string(),
-        kind: if reference.label.is_some() { "snapshot" } else { "volume" },
+        kind: match reference.label {
+            Some(_) => "snapshot",
+            None if reference.name.is_cache() => "cache",
+            None => "volume",
+        },
         backend: node.record.backend.name(),
         created: node.record.created,
         in_use: reference.label.is_none() && store.is_in_use(node)?,
+        locked: node.record.marks().locked,
     })
 }
 
-fn ls(context: &Context, store: &Store) -> Result<()> {
+fn ls(context: &Context, store: &Store, caches: bool) -> Result<()> {
+    let mut volumes = store.volumes()?;
+    volumes.retain(|(reference, _)| !caches || reference.name.is_cache());
     let rows: Result<Vec<Summary>> =
-        store.volumes()?.iter().map(|(reference, node)| summary(store, reference, node)).collect();
+        volumes.iter().map(|(reference, node)| summary(store, reference, node)).collect();
     let rows = rows?;
     context.output.list_of(&rows, rows.iter().map(|row| &row.name), || {
         let now = Timestamp::now();
@@ -212,6 +261,7 @@ fn show(context: &Context, store: &Store, reference: &VolumeReference) -> Result
             ("backend", shown.summary.backend.to_owned()),
             ("created", shown.summary.created.to_string()),
             ("in use", if shown.summary.in_use { "yes" } else { "no" }.to_owned()),
+            ("locked", if shown.summary.locked { "yes" } else { "no" }.to_owned()),
             ("tree", output::plain(&shown.path).into_owned()),
             (
                 "snapshots",
@@ -242,9 +292,38 @@ fn restore(context: &Context, store: &Store, name: &VolumeName, label: &str) -> 
     Ok(())
 }
 
-fn prune(context: &Context, store: &Store, dry_run: bool) -> Result<()> {
+fn lock(context: &Context, store: &Store, references: &[VolumeReference], locked: bool) -> Result<()> {
+    let mut done = Vec::new();
+    for reference in references {
+        let node = store.volume(reference)?;
+        let node = if locked { store.lock(&node) } else { store.mark(&node, |marks| marks.locked = false) }?;
+        context.output.say(format!("{} {reference}", if locked { "locked" } else { "unlocked" }));
+        done.push(summary(store, reference, &node)?);
+    }
+    if context.output.format == output::Format::Json {
+        context.output.data(&done, String::new);
+    }
+    Ok(())
+}
+
+fn export(
+    context: &Context,
+    store: &Store,
+    reference: &VolumeReference,
+    place: &Place,
+    pack: PackFlags,
+) -> Result<()> {
+    let node = store.volume(reference)?;
+    if export::send_tree(context, store, &node, place, pack)? {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, format!("{reference} is a volume, and no image"))
+        .hint("say tar:FILE, tar:- or dir:PATH"))
+}
+
+fn prune(context: &Context, store: &Store, caches: bool, dry_run: bool) -> Result<()> {
     let mut gone = Vec::new();
-    for (name, node) in store.unneeded_volumes()? {
+    for (name, node) in store.unneeded_volumes(caches)? {
         let reference = VolumeReference { name, label: None };
         let row = summary(store, &reference, &node)?;
         // One that a box was started with since is not forced away.

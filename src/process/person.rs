@@ -48,10 +48,7 @@ impl Person {
     pub fn files(&self, root: &Dir) -> Result<Vec<FileAt>> {
         let passwd = self.passwd_file(&read_account_file(root, "etc/passwd")?, &self.shell_in(root));
         let (group, _) = self.group_file(&read_account_file(root, "etc/group")?);
-        Ok(vec![
-            FileAt { target: "/etc/passwd".into(), content: passwd },
-            FileAt { target: "/etc/group".into(), content: group },
-        ])
+        Ok(vec![FileAt::new("/etc/passwd", passwd), FileAt::new("/etc/group", group)])
     }
 
     /// The person's shell if the tree has it, else what most trees have, else what every one has.

@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
 use nix::mount::{MntFlags, MsFlags};
 use nix::pty::Winsize;
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use rootling_backends::sys as kernel;
 use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
@@ -86,7 +87,7 @@ impl<'a> Child<'a> {
                 Ok(()) => {}
                 // What is shown there is left out then, and says so.
                 Err(_) if matches!(op, Op::MountPoint { optional: true, .. }) => {}
-                Err(errno) if matches!((op, errno), (Op::File { .. }, Errno::ENOENT)) => {
+                Err(errno) if matches!((op, errno), (Op::File { optional: true, .. }, Errno::ENOENT)) => {
                     report::send(self.report, Kind::Note, index, errno as i32, None);
                 }
                 Err(errno) => {
@@ -110,7 +111,14 @@ impl<'a> Child<'a> {
             Op::AttachRoot { attributes } => self.attach_root(*attributes),
             Op::Either { first, second } => self.step(index, first).or_else(|_| self.step(index, second)),
             Op::Mount { new, base, target, resolve, make, optional, keep } => {
-                let mounted = self.mount(new, *base, target, *resolve, *make);
+                let mounted = new_mount(new).and_then(|mount| {
+                    if *resolve {
+                        target::attach(mount, self.mount_point(target)?)?;
+                    } else {
+                        self.attach(index, mount, *base, target, *make)?;
+                    }
+                    Ok(mount)
+                });
                 match mounted {
                     Ok(mount) => self.keep(*keep, mount),
                     // Best effort: an optional file system is a view that the box can do without.
@@ -120,14 +128,14 @@ impl<'a> Child<'a> {
                 Ok(())
             }
             Op::BindHost { source, recursive, base, target, attributes, keep } => {
-                let mount = self.bind_host((source, *recursive), *base, target, *attributes)?;
+                let mount = self.bind_host(index, (source, *recursive), *base, target, *attributes)?;
                 self.keep(*keep, mount);
                 Ok(())
             }
             Op::Device { source, target, device } => self.device(source, target, *device),
             Op::AttachDev { source } => {
                 let dev = self.source(*source)?;
-                self.attach(dev, Base::Root, c"dev", true)?;
+                self.attach(index, dev, Base::Root, c"dev", true)?;
                 self.held.dev = Some(dev);
                 self.held.null = Some(sys::leave(kernel::open_tree_clone(dev, c"null", false)?));
                 Ok(())
@@ -158,7 +166,14 @@ impl<'a> Child<'a> {
                 let propagation = if *follows_host { libc::MS_SLAVE } else { libc::MS_PRIVATE };
                 self.bind(*source, target, *attributes, propagation)
             }
-            Op::File { name, target, content } => self.file(name, target, content.to_bytes()),
+            Op::File { name, target, content, mode, owner, attributes, optional: _ } => {
+                let place = match target {
+                    Some(target) => Some(self.mount_point(target)?),
+                    None => None,
+                };
+                let file = self.write_file(name, content, (*mode, *owner))?;
+                self.show_file(file, name, place, *attributes)
+            }
             Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
             Op::Mask { base, path } => self.mask(*base, path),
@@ -256,26 +271,17 @@ impl<'a> Child<'a> {
         kernel::move_mount_to(self.root()?, AT_FDCWD, c"/")
     }
 
-    fn mount(&mut self, new: &NewFs, base: Base, target: &CStr, resolve: bool, make: bool) -> Result<Fd> {
-        let mount = new_mount(new)?;
-        if resolve {
-            target::attach(mount, self.mount_point(target)?)?;
-        } else {
-            self.attach(mount, base, target, make)?;
-        }
-        Ok(mount)
-    }
-
-    /// Attaches at a directory whose last name is not followed, making it where asked. A link, or a file, is `EINVAL`.
-    fn attach(&self, mount: BorrowedFd<'_>, base: Base, path: &CStr, make: bool) -> Result<()> {
+    /// Attaches at a directory whose last name is not followed, making it where asked; what is made in the tree is told. A link, or a
+    /// file, is `EINVAL`.
+    fn attach(&self, op: usize, mount: BorrowedFd<'_>, base: Base, path: &CStr, make: bool) -> Result<()> {
         let at = self.base(base)?;
         if make && base == Base::Dev {
             // Our own file system, where nothing is yet; what is asked for twice is there the second time.
             ignore(nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755)), Errno::EEXIST)?;
         }
         match kernel::move_mount_to(mount, at, path) {
-            Err(Errno::ENOENT) if make => {
-                nix::sys::stat::mkdirat(at, path, Mode::from_bits_truncate(0o755))?;
+            Err(Errno::ENOENT) if make && base == Base::Root => {
+                target::make_stub(at, path, true, self.report, (op, 0))?;
                 kernel::move_mount_to(mount, at, path)
             }
             other => other,
@@ -284,6 +290,7 @@ impl<'a> Child<'a> {
 
     fn bind_host(
         &self,
+        op: usize,
         (source, recursive): (&CStr, bool),
         base: Base,
         target: &CStr,
@@ -296,7 +303,7 @@ impl<'a> Child<'a> {
         };
         let clone = sys::leave(clone);
         kernel::mount_setattr(clone.as_fd(), attributes, libc::MS_PRIVATE, true)?;
-        self.attach(clone, base, target, true)?;
+        self.attach(op, clone, base, target, true)?;
         Ok(clone)
     }
 
@@ -352,18 +359,34 @@ impl<'a> Child<'a> {
         write_once(sysctls, path, value)
     }
 
-    /// The file lies in `/dev`, and is shown from there: a clone can only be taken of what is attached (before Linux 6.15).
-    fn file(&mut self, name: &CStr, target: &CStr, mut content: &[u8]) -> Result<()> {
-        let target = self.mount_point(target)?;
-        let files = self.dev()?;
+    /// Writes a file in `/dev`, from where it is shown: a clone can only be taken of what is attached (before Linux 6.15).
+    fn write_file(&self, name: &CStr, mut content: &[u8], (mode, owner): (u32, (u32, u32))) -> Result<Fd> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = sys::leave(nix::fcntl::openat(files, name, flags, Mode::from_bits_truncate(0o644))?);
+        let file = sys::leave(nix::fcntl::openat(self.dev()?, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        if owner != (0, 0) {
+            nix::unistd::fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        }
+        nix::sys::stat::fchmod(file, Mode::from_bits_truncate(mode))?;
         while !content.is_empty() {
             let written = nix::unistd::write(file, content)?;
             content = content.get(written..).unwrap_or_default();
         }
-        let clone = sys::leave(kernel::open_tree_clone(file.as_fd(), c"", false)?);
-        kernel::move_mount(clone.as_fd(), target.as_fd())
+        Ok(file)
+    }
+
+    /// Shows it over one of the tree, where its name in `/dev` then goes, or where it is.
+    fn show_file(&self, file: Fd, name: &CStr, place: Option<Fd>, attributes: u64) -> Result<()> {
+        let clone = sys::leave(kernel::open_tree_clone(file, c"", false)?);
+        // It comes with those of `/dev`.
+        const OF_DEV: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        kernel::mount_change(clone, attributes, OF_DEV & !attributes)?;
+        match place {
+            Some(place) => {
+                kernel::move_mount(clone, place)?;
+                nix::unistd::unlinkat(self.dev()?, name, UnlinkatFlags::NoRemoveDir)
+            }
+            None => kernel::move_mount_to(clone, self.dev()?, name),
+        }
     }
 
     fn read_only(&self, base: Base, path: &CStr) -> Result<()> {

@@ -80,6 +80,8 @@ pub enum Source {
 pub struct PathSource {
     /// The host's path; symbolic links are followed.
     pub path: PathBuf,
+    /// A tree that is mounted instead.
+    pub tree: Option<rootling_backends::Mount>,
     /// What of it, resolved within it.
     pub below: Option<PathBuf>,
     /// With all that is mounted in it?
@@ -102,7 +104,7 @@ impl PathSource {
 
     /// Can it be opened only when the box's user namespace is there?
     pub(super) fn comes_late(&self) -> bool {
-        self.is_layered() && self.owners != Owners::Unmapped
+        (self.is_layered() || self.tree.is_some()) && self.owners != Owners::Unmapped
     }
 }
 

@@ -9,13 +9,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::mount::MsFlags;
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
-use rootling_backends::{Context, Dir, Error, ErrorKind, MappedOwner, Result, mount, sys as kernel};
+use rootling_backends::{Access, Context, Dir, Error, ErrorKind, MappedOwner, Result, mount, sys as kernel};
 
 use super::plan::{DEV_OPTIONS, PathSource, Plan, Source};
 use super::spec::Owners;
-use super::{device, give};
+use super::{device, give, sys};
 
 /// Opens all sources as detached mounts, and gives those away that are to be given.
 pub(super) fn open(plan: &Plan) -> Result<Vec<OwnedFd>> {
@@ -29,6 +30,10 @@ pub(super) fn open(plan: &Plan) -> Result<Vec<OwnedFd>> {
 
 fn open_path(source: &PathSource) -> Result<OwnedFd> {
     let PathSource { path, .. } = source;
+    if let Some(tree) = &source.tree {
+        // What comes late is made when the maps are there: until then something holds its place.
+        return if source.comes_late() { placeholder() } else { part(tree.open(Access::ReadWrite)?, source) };
+    }
     let file = open_once(source)?;
     let stat = fstat(&file).context(|| format!("fstat({path:?})"))?;
     refuse_unsuited(&file, &stat, source)?;
@@ -51,6 +56,38 @@ fn open_path(source: &PathSource) -> Result<OwnedFd> {
         return mount::layer_over(clone, source.layer.as_deref(), None);
     }
     Ok(clone)
+}
+
+fn placeholder() -> Result<OwnedFd> {
+    nix::fcntl::openat(AT_FDCWD, "/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .context(|| "open(\"/dev/null\", O_PATH)")
+}
+
+/// Shows what is asked for of a tree.
+fn part(tree: OwnedFd, source: &PathSource) -> Result<OwnedFd> {
+    let PathSource { path, below, .. } = source;
+    let Some(below) = below else { return Ok(tree) };
+    let tree = Dir::from_fd(tree, path);
+    let file = tree.open_in_root(below, OFlag::O_PATH)?;
+    let stat = fstat(&file).context(|| format!("fstat({below:?})"))?;
+    refuse_unsuited(&file, &stat, source)?;
+    let clone = kernel::open_tree_clone(file.as_fd(), c"", false).or_else(|errno| match errno {
+        // Before Linux 6.15 a clone can only be taken of what is attached.
+        Errno::EINVAL => {
+            attach(&tree)?;
+            kernel::open_tree_clone(file.as_fd(), c"", false)
+        }
+        errno => Err(errno),
+    });
+    clone.context(|| format!("open_tree({below:?}, OPEN_TREE_CLONE)"))
+}
+
+/// Attaches a mount over `/` in a mount namespace of this thread's own: absolute paths still lead to what is beneath.
+fn attach(mount: &Dir) -> nix::Result<()> {
+    sys::unshare(libc::CLONE_NEWNS)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+    kernel::move_mount_to(mount.as_fd(), AT_FDCWD, c"/")
 }
 
 fn open_once(source: &PathSource) -> Result<OwnedFd> {
@@ -109,7 +146,10 @@ pub(super) fn map(plan: &Plan, sources: &[OwnedFd], owner: &MappedOwner<'_>) -> 
             Source::Device { .. } => continue,
         };
         let intent = || format!("show {:?} with its owners mapped", source.path);
-        if source.comes_late() {
+        if let Some(tree) = source.tree.as_ref().filter(|_| source.comes_late()) {
+            let mount = tree.open_mapped(Access::ReadWrite, owner).map_err(|error| refused(error, source));
+            late.push(mount.and_then(|mount| part(mount, source)).context(intent)?);
+        } else if source.comes_late() {
             let lower = kernel::duplicate(mount).context(|| format!("dup({})", mount.as_raw_fd()))?;
             late.push(
                 mount::layer_over(lower, source.layer.as_deref(), Some(owner))

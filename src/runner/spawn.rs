@@ -261,8 +261,9 @@ fn map_owners(guest: &Guest, plan: &Plan, sources: &[OwnedFd]) -> Result<(OwnedF
     let userns = fs::File::open(&path).context(|| format!("open({path})"))?;
     let (uid, gid) = plan.userns.outside(0, 0).unwrap_or((0, 0));
     let owner = MappedOwner { userns: userns.as_fd(), uid, gid };
-    let late = sources::map(plan, sources, &owner)?;
-    Ok((plan.root.open_mapped(access(plan), &owner)?, late))
+    // First: where it cannot be, the box may be tried again with the host's users.
+    let root = plan.root.open_mapped(access(plan), &owner)?;
+    Ok((root, sources::map(plan, sources, &owner)?))
 }
 
 /// A hard limit that the child, root of nothing but its own namespace, could not raise. What is lowered is lowered last.

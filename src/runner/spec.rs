@@ -36,6 +36,9 @@ pub struct Spec {
     /// What the box may use at most. Without limits it has no cgroup of its own.
     #[serde(default)]
     pub limits: Limits,
+    /// Bytes that `/dev/shm` may hold; `None` for its share of the 64 MiB of `/dev`.
+    #[serde(default)]
+    pub shm_bytes: Option<u64>,
     /// Devices of the host shown inside besides the usual six.
     pub devices: Vec<Device>,
     /// Kernel parameters of the box's own namespaces, as sysctl(8) names them.

@@ -2,18 +2,19 @@
 //!
 //! The child makes them and sends two descriptors for each: the directory, and what it made there. By these they are removed:
 //! a name in that very directory, if it still is that very inode, and if nothing is in it. So neither a swapped parent nor a swapped
-//! name leads a removal elsewhere (CVE-2024-23652); what somebody put in the meantime stays. A kill leaves empty mount points
-//! in the tree, and nothing else.
+//! name leads a removal elsewhere (CVE-2024-23652); what somebody put in the meantime stays. The directory's time of change is kept, so that
+//! nothing tells of it. A kill leaves empty mount points in the tree, and nothing else.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{fstat, fstatat};
+use nix::sys::stat::{FileStat, UtimensatFlags, fstat, fstatat, utimensat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::UnlinkatFlags;
 
-use super::plan::{Op, Plan};
+use super::plan::Plan;
 use super::report::{Kind, Message};
 
 /// What was made, in order.
@@ -38,12 +39,9 @@ impl Stubs {
                 continue;
             }
             let part = usize::try_from(message.errno).unwrap_or(usize::MAX);
-            let name = match plan.ops.get(message.index as usize) {
-                Some(Op::MountPoint { parts, .. }) => parts.get(part).map(|part| part.name.clone()),
-                _ => None,
-            };
+            let name = plan.ops.get(message.index as usize).and_then(|op| op.made(part));
             if let (Some(parent), Some(name)) = (parent.take(), name) {
-                stubs.push(Stub { parent, name, made: file });
+                stubs.push(Stub { parent, name: name.to_owned(), made: file });
             }
         }
         Self(stubs)
@@ -61,6 +59,14 @@ impl Stubs {
     }
 }
 
+/// *child*: gives a directory back the time at which something was last made or removed in it: what is made and removed again there is
+/// no change.
+pub(super) fn keep_time(dir: impl AsFd, before: &FileStat) -> nix::Result<()> {
+    let omit = TimeSpec::UTIME_OMIT;
+    let modified = TimeSpec::new(before.st_mtime, before.st_mtime_nsec);
+    utimensat(dir, c".", &omit, &modified, UtimensatFlags::NoFollowSymlink)
+}
+
 impl Stub {
     fn remove(&self) -> nix::Result<()> {
         let name = self.name.as_c_str();
@@ -74,6 +80,10 @@ impl Stub {
             libc::S_IFREG if now.st_size == 0 && now.st_nlink == 1 => UnlinkatFlags::NoRemoveDir,
             _ => return Ok(()),
         };
-        nix::unistd::unlinkat(&self.parent, name, flag)
+        let before = fstat(&self.parent)?;
+        nix::unistd::unlinkat(&self.parent, name, flag)?;
+        // Best effort: the directory is as it was but for the time.
+        keep_time(&self.parent, &before).unwrap_or_default();
+        Ok(())
     }
 }

@@ -38,11 +38,20 @@ fn pid(raw: libc::c_long) -> libc::pid_t {
 
 /// Has the command asked to end (SIGTERM) when the thread that starts it ends, however that ends.
 pub fn ends_with_caller(command: &mut std::process::Command) {
+    signal_when_caller_ends(command, libc::SIGTERM);
+}
+
+/// Has the command killed when the thread that starts it ends, however that ends.
+pub fn dies_with_caller(command: &mut std::process::Command) {
+    signal_when_caller_ends(command, libc::SIGKILL);
+}
+
+fn signal_when_caller_ends(command: &mut std::process::Command, signal: c_int) {
     use std::os::unix::process::CommandExt;
     let caller = nix::unistd::getpid().as_raw();
     let bind = move || {
         // SAFETY: prctl with these arguments touches no memory.
-        check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) })?;
+        check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })?;
         // The caller may have ended before the kernel was told.
         // SAFETY: getppid takes nothing and touches no memory.
         let parent = unsafe { libc::syscall(libc::SYS_getppid) };
@@ -50,6 +59,28 @@ pub fn ends_with_caller(command: &mut std::process::Command) {
     };
     // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor locks.
     unsafe { command.pre_exec(bind) };
+}
+
+/// Has the command inherit a file, under the number that is returned: only this one does, whatever else is started meanwhile.
+pub fn inherits(command: &mut std::process::Command, file: OwnedFd) -> c_int {
+    use std::os::unix::process::CommandExt;
+    let number = file.as_raw_fd();
+    let keep = move || {
+        // SAFETY: fcntl with these arguments touches no memory; the closure owns the file, which is open in the child as well.
+        check(unsafe { libc::syscall(libc::SYS_fcntl, file.as_raw_fd(), libc::F_SETFD, 0) })?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes one system call: it neither allocates nor locks.
+    unsafe { command.pre_exec(keep) };
+    number
+}
+
+/// Takes the file that [`inherits`] left under a number; nobody inherits it from here. Not to be called twice with one number.
+pub fn take_inherited(number: c_int) -> nix::Result<OwnedFd> {
+    // SAFETY: fcntl with these arguments touches no memory.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, as was just seen, and by contract nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Does what Rust's runtime would have done before `main` and a program cannot do without.

@@ -5,6 +5,7 @@
 //! which no link can redirect. The caller gets a descriptor of each directory that something was made in, and of what was made:
 //! by these two it is removed again, and by no path (see `stubs`).
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use nix::sys::statfs::{
 
 use super::plan::Part;
 use super::report::{self, Kind};
-use super::sys;
+use super::{stubs, sys};
 
 type Result<T> = nix::Result<T>;
 type Fd = BorrowedFd<'static>;
@@ -83,7 +84,18 @@ fn make_one(
     report: BorrowedFd<'_>,
     (op, index): (usize, usize),
 ) -> Result<Fd> {
-    let name = part.name.as_c_str();
+    make_stub(parent, &part.name, directory, report, (op, index))
+}
+
+/// *child*: makes a mount point and tells the caller, who removes it.
+pub(super) fn make_stub(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    directory: bool,
+    report: BorrowedFd<'_>,
+    (op, index): (usize, usize),
+) -> Result<Fd> {
+    let before = fstat(parent)?;
     if directory {
         nix::sys::stat::mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
     } else {
@@ -92,6 +104,8 @@ fn make_one(
     }
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = sys::leave(nix::fcntl::openat(parent, name, flags, Mode::empty())?);
+    // Best effort: the directory is as it was but for the time.
+    stubs::keep_time(parent, &before).unwrap_or_default();
     let part = i32::try_from(index).unwrap_or(i32::MAX);
     report::send(report, Kind::MadeIn, op, part, Some(parent));
     report::send(report, Kind::Made, op, part, Some(made));

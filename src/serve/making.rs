@@ -1,4 +1,4 @@
-//! Boxes, trees and snapshots, which are no images until somebody asks for them.
+//! What was built, and boxes, trees and snapshots, which are no images until somebody asks for them.
 //!
 //! The layers are made once and noted in the records of the states (`transfer/making.rs`); the manifest is kept with the repository, so that
 //! what it names is found by its digest, until nobody asked for a week.
@@ -7,17 +7,16 @@ use rootling_backends::{Context, Result};
 
 use super::shelf::{Found, Shelf};
 use crate::image::{Digest, Document};
-use crate::store::{Durability, Line, Push};
+use crate::store::{Durability, Line, Node, Push};
 use crate::transfer::making::{MakeOptions, make};
 
-/// Makes an image of what has this tag, of a box its present state; `None` where nothing has it.
+/// Makes an image of a node, of a box its present state.
 ///
 /// Takes as long as packing what changed, the first time.
-pub(super) fn image(shelf: &Shelf<'_>, tag: &str) -> Result<Option<Found>> {
-    let Some(node) = shelf.pushed.node(tag)? else { return Ok(None) };
+pub(super) fn image(shelf: &Shelf<'_>, node: &Node) -> Result<Found> {
     let intent = || format!("make an image of {}", node.label());
     let blobs = shelf.store.blobs().context(intent)?;
-    let line = shelf.store.line_of(&node).context(intent)?;
+    let line = shelf.store.line_of(node).context(intent)?;
     let document = match own(shelf, &line).context(intent)? {
         Some(document) => document,
         None => {
@@ -32,7 +31,7 @@ pub(super) fn image(shelf: &Shelf<'_>, tag: &str) -> Result<Option<Found>> {
         let push = Push { document: &document, media_type, tags: &[], from: None, made: true };
         shelf.pushed.put(&blobs, &push).context(intent)?;
     }
-    Ok(Some(Found { digest: digest.clone(), media_type: media_type.clone() }))
+    Ok(Found { digest: digest.clone(), media_type: media_type.clone() })
 }
 
 /// Returns the image that it still is: nothing has changed since.

@@ -48,8 +48,11 @@ impl<'a> Shelf<'a> {
     pub(super) fn tag(&self, tag: &str) -> Result<Option<Found>> {
         match self.pushed.tagged(tag)? {
             Some(Tagged::Pushed(digest)) => self.manifest(&digest),
+            Some(Tagged::Image(node)) if node.record.built.is_some() => making::image(self, &node).map(Some),
             Some(Tagged::Image(node)) => Ok(found_in(&node)),
-            None if self.with_boxes => making::image(self, tag),
+            None if self.with_boxes => {
+                self.pushed.node(tag)?.map(|node| making::image(self, &node)).transpose()
+            }
             None => Ok(None),
         }
     }
@@ -83,8 +86,14 @@ impl<'a> Shelf<'a> {
         if let Some(size) = self.pushed.blob(digest)? {
             return Ok(Some(size));
         }
-        let made = if self.with_boxes { self.has_in_made(digest)? } else { false };
+        let made = self.makes()? && self.has_in_made(digest)?;
         if made || self.has_in_images(digest)? { self.store.blob_size(digest) } else { Ok(None) }
+    }
+
+    /// Can manifests have been made here?
+    fn makes(&self) -> Result<bool> {
+        let is_built = |(_, node): &(String, Node)| node.record.built.is_some();
+        Ok(self.with_boxes || self.pushed.images()?.iter().any(is_built))
     }
 
     /// Does a manifest that was made here name this blob? Nobody pushed it.

@@ -177,6 +177,7 @@ impl Store {
             let alone = self.lock_unused(&node).context(intent)?;
             self.backend(record.backend).and_then(|backend| backend.barrier(&draft.slot)).context(intent)?;
             fault::point("cache.synced");
+            let record = Record { life: node.record.life.clone(), ..*record };
             let made = self.publish(draft, &record, None, Durability::Synced).context(intent)?;
             self.put_in_place(&name, &node, &made.id, alone).context(intent)?;
         }
@@ -308,7 +309,7 @@ mod tests {
     #[test]
     fn caches_have_names_that_people_can_read() {
         let name = |id: &str| VolumeName::of_cache(id).as_str().to_owned();
-        assert_eq!(name("/root/.cache/go-build"), "cache.root-cache-go-build.40bbb9ca3e");
+        assert_eq!(name("/root/.cache/go-build"), "cache.root-cache-go-build.87c284be11");
         assert_ne!(name("a/b"), name("a-b"));
         for id in ["", "/", "äöü", "..", &"x/".repeat(200)] {
             let name = VolumeName::of_cache(id);

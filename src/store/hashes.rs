@@ -180,18 +180,16 @@ fn identity(stat: &FileStat) -> [u8; RECORD - 32] {
 }
 
 fn is_settled(stat: &FileStat, before: SystemTime, settled: Duration) -> bool {
-    let changed = u64::try_from(stat.st_ctime).ok().map(|seconds| {
-        SystemTime::UNIX_EPOCH
-            + Duration::from_secs(seconds)
-            + Duration::from_nanos(stat.st_ctime_nsec as u64)
-    });
+    let since = u64::try_from(stat.st_ctime).ok().zip(u32::try_from(stat.st_ctime_nsec).ok());
+    let changed =
+        since.and_then(|(seconds, nanos)| SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
     // A time before 1970 is no clock's.
     changed.is_some_and(|changed| before.duration_since(changed).is_ok_and(|rested| rested > settled))
 }
 
 fn is_sorted(payload: &[u8]) -> bool {
     let places: Vec<Place> = payload.chunks_exact(RECORD).map(place_of).collect();
-    payload.len() % RECORD == 0 && places.is_sorted_by(|a, b| a < b)
+    payload.len().is_multiple_of(RECORD) && places.is_sorted_by(|a, b| a < b)
 }
 
 /// Does another machine's clock say when files here change? Of file systems in user space nobody knows.
@@ -307,8 +305,10 @@ mod tests {
         hashes.note(&elsewhere, later(), [1; 32]);
         hashes.save().unwrap();
         assert_eq!(ground.hashes().get(&elsewhere), None);
-        elsewhere.st_ctime = -5;
-        hashes.note(&elsewhere, later() + SETTLED_ELSEWHERE, [1; 32]);
+        for strange in [-5, i64::MAX] {
+            elsewhere.st_ctime = strange;
+            hashes.note(&elsewhere, later() + SETTLED_ELSEWHERE, [1; 32]);
+        }
         hashes.save().unwrap();
         assert!(!ground.store.root.join("hashes").exists());
     }

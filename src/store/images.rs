@@ -22,7 +22,7 @@ use super::layers::{Image, Layer};
 use super::lock::{self, Mode};
 use super::stack::{Stack, Wanted};
 use super::{Blobs, Name, Node, ObjectId, Record, State, Store, fault, format};
-use crate::image::{ChainId, Configuration, Descriptor, Digest, Document, Manifest, Parsed};
+use crate::image::{ChainId, Configuration, Descriptor, Digest, Document, Manifest, Parsed, Platform};
 
 /// What an image is made of, beside its layers.
 #[derive(Debug, Clone)]
@@ -89,16 +89,18 @@ pub struct ImageEntry {
     pub id: ObjectId,
     /// What it is called.
     pub names: Vec<Name>,
-    /// Its documents.
-    pub image: Image,
+    /// Its documents; one that was built here has none until it goes elsewhere.
+    pub image: Option<Image>,
+    /// What it runs on.
+    pub platform: Option<Platform>,
     /// When it was made, as its configuration says.
     pub created: Option<Timestamp>,
     /// When it came.
     pub added: Timestamp,
     /// How many layers it has.
     pub layers: usize,
-    /// Bytes of its files, unpacked.
-    pub size_bytes: u64,
+    /// Bytes of its files, unpacked; of one that was built here it is known once its layers were made.
+    pub size_bytes: Option<u64>,
     /// Bytes of its blobs that are kept.
     pub blob_bytes: u64,
 }
@@ -419,22 +421,57 @@ impl Store {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 node => node?,
             };
-            let Some(image) = node.record.image.clone() else { continue };
-            let (mut layers, mut size_bytes, mut blob_bytes) = (0, 0, 0);
-            for (_, layer) in self.layers(&node)? {
-                (layers, size_bytes) = (layers + 1, size_bytes + layer.size);
-                for blob in &layer.blobs {
-                    blob_bytes += self.known_blob_size(&mut sizes, &blob.digest)?;
-                }
-            }
-            for digest in image.documents() {
+            let record = &node.record;
+            let (platform, created) = match (&record.image, &record.built) {
+                (Some(image), _) => (image.platform.clone(), image.created),
+                (None, Some(built)) => (built.platform.clone(), built.created),
+                (None, None) => continue,
+            };
+            let (image, added) = (record.image.clone(), record.created);
+            let Extent { layers, size_bytes, blobs } = self.extent(&node)?;
+            let mut blob_bytes = 0;
+            for digest in blobs.iter().chain(image.iter().flat_map(Image::documents)) {
                 blob_bytes += self.known_blob_size(&mut sizes, digest)?;
             }
-            let (created, added) = (image.created, node.record.created);
-            images.push(ImageEntry { id, names, image, created, added, layers, size_bytes, blob_bytes });
+            images.push(ImageEntry {
+                id,
+                names,
+                image,
+                platform,
+                created,
+                added,
+                layers,
+                size_bytes,
+                blob_bytes,
+            });
         }
         images.sort_by(|one, other| one.names.cmp(&other.names));
         Ok(images)
+    }
+
+    /// Returns what an image consists of: the layers that it came with, and the steps that were built on them.
+    fn extent(&self, node: &Node) -> Result<Extent> {
+        let mut extent = Extent { layers: 0, size_bytes: Some(0), blobs: Vec::new() };
+        let mut at = Some(node.clone());
+        while let Some(node) = at.take() {
+            let Some(built) = &node.record.built else {
+                for (_, layer) in self.layers(&node)? {
+                    extent.add(Some(layer.size), &layer.blobs);
+                }
+                break;
+            };
+            for step in &built.steps {
+                let Some(step) = self.node_if_exists(step)? else { continue };
+                match &step.record.packed {
+                    // Nothing changed in it.
+                    Some(packed) if packed.blobs.is_empty() => {}
+                    Some(packed) => extent.add(packed.size, &packed.blobs),
+                    None => extent.add(None, &[]),
+                }
+            }
+            at = built.base.as_ref().map_or(Ok(None), |base| self.node_if_exists(base))?;
+        }
+        Ok(extent)
     }
 
     fn known_blob_size(&self, known: &mut HashMap<Digest, u64>, digest: &Digest) -> Result<u64> {
@@ -444,6 +481,22 @@ impl Store {
         let size = self.blob_size(digest)?.unwrap_or_default();
         known.insert(digest.clone(), size);
         Ok(size)
+    }
+}
+
+/// What an image consists of.
+#[derive(Debug)]
+struct Extent {
+    layers: usize,
+    size_bytes: Option<u64>,
+    blobs: Vec<Digest>,
+}
+
+impl Extent {
+    fn add(&mut self, size_bytes: Option<u64>, blobs: &[Descriptor]) {
+        self.layers += 1;
+        self.size_bytes = self.size_bytes.zip(size_bytes).map(|(sum, size)| sum + size);
+        self.blobs.extend(blobs.iter().map(|blob| blob.digest.clone()));
     }
 }
 

@@ -28,6 +28,9 @@ pub struct PackedState {
     pub epoch: Option<i64>,
     /// The digest of the layer's tar.
     pub diff_id: DiffId,
+    /// The length of that tar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// The blobs, by compression; each may be gone. None where nothing changed, and there is no layer.
     pub blobs: Vec<Descriptor>,
 }
@@ -152,30 +155,18 @@ impl Store {
         }
     }
 
-    /// Notes which layer a state is over the one before it; without a blob, that it is none. Durable on return; a second call does
-    /// nothing.
-    pub fn note_packed(
-        &self,
-        state: &Node,
-        over: Option<&ObjectId>,
-        epoch: Option<i64>,
-        diff_id: &DiffId,
-        blob: Option<&Descriptor>,
-    ) -> Result<()> {
+    /// Notes which layer a state is over the one before it, with one blob at the most. Durable on return; a second call does nothing.
+    pub fn note_packed(&self, state: &Node, packed: &PackedState) -> Result<()> {
         let noted = self.change_record(state, |record| {
-            let known =
-                record.packed.take().filter(|known| known.is_over(over, epoch) && known.diff_id == *diff_id);
-            let mut packed = known.unwrap_or_else(|| PackedState {
-                over: over.cloned(),
-                epoch,
-                diff_id: diff_id.clone(),
-                blobs: Vec::new(),
-            });
-            if let Some(blob) = blob {
-                packed.blobs.retain(|known| known.digest != blob.digest);
-                packed.blobs.push(blob.clone());
-            }
-            record.packed = Some(packed);
+            let is_it = |known: &PackedState| {
+                known.is_over(packed.over.as_ref(), packed.epoch) && known.diff_id == packed.diff_id
+            };
+            let known = record.packed.take().filter(is_it);
+            let mut noted =
+                PackedState { blobs: known.map_or_else(Vec::new, |known| known.blobs), ..packed.clone() };
+            noted.blobs.retain(|known| packed.blobs.iter().all(|blob| blob.digest != known.digest));
+            noted.blobs.extend(packed.blobs.iter().cloned());
+            record.packed = Some(noted);
             Ok(())
         });
         noted.map(drop)

@@ -16,8 +16,8 @@ use super::files::Durability;
 use super::freeze::{Call, Freezing, Taken, moving};
 use super::lock::{self, Mode};
 use super::{
-    Base, Cause, CreateOptions, Description, KeptVolume, Label, Name, Node, ObjectId, Record, Role, State,
-    Store, fault,
+    Base, Cause, CreateOptions, Description, KeptVolume, Label, Life, Marks, Name, Node, ObjectId, Record,
+    Role, State, Store, fault,
 };
 
 /// The name of a volume: letters, digits and `_ . -`, beginning with a letter or digit.
@@ -431,11 +431,11 @@ impl Store {
         }
         // The snapshot gave it another parent.
         let now = Node { record: self.node(&now.id)?.record, ..now };
-        let forked = self.fork_unnamed(snapshot)?;
+        let forked = self.fork_unnamed(snapshot, now.record.life.marks.clone())?;
         self.put_in_place(name, &now, &forked, alone)
     }
 
-    fn fork_unnamed(&self, snapshot: &Node) -> Result<ObjectId> {
+    fn fork_unnamed(&self, snapshot: &Node, marks: Marks) -> Result<ObjectId> {
         let _held = self.hold(snapshot)?;
         let draft = self.draft()?;
         let (record, _) = self.fork_into(
@@ -444,6 +444,7 @@ impl Store {
             self.volume_backend(),
             rootling_backends::ForkOptions::default(),
         )?;
+        let record = Record { life: Life { marks, ..record.life }, ..record };
         let node = self.publish(draft, &record, None, Durability::Synced)?;
         Ok(node.id)
     }
@@ -467,12 +468,15 @@ impl Store {
         if how.for_good { self.remove(&node, is_snapshot) } else { self.retire(&node, is_snapshot) }
     }
 
-    /// Returns the volumes that nobody uses and no box is started with.
-    pub fn unneeded_volumes(&self) -> Result<Vec<(VolumeName, Node)>> {
+    /// Returns the volumes that nobody uses and no box is started with, and that are not locked; those of builds only where `caches` are
+    /// meant, too.
+    pub fn unneeded_volumes(&self, caches: bool) -> Result<Vec<(VolumeName, Node)>> {
         let boxes = self.boxes_with_settings()?;
         let mut unneeded = Vec::new();
         for (reference, node) in self.volumes()? {
-            let needed = boxes.iter().any(|found| found.record.life.settings.need(&reference.name));
+            let is_kept = node.record.marks().locked || (reference.name.is_cache() && !caches);
+            let needed =
+                is_kept || boxes.iter().any(|found| found.record.life.settings.need(&reference.name));
             if reference.label.is_none() && !needed && !self.is_in_use(&node)? {
                 unneeded.push((reference.name, node));
             }

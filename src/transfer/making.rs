@@ -13,7 +13,7 @@ use crate::image::{
     Platform, annotations, media_type,
 };
 use crate::layer::{self, CreateOptions};
-use crate::store::{Blobs, Durability, Line, LineState, Node, Record, Store, Synced};
+use crate::store::{Blobs, Durability, Line, LineState, Node, PackedState, Record, Store, Synced};
 
 /// How a node becomes an image.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,13 +39,6 @@ struct Layer {
     diff_id: DiffId,
 }
 
-/// What became of a state.
-struct Packed {
-    diff_id: DiffId,
-    /// `None` where nothing changed: it is no layer.
-    blob: Option<Descriptor>,
-}
-
 /// Makes an image of a line of states. `begin` is told before a layer is made, which takes time.
 ///
 /// The same line gives the same manifest, with the same options. A step of a build that changed nothing is no layer, only history.
@@ -67,27 +60,21 @@ pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn F
             None => {
                 begin(&state.node);
                 let packed = pack(blobs, state, before, &options, number < built)?;
-                fresh.push((
-                    &state.node,
-                    before,
-                    options.create.epoch,
-                    packed.diff_id.clone(),
-                    packed.blob.clone(),
-                ));
+                fresh.push((&state.node, packed.clone()));
                 packed
             }
         };
-        filled.push(packed.blob.is_some());
-        if let Some(blob) = packed.blob {
+        filled.push(!packed.blobs.is_empty());
+        if let Some(blob) = packed.blobs.into_iter().next() {
             layers.push(Layer { blob: annotated(blob, state), diff_id: packed.diff_id });
         }
         before = Some(&state.node);
     }
     // Noted only once they cannot be lost.
     blobs.settle(Synced::No)?;
-    let count = fresh.len();
-    for (node, over, epoch, diff_id, blob) in fresh {
-        blobs.store().note_packed(node, over.map(|node| &node.id), epoch, &diff_id, blob.as_ref())?;
+    let count = fresh.iter().filter(|(_, packed)| !packed.blobs.is_empty()).count();
+    for (node, packed) in fresh {
+        blobs.store().note_packed(node, &packed)?;
     }
     if let Some(part) = &line.built {
         take_over(&mut configuration, &part.node.record);
@@ -229,23 +216,23 @@ fn media_type_of(blob: &Descriptor) -> String {
     }
 }
 
-/// Returns what a state was packed into before, where its blob is kept.
+/// Returns what a state was packed into before, with the blob that is asked for, where that is kept.
 fn known(
     blobs: &Blobs<'_>,
     state: &LineState,
     before: Option<&Node>,
     options: &CreateOptions,
     may_be_none: bool,
-) -> Result<Option<Packed>> {
+) -> Result<Option<PackedState>> {
     let over = before.map(|node| &node.id);
     let noted = state.node.record.packed.as_ref().filter(|packed| packed.is_over(over, options.epoch));
     let Some(packed) = noted else { return Ok(None) };
     if may_be_none && packed.blobs.is_empty() && packed.diff_id == nothing() {
-        return Ok(Some(Packed { diff_id: packed.diff_id.clone(), blob: None }));
+        return Ok(Some(packed.clone()));
     }
     for blob in packed.blobs.iter().filter(|blob| blob.media_type == options.packing.media_type()) {
         if blobs.has(&blob.digest, blob.size)? {
-            return Ok(Some(Packed { diff_id: packed.diff_id.clone(), blob: Some(blob.clone()) }));
+            return Ok(Some(PackedState { blobs: vec![blob.clone()], ..packed.clone() }));
         }
     }
     Ok(None)
@@ -264,7 +251,7 @@ fn pack(
     before: Option<&Node>,
     options: &MakeOptions,
     may_be_none: bool,
-) -> Result<Packed> {
+) -> Result<PackedState> {
     let (store, node) = (blobs.store(), &state.node);
     let intent = || format!("make a layer of {}", node.label());
     let root = store.open_root(node).context(intent)?;
@@ -273,8 +260,9 @@ fn pack(
         None => layer::whole_tree(&root),
     };
     let changes = changes.context(intent)?;
+    let (over, epoch) = (before.map(|node| node.id.clone()), options.create.epoch);
     if changes.is_empty() && may_be_none {
-        return Ok(Packed { diff_id: nothing(), blob: None });
+        return Ok(PackedState { over, epoch, diff_id: nothing(), size: Some(0), blobs: Vec::new() });
     }
     let (reader, mut writer) = io::pipe().context(|| "pipe()").context(intent)?;
     let (created, kept) = std::thread::scope(|scope| {
@@ -296,7 +284,8 @@ fn pack(
         );
     }
     let blob = Descriptor::new(created.packed.media_type, digest, created.packed.size);
-    Ok(Packed { diff_id: created.packed.diff_id, blob: Some(blob) })
+    let (diff_id, size) = (created.packed.diff_id, Some(created.packed.diff_size));
+    Ok(PackedState { over, epoch, diff_id, size, blobs: vec![blob] })
 }
 
 /// Returns a layer's descriptor with what makes it a snapshot again where it is pulled.

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Error, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -37,6 +38,7 @@ fn main() {
         ["leave-groups", file] => leave_groups(file),
         ["mount", kind] => say(&format!("mount {kind}"), mount(kind)),
         ["rights"] => rights(),
+        ["talk", socket, text] => talk(socket, text),
         ["leave-set-user-id", path] => leave_set_user_id(path),
         _ => panic!("what is {words:?}?"),
     }
@@ -66,6 +68,16 @@ fn c(text: &str) -> CString {
 /// Device and inode: the same file has the same inside and outside.
 fn identity(path: &Path) -> String {
     fs::metadata(path).map_or_else(|error| error.to_string(), |stat| format!("{}:{}", stat.dev(), stat.ino()))
+}
+
+/// Says something to whoever listens on a socket in a file, and prints the answer.
+fn talk(socket: &str, text: &str) {
+    let mut answer = String::new();
+    let talked = UnixStream::connect(socket).and_then(|mut stream| {
+        stream.write_all(text.as_bytes())?;
+        stream.read_to_string(&mut answer)
+    });
+    say(&format!("talk: {answer}"), talked.map(drop));
 }
 
 // ---------------------------------------------------------------- looking at processes that come in

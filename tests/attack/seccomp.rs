@@ -47,6 +47,7 @@ impl Tree {
             tmpfs: vec![],
             binds: vec![],
             make_dirs: vec![],
+            shm_bytes: None,
             files: vec![],
         };
         Self { dir, spec }

@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::oci::{Tar, write_layout};
+use crate::steps::stepper;
 use crate::store::{Holdings, Store, said, was_killed};
 use crate::support::compare::{assert_tree_eq, differences};
 use crate::support::require::Outcome;
@@ -18,11 +19,13 @@ use crate::support::tree::TreeValue;
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
     /// What is done before, without a kill.
-    before: fn(&Place),
-    /// What is done, as arguments of the program, or of `adder`.
-    command: &'static [&'static str],
+    pub(crate) before: fn(&Place),
+    /// What is done, as arguments of the program, or of `adder` or `stepper`.
+    pub(crate) command: &'static [&'static str],
     /// Is the store damaged before?
-    damaged: bool,
+    pub(crate) damaged: bool,
+    /// What holds besides after a kill, at the last of these points.
+    pub(crate) check: fn(&Place, &[&str]),
 }
 
 const ADD_OLD: &[&str] = &["adder", "old", "app:1"];
@@ -33,18 +36,21 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         before: |_| {},
         command: &["adder", "new", "app:1", "app:latest"],
         damaged: false,
+        check: |_, _| {},
     },
     Operation {
         name: "add_on_shared_layers",
         before: |place| place.run(ADD_OLD),
         command: &["adder", "new", "new:1"],
         damaged: false,
+        check: |_, _| {},
     },
     Operation {
         name: "move_name",
         before: |place| place.run(ADD_OLD),
         command: &["adder", "new", "app:1"],
         damaged: false,
+        check: |_, _| {},
     },
     Operation {
         name: "move_name_of_base",
@@ -54,12 +60,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         },
         command: &["adder", "new", "app:1"],
         damaged: false,
+        check: |_, _| {},
     },
     Operation {
         name: "add_again",
         before: |place| place.run(ADD_OLD),
         command: &["adder", "old", "app:2"],
         damaged: false,
+        check: |_, _| {},
     },
     Operation {
         name: "prune",
@@ -73,6 +81,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         },
         command: &["prune"],
         damaged: false,
+        check: |_, _| {},
     },
     Operation {
         name: "repair",
@@ -83,12 +92,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         },
         command: &["verify", "--repair", "app:1"],
         damaged: true,
+        check: |_, _| {},
     },
 ];
 
 /// A store and the layouts that images come from.
-struct Place {
-    store: Store,
+pub(crate) struct Place {
+    pub(crate) store: Store,
     layouts: PathBuf,
 }
 
@@ -102,12 +112,15 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let ["adder", layout, names @ ..] = arguments else { return self.store.command(arguments) };
-        adder(&self.store.root, &self.layouts.join(layout), names)
+        match arguments {
+            ["adder", layout, names @ ..] => adder(&self.store.root, &self.layouts.join(layout), names),
+            ["stepper", rest @ ..] => stepper(&self.store.root, rest),
+            _ => self.store.command(arguments),
+        }
     }
 
     #[track_caller]
-    fn run(&self, arguments: &[&str]) {
+    pub(crate) fn run(&self, arguments: &[&str]) {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     }
@@ -220,6 +233,7 @@ pub(crate) fn run(operation: Operation, place: &Path, scratch: &Path) -> Outcome
         if !operation.damaged {
             place.store.assert_clean(&when);
         }
+        (operation.check)(&place, &points[..=index]);
         for (name, tree) in place.trees() {
             let mut known = [before.get(&name), after.get(&name)].into_iter().flatten();
             let is_known = known.any(|known| differences(&tree, known).is_empty());
@@ -232,7 +246,8 @@ pub(crate) fn run(operation: Operation, place: &Path, scratch: &Path) -> Outcome
             assert_tree_eq(tree, &after[name], &format!("{when}, said again: {name}"));
         }
         let found = place.pruned(&when);
-        found.0.assert_like(&expected.0, 0, &when);
+        // A box that was frozen twice, or whose freezing was cut short, has one state more or less in its history.
+        found.0.assert_like(&expected.0, usize::from(operation.name == "adopt"), &when);
         assert_eq!(found.1, expected.1, "{when}: blobs and hints");
         place.assert_can_be_emptied(&when);
     }

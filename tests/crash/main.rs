@@ -1,7 +1,7 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
 //! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `states/file-system/operation` (the same for the states of a
-//! box) and `images/file-system/operation` (for images), `random/file-system/backend` (random changes, restored), `merge/file-system/backend-backend` (random changes, merged), `kill/file-system`, `powercut/file-system`.
+//! box) `images/file-system/operation` (for images) and `steps/file-system/operation` (for builds), `random/file-system/backend` (random changes, restored), `merge/file-system/backend-backend` (random changes, merged), `kill/file-system`, `powercut/file-system`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
 
@@ -18,6 +18,7 @@ mod powercut;
 mod random;
 mod scenario;
 mod states;
+mod steps;
 mod store;
 mod stress;
 #[path = "../support/mod.rs"]
@@ -79,6 +80,12 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
         }
         for operation in images::OPERATIONS {
             let name = format!("images/{sort}/{}", operation.name);
+            trials.push(trial(name, sort, &place, scratch, |place, scratch| {
+                images::run(*operation, place, scratch)
+            }));
+        }
+        for operation in steps::OPERATIONS {
+            let name = format!("steps/{sort}/{}", operation.name);
             trials.push(trial(name, sort, &place, scratch, |place, scratch| {
                 images::run(*operation, place, scratch)
             }));

@@ -14,6 +14,7 @@ use rootling_backends::sys;
 use crate::images::adder;
 use crate::oci::{Tar, write_layout};
 use crate::scenario::{Known, assert_holds, change, changed, source, write_source};
+use crate::steps::{self, stepper};
 use crate::store::{Store, said};
 use crate::support::host::FileSystem;
 use crate::support::mounted::unmount;
@@ -77,11 +78,25 @@ fn add_image(store: &Store, layout: &Path, name: &str) {
     assert!(output.status.success(), "adding {name}: {}", said(&output));
 }
 
+/// Builds an image of two steps, each a file.
+fn build(store: &Store, base: &str, name: &str) {
+    let output = stepper(&store.root, &["build", base, name, "2", name]).output().unwrap();
+    assert!(output.status.success(), "building {name}: {}", said(&output));
+}
+
+fn built_tree(name: &str) -> TreeValue {
+    let mut value = source();
+    for step in ["step-0", "step-1"] {
+        value.insert(step, file(name).mode(0o666));
+    }
+    value
+}
+
 fn image_tree(name: &str) -> TreeValue {
     tree! { "etc" => dir(), "etc/motd" => file("welcome\n"), "etc/name" => file(name) }
 }
 
-/// Imports, changes and commits boxes, and adds images, until told to stop; only committed trees are promised to last.
+/// Imports, changes and commits boxes, adds and builds images, until told to stop; only committed trees are promised to last.
 fn work(store: &Store, source_dir: &Path, told: &Mutex<Known>, stop: &AtomicBool) {
     let from = format!("dir:{}", source_dir.display());
     for step in 0.. {
@@ -98,13 +113,18 @@ fn work(store: &Store, source_dir: &Path, told: &Mutex<Known>, stop: &AtomicBool
         let image = format!("image{step}");
         add_image(store, &source_dir.with_file_name(&image), &image);
         told.lock().unwrap().insert(image.clone(), image_tree(&image));
+        let built = format!("built{step}");
+        build(store, &base, &built);
+        told.lock().unwrap().insert(built.clone(), built_tree(&built));
     }
 }
 
 /// Asserts that fsck is content and every acknowledged tree whole; and that the store works on.
 #[track_caller]
 fn assert_survived(store: &Store, told: &Known, when: &str) {
+    steps::lose_power(store);
     store.assert_clean(when);
+    steps::assert_whole(store, when);
     let names = store.names();
     for (name, value) in told {
         assert!(names.contains(name), "{when}: {name} was acknowledged and is gone");

@@ -138,6 +138,8 @@ impl Store {
     /// Removes every name and asserts that nothing at all remains.
     #[track_caller]
     pub(crate) fn assert_can_be_emptied(&self, when: &str) {
+        self.run(&["volume", "prune", "--caches"]);
+        self.run(&["prune", "--builds=all"]);
         let mut left = self.names();
         while !left.is_empty() {
             // What still has children refuses to go before them.
@@ -145,7 +147,7 @@ impl Store {
                 self.try_run(&["rm", "--now", name]);
             }
             // States of a box between two commits have no name, and are children too.
-            self.run(&["prune", "--removed"]);
+            self.run(&["prune", "--removed", "--builds=all"]);
             let now = self.names();
             assert!(now.len() < left.len(), "{when}: none of {left:?} can be removed");
             left = now;

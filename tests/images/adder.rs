@@ -44,7 +44,9 @@ fn half(store: &Store, layout: &Path) -> Result<()> {
 fn list(store: &Store) -> Result<()> {
     for image in store.images()? {
         let names: Vec<&str> = image.names.iter().map(Name::as_str).collect();
-        println!("{} {} {} {}", names.join(","), image.image.manifest, image.layers, image.size_bytes);
+        let manifest = image.image.as_ref().map_or("-".to_owned(), |image| image.manifest.to_string());
+        let size = image.size_bytes.unwrap_or_default();
+        println!("{} {manifest} {} {size}", names.join(","), image.layers);
     }
     Ok(())
 }

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::environment::Environment;
 
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A server on a free port; it is killed with its value.
-pub(super) struct Server {
-    pub(super) address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     child: Child,
 }
 
@@ -30,34 +30,34 @@ impl Drop for Server {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     lines: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub(super) fn line(&self, name: &str) -> Option<&str> {
+    pub(crate) fn line(&self, name: &str) -> Option<&str> {
         self.lines.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 
     /// The code of an error in the specification's form.
-    pub(super) fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["errors"][0]["code"].as_str().expect("an error has a code").to_owned()
     }
 }
 
 impl Server {
-    pub(super) fn start(environment: &Environment, arguments: &[&str]) -> Self {
+    pub(crate) fn start(environment: &Environment, arguments: &[&str]) -> Self {
         Self::start_with(environment, arguments, &[])
     }
 
     /// Starts it with variables of its own.
-    pub(super) fn start_with(
+    pub(crate) fn start_with(
         environment: &Environment,
         arguments: &[&str],
         variables: &[(&str, &str)],
@@ -81,29 +81,29 @@ impl Server {
     }
 
     /// Asks it to end, and returns how it did.
-    pub(super) fn end(mut self) -> std::process::ExitStatus {
+    pub(crate) fn end(mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         self.child.wait().unwrap()
     }
 
     /// Waits until it was killed.
-    pub(super) fn killed(&mut self) {
+    pub(crate) fn killed(&mut self) {
         assert!(!self.child.wait().unwrap().success());
     }
 
-    pub(super) fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    pub(super) fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
     }
 
     /// Sends bytes as they are and reads all that comes back.
-    pub(super) fn raw(&self, bytes: &[u8]) -> String {
+    pub(crate) fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -114,11 +114,11 @@ impl Server {
     }
 
     /// One request on a connection of its own.
-    pub(super) fn ask(&self, method: &str, path: &str, lines: &[(&str, &str)], body: &[u8]) -> Reply {
+    pub(crate) fn ask(&self, method: &str, path: &str, lines: &[(&str, &str)], body: &[u8]) -> Reply {
         self.try_ask(method, path, lines, body).expect("it answers")
     }
 
-    pub(super) fn try_ask(
+    pub(crate) fn try_ask(
         &self,
         method: &str,
         path: &str,
@@ -150,27 +150,27 @@ impl Server {
         Ok(Reply { status, lines, body: bytes[end + 4..].to_vec() })
     }
 
-    pub(super) fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.ask("GET", path, &[], b"")
     }
 
-    pub(super) fn head(&self, path: &str) -> Reply {
+    pub(crate) fn head(&self, path: &str) -> Reply {
         self.ask("HEAD", path, &[], b"")
     }
 
-    pub(super) fn delete(&self, path: &str) -> Reply {
+    pub(crate) fn delete(&self, path: &str) -> Reply {
         self.ask("DELETE", path, &[], b"")
     }
 
     /// Begins an upload and returns where it is.
-    pub(super) fn begin(&self, repository: &str) -> String {
+    pub(crate) fn begin(&self, repository: &str) -> String {
         let reply = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"");
         assert_eq!(reply.status, 202, "{reply:?}");
         reply.line("Location").unwrap().to_owned()
     }
 
     /// Pushes a blob in two requests.
-    pub(super) fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
+    pub(crate) fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::sha256_of(bytes);
         let place = self.begin(repository);
         let reply = self.ask("PUT", &format!("{place}?digest={digest}"), &[], bytes);
@@ -178,14 +178,14 @@ impl Server {
         digest
     }
 
-    pub(super) fn push_manifest(&self, repository: &str, reference: &str, manifest: &Value) -> Reply {
+    pub(crate) fn push_manifest(&self, repository: &str, reference: &str, manifest: &Value) -> Reply {
         let media_type = manifest["mediaType"].as_str().unwrap();
         let path = format!("/v2/{repository}/manifests/{reference}");
         self.ask("PUT", &path, &[("Content-Type", media_type)], manifest.to_string().as_bytes())
     }
 
     /// Pushes an image of one layer, and returns its manifest.
-    pub(super) fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> Value {
+    pub(crate) fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> Value {
         let manifest = image(layer);
         self.push_blob(repository, layer);
         self.push_blob(repository, &config(layer));
@@ -196,7 +196,7 @@ impl Server {
 }
 
 /// Bytes that look like nothing.
-pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = |state: &mut u64| {
         *state ^= *state << 13;
@@ -208,21 +208,21 @@ pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The configuration of an image of one layer, a tar that is not packed.
-pub(super) fn config(layer: &[u8]) -> Vec<u8> {
+pub(crate) fn config(layer: &[u8]) -> Vec<u8> {
     let diff_ids = [Digest::sha256_of(layer)];
     let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
     json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs }).to_string().into_bytes()
 }
 
-pub(super) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": Digest::sha256_of(bytes), "size": bytes.len() })
 }
 
-pub(super) fn image(layer: &[u8]) -> Value {
+pub(crate) fn image(layer: &[u8]) -> Value {
     let config = descriptor(CONFIG, &config(layer));
     json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [descriptor(LAYER, layer)] })
 }
 
-pub(super) fn digest_of(document: &Value) -> Digest {
+pub(crate) fn digest_of(document: &Value) -> Digest {
     Digest::sha256_of(document.to_string().as_bytes())
 }

@@ -10,6 +10,8 @@
 //! stepper STORE built TOP NAME...
 //! stepper STORE build BASE NAME COUNT WORD     so many steps, settled, then the image
 //! stepper STORE note RECIPE [TEXT]
+//! stepper STORE cache ID HOW PATH=TEXT END     `shared`, `private` or `locked`, then `+success` to keep only what succeeded; END is
+//!                                              `good`, `bad`, or `wait`, which waits for a line first; prints what PATH held
 //! ```
 
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
@@ -20,7 +22,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use rootling::image::{Digest, ImageConfig};
-use rootling::store::{Built, Ephemeral, Failure, Name, Node, ObjectId, StepRecord, Store};
+use rootling::store::{
+    Built, CacheSharing, CacheStart, CacheUse, Ephemeral, Failure, Name, Node, ObjectId, StepRecord, Store,
+};
 use rootling_backends::{Access, Context, Error, ErrorKind, Result};
 
 fn main() -> Result<()> {
@@ -50,6 +54,7 @@ fn main() -> Result<()> {
         ["settle"] => store.settle_steps()?,
         ["built", top, names @ ..] => println!("{}", built(store, find(store, top)?.as_ref(), names)?.id),
         ["build", base, name, count, word] => build(store, base, name, count, word)?,
+        ["cache", id, how, file, end] => cache(store, id, how, file, end)?,
         ["note", recipe] => {
             let note = store.read_recipe_note(recipe)?.unwrap_or_default();
             println!("{}", String::from_utf8_lossy(&note));
@@ -126,6 +131,30 @@ fn fail(store: &Store, base: &str, key: &str, files: &[&str]) -> Result<Node> {
     let flags = BTreeMap::from([("tmpfs".to_owned(), vec!["/scratch".to_owned()])]);
     let step = StepRecord { failure: Some(Failure::Code(2)), flags, ..record(key, 7) };
     store.commit_failed(fork, step, config())
+}
+
+fn cache(store: &Store, id: &str, how: &str, file: &str, end: &str) -> Result<()> {
+    let (sharing, on_success) = match how.strip_suffix("+success") {
+        Some(how) => (how, true),
+        None => (how, false),
+    };
+    let sharing = match sharing {
+        "shared" => CacheSharing::Shared,
+        "private" => CacheSharing::Private,
+        _ => CacheSharing::Locked,
+    };
+    let start = CacheStart { content: None, uid: 12, gid: 34, mode: 0o1750 };
+    let cache = store.take_cache(id, CacheUse { sharing, on_success }, start, &|| Ok(()))?;
+    let (path, text) = file.split_once('=').ok_or_else(usage)?;
+    let path = cache.dir().join(path);
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, text).context(|| format!("write({path:?})"))?;
+    println!("{found}");
+    if end == "wait" {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).context(|| "read(0)")?;
+    }
+    store.end_cache(cache, end != "bad")
 }
 
 fn built(store: &Store, top: Option<&Node>, names: &[&str]) -> Result<Node> {

@@ -61,21 +61,6 @@ pub struct Contents {
     pub sources: Vec<(Source, Vec<Entry>)>,
     /// Bytes that were read for it.
     pub bytes_read: u64,
-    /// What each file came to.
-    sums: HashMap<(usize, usize), Sum>,
-}
-
-impl Contents {
-    /// Returns what each entry is, by its path in the context: words that differ where it does.
-    pub fn entries(&self) -> impl Iterator<Item = (String, String)> {
-        self.sources.iter().enumerate().flat_map(move |(number, (source, entries))| {
-            entries.iter().enumerate().map(move |(at, entry)| {
-                let path = below(&source.real, &entry.path).to_string_lossy().into_owned();
-                let sum = self.sums.get(&(number, at)).map(|sum| Digest::from_sha256(*sum));
-                (path, format!("{:o} {}", entry.stat.st_mode, sum.as_ref().map_or("", Digest::short)))
-            })
-        })
-    }
 }
 
 /// A regular file that is to be read.
@@ -93,10 +78,7 @@ impl Context {
         source.map(|source| self.contents(&[source], &Selection::default(), Modes::All, known)).transpose()
     }
 
-    /// Returns what some sources come to, as far as they are selected.
-    ///
-    /// `known` is what files hashed to before, and learns what they hash to now; whoever opened it saves it. A file that goes on changing while it is
-    /// read is an error of kind `Busy`. Costs a list of all and the reading of what is not known, on all cores where that is much.
+    /// Returns what some sources come to, as far as they are selected: lists them, for [`contents_of`](Self::contents_of).
     pub fn contents(
         &self,
         sources: &[Source],
@@ -104,14 +86,14 @@ impl Context {
         modes: Modes,
         known: Option<&FileHashes>,
     ) -> Result<Contents> {
-        let mut listed = Vec::with_capacity(sources.len());
-        for source in sources {
-            listed.push((source.clone(), self.list(source, selection)?));
-        }
-        self.contents_of(listed, modes, known)
+        let list = |source: &Source| Ok((source.clone(), self.list(source, selection)?));
+        self.contents_of(sources.iter().map(list).collect::<Result<_>>()?, modes, known)
     }
 
-    /// As [`contents`](Self::contents), of what was listed already.
+    /// Returns what was listed comes to.
+    ///
+    /// `known` is what files hashed to before, and learns what they hash to now; whoever opened it saves it. A file that goes on changing while it is
+    /// read is an error of kind `Busy`. Costs the reading of what is not known, on all cores where that is much.
     pub fn contents_of(
         &self,
         mut listed: Vec<(Source, Vec<Entry>)>,
@@ -141,12 +123,7 @@ impl Context {
                 self.add(&mut whole, source, entry, modes, sums.get(&(number, at)), &mut names)?;
             }
         }
-        Ok(Contents {
-            digest: Digest::from_sha256(whole.finalize().into()),
-            sources: listed,
-            bytes_read,
-            sums,
-        })
+        Ok(Contents { digest: Digest::from_sha256(whole.finalize().into()), sources: listed, bytes_read })
     }
 
     /// Is everything still what it was when [`contents`](Self::contents) returned? Costs a list.
@@ -215,7 +192,8 @@ impl Context {
         known: Option<&FileHashes>,
     ) -> Result<u64> {
         let before = SystemTime::now();
-        let bytes: i64 = wanted.iter().map(|file| listed[file.at.0].1[file.at.1].stat.st_size).sum();
+        let sizes = wanted.iter().map(|file| listed[file.at.0].1[file.at.1].stat.st_size);
+        let bytes = sizes.fold(0, i64::saturating_add);
         let read = |file: &Wanted| {
             self.read_file(&file.path).context(|| format!("read {:?} of {}", file.path, self.label()))
         };

@@ -69,7 +69,7 @@ impl Place {
     pub fn load(&self, loading: &Loading<'_>, stdin: impl Read + Send) -> Result<Loaded> {
         let label = self.to_string();
         let came = match self {
-            Self::Path(path) if !path.is_file() => {
+            Self::Path(path) if is_directory(path) => {
                 return Ok(Loaded { context: Context::open(path)?, dockerfile: None });
             }
             Self::Git(_) | Self::Path(_) | Self::Web(_) | Self::Image(_) | Self::Layout(_) => {
@@ -97,7 +97,7 @@ impl Place {
     pub fn load_named(&self, name: &str, loading: &Loading<'_>) -> Result<Context> {
         let load = || -> Result<Context> {
             let context = match self {
-                Self::Path(path) if !path.is_file() => Context::open(path)?,
+                Self::Path(path) if is_directory(path) => Context::open(path)?,
                 _ => match self.files(loading)? {
                     Files::Ready(context) => context,
                     Files::Came(Came::Archive(scratch)) => Context::in_scratch(scratch, name)?,
@@ -158,6 +158,11 @@ impl Context {
         let root = Dir::open(scratch.path().join(FILES))?;
         Ok(Self { _scratch: Some(scratch), ..Self::of_files(root, label) })
     }
+}
+
+/// Is a path to be opened as a directory? What is not there says so then; a pipe has an archive as a file has.
+fn is_directory(path: &Path) -> bool {
+    path.is_dir() || !path.exists()
 }
 
 fn made_empty(scratch: Scratch) -> Result<Scratch> {

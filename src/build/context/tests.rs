@@ -219,7 +219,7 @@ fn what_cannot_be_opened_says_what_to_do() {
     assert!(Context::open(&temp.path().join("missing")).unwrap_err().first_hint().is_some());
     assert_eq!(Context::open(&temp.path().join("file")).unwrap_err().kind(), ErrorKind::InvalidInput);
     if !nix::unistd::geteuid().is_root() {
-        fs::set_permissions(temp.path().join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(temp.path().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         let context = context(temp.path(), "");
         let source = &context.sources(".", &Selection::default()).unwrap()[0];
         let error = context.list(source, &Selection::default()).unwrap_err();

@@ -94,7 +94,7 @@ fn check_checksum(sources: &[String]) -> Result<()> {
 }
 
 /// Is it fetched? A source may also be a repository without a protocol: `git@host:path`.
-fn is_remote(source: &str) -> bool {
+pub(in crate::build) fn is_remote(source: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start))
 }
 

@@ -245,6 +245,27 @@ pub struct CopyStep {
     pub keep_git_dir: bool,
 }
 
+impl CopyStep {
+    /// Returns what copies all that there is somewhere to the root.
+    pub fn of_all(from: From) -> Self {
+        Self {
+            is_add: false,
+            from,
+            sources: vec!["/".to_owned()],
+            heredocs: Vec::new(),
+            destination: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            checksum: None,
+            unpack: None,
+            keep_git_dir: false,
+        }
+    }
+}
+
 /// Where `COPY` takes files from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum From {

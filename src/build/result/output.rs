@@ -54,6 +54,16 @@ impl Output {
         Self::read(text).map_err(|error| error.context(format!("read the output {text:?}")))
     }
 
+    /// Does it go to standard output?
+    pub fn is_stdout(&self) -> bool {
+        match &self.destination {
+            Destination::Tar(path) | Destination::OciArchive(path) | Destination::DockerArchive(path) => {
+                path.as_os_str() == "-"
+            }
+            Destination::Directory(_) | Destination::Layout(_) | Destination::Image { .. } => false,
+        }
+    }
+
     fn read(text: &str) -> Result<Self> {
         if !text.contains('=') && !text.is_empty() {
             let destination = match text {

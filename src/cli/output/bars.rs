@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Format, Output, write_out};
+use super::{Format, Output, Shows, write_out};
 
 /// How often a program is told of one blob.
 const EVERY: Duration = Duration::from_millis(250);
@@ -67,6 +67,13 @@ impl Output {
         let mut text = serde_json::to_string(value).expect("what we print has text for keys");
         text.push('\n');
         write_out(text.as_bytes());
+    }
+
+    /// Says one object as a line of JSON, beside the data.
+    pub(crate) fn talk_line(self, value: &impl Serialize) {
+        let mut text = serde_json::to_string(value).expect("what we print has text for keys");
+        text.push('\n');
+        self.stream(Shows::Talk, text.as_bytes());
     }
 }
 

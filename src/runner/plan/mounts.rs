@@ -8,8 +8,9 @@ use rootling_backends::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOS
 use rootling_backends::{Error, ErrorKind, Result};
 
 use super::op::{Base, Like, Op, Part};
-use super::order::new_fs;
+use super::order::{below_dev, new_fs};
 use super::{PathSource, Source, c_string, fixed};
+use crate::runner::device;
 use crate::runner::spec::{Bind, Owners, Restrictions, Spec, Tmpfs, Userns};
 
 /// The one place below `/dev` where something may be mounted: pipes to the program that runs the box.
@@ -96,11 +97,26 @@ fn file_ops(spec: &Spec, ops: &mut Vec<Op>) -> Result<()> {
         return Ok(());
     }
     for (index, file) in spec.files.iter().enumerate() {
-        ops.push(Op::MountPoint { parts: parts(&file.target)?, like: Like::File, optional: true });
+        let in_dev = file.target.strip_prefix("/dev").ok();
+        let name = match in_dev {
+            Some(_) => below_dev(&file.target)?.to_owned(),
+            None => format!(".generated-{index}").into(),
+        };
+        for parent in device::parents(&name) {
+            ops.push(Op::DevDirectory { path: c_string(parent.as_os_str())?, mode: 0o755 });
+        }
+        if in_dev.is_none() {
+            let optional = file.optional;
+            ops.push(Op::MountPoint { parts: parts(&file.target)?, like: Like::File, optional });
+        }
         ops.push(Op::File {
-            name: fixed(&format!(".generated-{index}")),
-            target: inside(&file.target)?,
-            content: c_string(file.content.as_ref())?,
+            name: c_string(name.as_os_str())?,
+            target: if in_dev.is_some() { None } else { Some(inside(&file.target)?) },
+            content: file.content.clone(),
+            mode: file.mode & 0o7777,
+            owner: file.owner,
+            attributes: attributes(file.restrictions),
+            optional: file.optional,
         });
     }
     Ok(())
@@ -138,7 +154,9 @@ fn source(spec: &Spec, bind: &Bind) -> Result<PathSource> {
                 "leave `noidmap` out, or use --userns host",
             );
         }
-        (Owners::MappedIfPossible, true) if bind.give || bind.is_layered() => Owners::Mapped,
+        (Owners::MappedIfPossible, true) if bind.give || bind.is_layered() || bind.tree.is_some() => {
+            Owners::Mapped
+        }
         (Owners::Unmapped, true) if bind.is_layered() => Owners::Mapped,
         (owners, _) => owners,
     };
@@ -149,10 +167,10 @@ fn source(spec: &Spec, bind: &Bind) -> Result<PathSource> {
         }
         _ => user,
     });
-    let below = bind.below.clone();
     Ok(PathSource {
         path: bind.source.clone(),
-        below,
+        tree: bind.tree.clone(),
+        below: bind.below.clone(),
         recursive: bind.recursive,
         owners,
         throw_away: bind.throw_away,

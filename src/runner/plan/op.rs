@@ -1,10 +1,10 @@
 //! The steps of the init, as data. [`child`](super::super::child) does them, [`order`](super::order) puts them in order.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use serde::Serialize;
 
-use super::print::{pairs, text};
+use super::print::{lossy, optional_text, pairs, text};
 use crate::runner::caps;
 
 /// Where a path starts.
@@ -198,17 +198,25 @@ pub enum Op {
         /// Do mounts that the host makes in it later show?
         follows_host: bool,
     },
-    /// Write a generated file and show it over one of the tree.
+    /// Write a generated file in `/dev` and show it over one of the tree, or where it is.
     File {
-        /// Its name in `/dev`.
+        /// Its path in `/dev`.
         #[serde(serialize_with = "text")]
         name: CString,
-        /// The path inside, resolved within the root.
-        #[serde(serialize_with = "text")]
-        target: CString,
+        /// The path inside, resolved within the root; `None` for a file that stays in `/dev`.
+        #[serde(serialize_with = "optional_text")]
+        target: Option<CString>,
         /// Its content.
-        #[serde(serialize_with = "text")]
-        content: CString,
+        #[serde(serialize_with = "lossy")]
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// User and group.
+        owner: (u32, u32),
+        /// `MOUNT_ATTR_*`.
+        attributes: u64,
+        /// Go on where there is no place for it.
+        optional: bool,
     },
     /// Set a kernel parameter.
     Sysctl {
@@ -273,4 +281,18 @@ pub enum Op {
     NoNewPrivileges,
     /// Keep files outside the box shut, for good, where the kernel has Landlock.
     Landlock,
+}
+
+impl Op {
+    /// Returns the name of what the step makes in the tree where it is missing; `part` counts the names of a path.
+    pub(in crate::runner) fn made(&self, part: usize) -> Option<&CStr> {
+        match self {
+            Self::MountPoint { parts, .. } => parts.get(part).map(|part| part.name.as_c_str()),
+            Self::Mount { base: Base::Root, target, make: true, .. }
+            | Self::BindHost { base: Base::Root, target, .. } => Some(target),
+            Self::AttachDev { .. } => Some(c"dev"),
+            Self::Either { first, .. } => first.made(part),
+            _ => None,
+        }
+    }
 }

@@ -205,24 +205,30 @@ fn hosts_devices(spec: &Spec, ops: &mut Vec<Op>, sources: &mut Vec<Source>) -> R
 }
 
 /// Where a device is shown, relative to `/dev`.
-fn below_dev(path: &Path) -> Result<&Path> {
+pub(super) fn below_dev(path: &Path) -> Result<&Path> {
     let below = path.strip_prefix("/dev").ok().filter(|below| {
         let mut names = below.components();
         below.file_name().is_some() && names.all(|name| matches!(name, Component::Normal(_)))
     });
     below.ok_or_else(|| {
-        let error = Error::new(ErrorKind::InvalidInput, format!("cannot show a device as {path:?}"));
+        let error = Error::new(ErrorKind::InvalidInput, format!("cannot show anything as {path:?}"));
         error.hint("name a path below /dev")
     })
 }
 
 fn shm_ops(spec: &Spec, ops: &mut Vec<Op>) {
     let own = Op::DevDirectory { path: fixed("shm"), mode: 0o1777 };
-    ops.push(if spec.namespaces.ipc == Namespace::Host {
+    let size = spec.shm_bytes.map(|bytes| bytes.to_string());
+    ops.push(match size {
         // Whoever shares semaphores shares memory.
-        either(bind_host("/dev/shm", (Base::Dev, "shm"), NO_SUID_DEV_EXEC, None), own)
-    } else {
-        own
+        _ if spec.namespaces.ipc == Namespace::Host => {
+            either(bind_host("/dev/shm", (Base::Dev, "shm"), NO_SUID_DEV_EXEC, None), own)
+        }
+        Some(size) => {
+            let options = [("mode", "1777"), ("size", size.as_str())];
+            mount("tmpfs", &options, NO_SUID_DEV_EXEC, (Base::Dev, "shm"), None)
+        }
+        None => own,
     });
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Order in the lists is no matter: what lies nearer to the root is mounted first, so that one can lie in another.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use rootling_backends::Mount;
 use serde::{Deserialize, Serialize};
 
 /// What may not be done through a mount.
@@ -53,6 +55,10 @@ impl Tmpfs {
 pub struct Bind {
     /// The host's path; symbolic links are followed. It is opened once, and what was opened is shown, whatever becomes of the path.
     pub source: PathBuf,
+    /// A tree that is shown instead, where it is no directory by itself; the path is then only what messages name. One that can be written
+    /// to is shown to nobody else.
+    #[serde(default)]
+    pub tree: Option<Mount>,
     /// What is shown of the source instead of all: a path in it that cannot lead out of it, symbolic links included.
     #[serde(default)]
     pub below: Option<PathBuf>,
@@ -96,6 +102,7 @@ impl Bind {
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            tree: None,
             below: None,
             target: target.into(),
             restrictions: Restrictions::default(),
@@ -125,12 +132,69 @@ pub enum Owners {
     Unmapped,
 }
 
-/// A file with given content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A file with given content, in memory.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileAt {
     /// The path inside; symbolic links are followed within the root, and one that leads nowhere is covered itself. Where nothing
-    /// is, an empty file is made and removed again when the box ends; where that cannot be, the file is left out and a note says so.
+    /// is, an empty file is made and removed again when the box ends. A path below `/dev` is made there.
     pub target: PathBuf,
     /// What it holds.
-    pub content: String,
+    #[serde(with = "bytes")]
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group inside.
+    pub owner: (u32, u32),
+    /// What may not be done through it.
+    pub restrictions: Restrictions,
+    /// Where there is no place for it: is it left out, with a note that says so? Else the box does not start.
+    pub optional: bool,
+}
+
+impl FileAt {
+    /// Shows a file of root's that all may read and root may write, if there is a place for it.
+    pub fn new(target: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
+        let restrictions = Restrictions { no_exec: true, ..Restrictions::default() };
+        Self {
+            target: target.into(),
+            content: content.into(),
+            mode: 0o644,
+            owner: (0, 0),
+            restrictions,
+            optional: true,
+        }
+    }
+}
+
+/// How much it holds, and never what: it may be a secret.
+impl fmt::Debug for FileAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileAt({:?}, {} bytes, {:o})", self.target, self.content.len(), self.mode)
+    }
+}
+
+/// Bytes in JSON: text where they are UTF-8, a list of numbers where they are not.
+mod bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Content {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(bytes) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => bytes.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        Ok(match Content::deserialize(deserializer)? {
+            Content::Text(text) => text.into_bytes(),
+            Content::Bytes(bytes) => bytes,
+        })
+    }
 }

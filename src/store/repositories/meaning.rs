@@ -46,7 +46,7 @@ impl Store {
             if !is_repository(repository) || found.last().is_some_and(|last| last == repository) {
                 continue;
             }
-            if self.named(&name)?.is_some_and(|node| node.record.image.is_some()) {
+            if self.named(&name)?.is_some_and(|node| node.record.is_image()) {
                 found.push(repository.to_owned());
             }
         }
@@ -135,7 +135,7 @@ impl Repository<'_> {
         let mut images = Vec::new();
         for name in self.store.names()?.into_keys() {
             let Some(tag) = self.tag_of(&name) else { continue };
-            let node = self.store.named(&name)?.filter(|node| node.record.image.is_some());
+            let node = self.store.named(&name)?.filter(|node| node.record.is_image());
             images.extend(node.map(|node| (tag, node)));
         }
         images.sort_by(|one, other| one.0.cmp(&other.0));
@@ -148,7 +148,7 @@ impl Repository<'_> {
         let plain = (tag == "latest").then(|| self.name.clone());
         for name in std::iter::once(format!("{}:{tag}", self.name)).chain(plain) {
             let Ok(name) = Name::parse(&name) else { continue };
-            let Some(node) = self.store.named(&name)?.filter(|node| node.record.image.is_some()) else {
+            let Some(node) = self.store.named(&name)?.filter(|node| node.record.is_image()) else {
                 continue;
             };
             let since = fs::symlink_metadata(self.store.name_link(&name)).and_then(|link| link.modified());
@@ -164,7 +164,7 @@ impl Repository<'_> {
         let names = [format!("{}@{tag}", self.name), format!("{}:{tag}", self.name)];
         for name in names.into_iter().chain(plain) {
             let Ok(name) = Name::parse_with_label(&name) else { continue };
-            if let Some(node) = self.store.named(&name)?.filter(|node| node.record.image.is_none()) {
+            if let Some(node) = self.store.named(&name)?.filter(|node| !node.record.is_image()) {
                 return Ok(Some(node));
             }
         }

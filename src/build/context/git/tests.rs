@@ -1,6 +1,6 @@
 //! How repositories are written, and what comes of those on this machine.
 
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
 
 use proptest::prelude::*;
@@ -327,4 +327,79 @@ fn the_address_is_no_argument_of_a_program() {
     let config = fs::metadata(target.path().join(".git/config")).unwrap();
     assert_eq!(config.mode() & 0o777, 0o600);
     drop(ground);
+}
+
+/// Runs one of the ignored tests here as a process of its own, with an environment of its own.
+fn in_environment(test: &str, variables: &[(&str, &Path)]) {
+    let name = format!("build::context::git::tests::{test}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", &name]).env("ROOTLING_REQUIRE", "");
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn git_that_is_not_installed_is_told_of() {
+    in_environment("there_is_no_git", &[("PATH", Path::new("/nowhere"))]);
+}
+
+#[test]
+#[ignore = "run by git_that_is_not_installed_is_told_of"]
+fn there_is_no_git() {
+    let target = tempfile::tempdir().unwrap();
+    let error = with_means(|means| parse("file:///x").check_out(target.path(), means, None)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(error.first_hint().is_some_and(|hint| hint.contains("install")), "{error:?}");
+}
+
+#[test]
+fn what_a_user_has_configured_is_not_obeyed() {
+    let Some(ground) = ground() else { return };
+    let (home, witness) = (ground.temp.path().join("home"), ground.temp.path().join("witness"));
+    let hook = home.join("hooks/post-checkout");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, format!("#!/bin/sh\ntouch {}\n", witness.display())).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!(
+        "[core]\n\thooksPath = {0}\n[init]\n\ttemplateDir = {0}\n[filter \"evil\"]\n\tsmudge = touch {1}; cat\n",
+        hook.parent().unwrap().display(),
+        witness.display()
+    );
+    fs::write(home.join(".gitconfig"), text).unwrap();
+    ground.commit("work", &[("file", "x"), (".gitattributes", "* filter=evil\n")]);
+    // The same configuration does run them where it is obeyed.
+    let plain = Command::new("git")
+        .args(["clone", "-q", &ground.address("work", ""), "clone"])
+        .current_dir(ground.temp.path())
+        .env("HOME", &home)
+        .env_remove("GIT_CONFIG_GLOBAL")
+        .status()
+        .unwrap();
+    assert!(plain.success() && witness.exists());
+    fs::remove_file(&witness).unwrap();
+    let work = ground.temp.path().join("work");
+    in_environment(
+        "a_checkout",
+        &[
+            ("HOME", home.as_path()),
+            ("XDG_CONFIG_HOME", &home),
+            ("GIT_CONFIG_GLOBAL", &home.join(".gitconfig")),
+            ("GIT_DIR", Path::new("/nowhere")),
+            ("GIT_TEMPLATE_DIR", &home),
+            ("CHECKED_OUT", &work),
+        ],
+    );
+    assert!(!witness.exists());
+}
+
+#[test]
+#[ignore = "run by what_a_user_has_configured_is_not_obeyed"]
+fn a_checkout() {
+    let work = std::env::var("CHECKED_OUT").unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let address = format!("file://{work}");
+    with_means(|means| parse(&address).check_out(target.path(), means, None)).unwrap();
+    assert_eq!(fs::read_to_string(target.path().join("file")).unwrap(), "x");
 }

@@ -52,9 +52,10 @@ fn archive() -> Vec<u8> {
     fs::write(temp.path().join("d/file"), "text").unwrap();
     std::os::unix::fs::symlink("/etc", temp.path().join("etc")).unwrap();
     let dir = Dir::open(temp.path()).unwrap();
-    let mut bytes = Vec::new();
+    let (mut packed, mut bytes) = (Vec::new(), Vec::new());
     let changes = layer::whole_tree(&dir).unwrap();
-    layer::create(&changes, &dir, &layer::CreateOptions::default(), &mut bytes).unwrap();
+    layer::create(&changes, &dir, &layer::CreateOptions::default(), &mut packed).unwrap();
+    layer::decompress(&packed[..]).unwrap().1.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
@@ -63,7 +64,10 @@ fn packed(archive: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     gzip.write_all(archive).unwrap();
     let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
     xz.write_all(archive).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(archive).unwrap();
     vec![
+        ("bzip2", bzip2.finish().unwrap()),
         ("plain", archive.to_vec()),
         ("gzip", gzip.finish().unwrap()),
         ("xz", xz.finish().unwrap()),
@@ -76,7 +80,7 @@ fn archives_are_unpacked_and_gone_with_the_context() {
     let ground = ground();
     let archive = archive();
     for (how, bytes) in packed(&archive) {
-        let loaded = ground.load("-", &bytes).unwrap();
+        let loaded = ground.load("-", &bytes).unwrap_or_else(|error| panic!("{how}: {error:?}"));
         assert_eq!(names(&loaded.context), ["Dockerfile", "d", "d/file", "etc"], "{how}");
         assert!(loaded.dockerfile.is_none());
         assert_eq!(loaded.context.read(Path::new("Dockerfile"), 100).unwrap().unwrap(), b"FROM scratch\n");
@@ -111,7 +115,7 @@ fn a_text_is_a_dockerfile_without_files() {
     let long = vec![b'#'; usize::try_from(DOCKERFILE_LIMIT).unwrap() + 1];
     for (bytes, kind) in [
         (&b""[..], ErrorKind::InvalidInput),
-        (b"BZh91AY\xff", ErrorKind::Unsupported),
+        (b"7z\xbc\xaf\x27\x1c\0", ErrorKind::Unsupported),
         (b"\0\x01\x02\xff", ErrorKind::Unsupported),
         (&long, ErrorKind::InvalidInput),
     ] {
@@ -119,6 +123,18 @@ fn a_text_is_a_dockerfile_without_files() {
     }
     drop(loaded);
     assert_eq!(ground.drafts(), 0);
+}
+
+#[test]
+fn a_pipe_has_an_archive_as_a_file_has() {
+    let ground = ground();
+    let path = ground.temp.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let writer = path.clone();
+    let writing = std::thread::spawn(move || fs::write(writer, archive()).unwrap());
+    let loaded = ground.load(&path.display().to_string(), b"").unwrap();
+    writing.join().unwrap();
+    assert_eq!(names(&loaded.context).len(), 4);
 }
 
 #[test]
