@@ -18,6 +18,7 @@ mod store;
 mod attach;
 mod autosnap;
 mod bisect;
+mod blame;
 mod build;
 mod commit;
 mod completion;
@@ -400,6 +401,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Revert(arguments) => return merging::revert(context, &arguments),
         Command::Rebase(arguments) => return merging::rebase(context, &arguments),
         Command::Bisect(arguments) => return bisect::run(context, &arguments),
+        Command::Blame(arguments) => blame::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Log(arguments) => log::run(context, &arguments),

@@ -459,3 +459,103 @@ fn a_cache_may_keep_only_what_succeeded() {
         environment.assert_clean();
     });
 }
+
+#[test]
+fn who_changed_a_path_is_told_of_steps_snapshots_and_the_beginning() {
+    on_file_systems(|environment, sort| {
+        environment.import_base();
+        let one = environment.id(["step", "base", "one", "etc/one=1", "etc/motd=one"]);
+        let two = environment.id(["step", &one, "two", "etc/two=2"]);
+        let three = environment.id(["step", &two, "three", "etc/two=3", "srv/deep/file=x"]);
+        environment.does(["built", &three, "app:1"]);
+        let blamed = |arguments: &[&str]| {
+            let rows = environment.json([&["blame"], arguments].concat());
+            let rows: Vec<String> = rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| format!("{} {}", row["what"].as_str().unwrap(), row["state_id"].as_str().unwrap()))
+                .collect();
+            rows
+        };
+        let base = environment.json(["show", "base"])["id"].as_str().unwrap().to_owned();
+        assert_eq!(
+            blamed(&["app:1", "/etc/two", "etc/one", "/etc/motd", "/etc/hostname", "/srv", "/etc"]),
+            [
+                format!("changed {three}"),
+                format!("added {one}"),
+                format!("changed {one}"),
+                format!("begun {base}"),
+                format!("added {three}"),
+                format!("changed {three}"),
+            ],
+            "{sort}"
+        );
+        assert_eq!(
+            blamed(&["--all", "app:1", "/etc/two"]),
+            [format!("changed {three}"), format!("added {two}")]
+        );
+        assert!(
+            environment.fails(["blame", "app:1", "/etc/none"]).contains("nothing in the history of app:1")
+        );
+        let table = environment.ok(["blame", "app:1", "/etc/motd"]);
+        assert!(table.contains("RUN make one"), "{table}");
+        // A box goes on from there.
+        environment.ok(["create", "app:1", "dev"]);
+        let at = environment.path("at");
+        fs::create_dir(&at).unwrap();
+        environment.ok(["mount", "dev", at.to_str().unwrap()]);
+        fs::remove_dir_all(at.join("srv")).unwrap();
+        environment.ok(["umount", at.to_str().unwrap()]);
+        environment.ok(["snapshot", "dev", "clean"]);
+        let clean = environment.json(["show", "dev@clean"])["id"].as_str().unwrap().to_owned();
+        assert_eq!(
+            blamed(&["dev", "/srv/deep/file", "/etc/one"]),
+            [format!("deleted {clean}"), format!("added {one}")]
+        );
+    });
+}
+
+#[test]
+fn the_step_that_broke_something_is_found_by_halves() {
+    on_file_systems(|environment, _| {
+        if !environment.import_busybox() {
+            return;
+        }
+        let built = environment.does(["build", "base", "app:1", "9", "x"]);
+        let found = environment.json(["bisect", "app:1", "--", "test", "!", "-e", "/step-5"]);
+        assert_eq!(found["message"], "RUN make base x 5");
+        assert_eq!(found["first_bad_id"].as_str().unwrap(), environment.does(["look", "base x 5"]));
+        assert!(found["steps"].as_array().unwrap().len() <= 4, "{built}");
+        assert_eq!(found["changed"][0]["path"], "step-5");
+        // From the base on, whatever that was built on.
+        let found = environment.json(["bisect", "app:1", "--", "test", "!", "-e", "/step-8"]);
+        assert_eq!(found["message"], "RUN make base x 8");
+    });
+}
+
+#[test]
+fn builds_are_drawn_with_what_came_of_them() {
+    let environment = Environment::new();
+    environment.import_base();
+    environment.does(["build", "base", "app:1", "3", "x"]);
+    environment.does(["fail", "base", "bad", "a=1"]);
+    let rows = |arguments: &[&str]| {
+        let rows = environment.json([&["log"], arguments].concat());
+        let title = |row: &serde_json::Value| {
+            let name = row["names"][0].as_str().or(row["message"].as_str());
+            name.unwrap_or_default().to_owned()
+        };
+        let mut rows: Vec<String> = rows.as_array().unwrap().iter().map(title).collect();
+        rows.sort();
+        rows
+    };
+    let without = ["RUN make base x 0", "RUN make base x 1", "app:1", "base"];
+    assert_eq!(rows(&["--graph"]), without, "what the image stands on");
+    let with =
+        ["RUN make bad", "RUN make base x 0", "RUN make base x 1", "RUN make base x 2", "app:1", "base"];
+    assert_eq!(rows(&["--graph", "--builds"]), with);
+    let drawn = environment.ok(["log", "--graph", "--builds"]);
+    assert!(drawn.contains("RUN make bad  failed with code 2"), "{drawn}");
+    assert_eq!(rows(&["@fail"]), ["RUN make bad", "base"]);
+}

@@ -28,11 +28,11 @@ const NOT_RUN: u8 = 255;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The box
+    /// The box, or an image that was built
     #[arg(value_name = "BOX")]
     reference: String,
 
-    /// A state that is good [default: what the box was made from]
+    /// A state that is good [default: what the box was made from, or the image built on]
     #[arg(value_name = "GOOD")]
     from: Option<String>,
 
@@ -204,8 +204,11 @@ impl<'a> Line<'a> {
             // The box is as its last snapshot.
             bad = last;
         }
+        let is_build = bad.record.built.is_some() || bad.record.step.is_some();
+        bad = store.last_state(&bad)?;
         let good = match &arguments.from {
             Some(text) => Some(store::find(store, text)?),
+            None if is_build => store.ground_of_build(&bad)?,
             None => store.origin(&node)?,
         };
         let naming = store.naming()?;

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -276,8 +277,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
         source_date_epoch: epoch.as_deref(),
         tell: &|_| {},
     };
-    let loading = Loading { store: &store, means: &means, header: None };
-    let maker = Maker { context, arguments, store: &store, loading: &loading };
+    let given = Given::read(&arguments.secret, &arguments.ssh, |name| std::env::var_os(name))?;
+    let header = git_header(&given);
+    let loading = Loading::new(&store, &means, header.as_deref());
+    let maker = Maker { context, arguments, store: &store, loading: &loading, given: &given };
     if !arguments.command.is_empty() {
         return maker.build_by_command(&arguments.context, &arguments.command);
     }
@@ -325,6 +328,17 @@ fn check(context: &Context, recipe: &Recipe, file: &Dockerfile) -> i32 {
     i32::from(!rows.is_empty())
 }
 
+/// Returns what git shows servers of http, as BuildKit has it: the secret `GIT_AUTH_HEADER`, or `GIT_AUTH_TOKEN` as a password.
+fn git_header(given: &Given) -> Option<String> {
+    let text = |id| given.secret(id).and_then(|secret| std::str::from_utf8(secret).ok()).map(str::trim);
+    if let Some(header) = text("GIT_AUTH_HEADER") {
+        return Some(format!("Authorization: {header}"));
+    }
+    let token = text("GIT_AUTH_TOKEN")?;
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
+    Some(format!("Authorization: basic {basic}"))
+}
+
 /// Prints what was read.
 fn print(context: &Context, file: &Dockerfile, form: Form) -> i32 {
     match form {
@@ -343,6 +357,7 @@ struct Maker<'a> {
     arguments: &'a Arguments,
     store: &'a Store,
     loading: &'a Loading<'a>,
+    given: &'a Given,
 }
 
 /// What is to be made.
@@ -555,7 +570,7 @@ impl Maker<'_> {
                 insecure: arguments.allow.contains(&Entitlement::Insecure),
                 host_network: arguments.allow.contains(&Entitlement::HostNetwork),
             },
-            given: Given::read(&arguments.secret, &arguments.ssh, |name| std::env::var_os(name))?,
+            given: self.given.clone(),
             stop,
         })
     }

@@ -3,10 +3,10 @@
 use clap::Subcommand;
 
 use super::{
-    attach, bisect, build, commit, completion, cp, create, detach, diff, doctor, du, enter, export, fork,
-    fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging, mount, policy,
-    promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show, snapshot, stats, stop,
-    trying, undelete, unshare, verify, volume, walls,
+    attach, bisect, blame, build, commit, completion, cp, create, detach, diff, doctor, du, enter, export,
+    fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging, mount,
+    policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show, snapshot,
+    stats, stop, trying, undelete, unshare, verify, volume, walls,
 };
 
 #[derive(Debug, Subcommand)]
@@ -99,12 +99,14 @@ pub(super) enum Command {
     Revert(merging::TakeArguments),
     /// Put what a box changed on top of another state
     Rebase(merging::RebaseArguments),
-    /// Find the state of a box in which something broke, by running a command in forks of its states that are thrown away
+    /// Find the state of a box, or the step of a build, in which something broke, by running a command in forks of its states that are thrown away
     ///
     /// As with git, the good state and the bad one are believed, and those between are halved: of 100, seven are tried. The
     /// command's exit code says what a state is: 0 good, 1 to 124, 126 and 127 bad, 125 it cannot be told: skip it; 128 and above end
     /// the search. The exit code is 0 if the first bad state was found, 1 if those that were skipped leave several, else 125.
     Bisect(bisect::Arguments),
+    /// Show which step of a build, layer or snapshot last changed a path
+    Blame(blame::Arguments),
     /// List boxes and trees
     #[command(visible_alias = "list")]
     Ls(ls::Arguments),

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use rootling_backends::{ErrorKind, Result};
 use serde::Serialize;
 
+use super::ls::Step;
 use super::{Context, output, show, store};
 use crate::store::{Cause, Name, Naming, Node, ObjectId, Role, State, Store};
 
@@ -36,6 +37,10 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     all: bool,
 
+    /// Also steps of builds that nothing with a name stands on
+    #[arg(long)]
+    builds: bool,
+
     /// Only so many states, the newest
     #[arg(short = 'n', long, value_name = "COUNT")]
     max_count: Option<usize>,
@@ -46,13 +51,15 @@ pub(super) struct Arguments {
 struct Entry {
     id: ObjectId,
     names: Vec<Name>,
-    /// `box`, `tree` or `snapshot`.
+    /// `box`, `tree`, `snapshot` or `step`.
     kind: &'static str,
     backend: &'static str,
     created: Timestamp,
     /// The state that came before.
     predecessor: Option<ObjectId>,
     message: Option<String>,
+    /// Which step of a build it is.
+    step: Option<Step>,
     /// Where an import came from, or what of the host it stands on.
     source: Option<String>,
     /// Why it was committed; null for a box.
@@ -134,6 +141,9 @@ fn chosen<'a>(store: &'a Store, arguments: &Arguments) -> Result<(Vec<Node>, Nam
     let mut nodes = if is_about_all {
         let mut nodes = store.all_nodes()?;
         nodes.retain(|node| node.record.role == Role::Root);
+        if !arguments.builds {
+            leave_out_unneeded_steps(&found, &mut nodes);
+        }
         if !found.is_empty() {
             keep_trees_of(&found, &mut nodes);
         }
@@ -189,6 +199,23 @@ fn keep_trees_of(found: &[Node], nodes: &mut Vec<Node>) {
     nodes.retain(|_| kept.next().unwrap_or(false));
 }
 
+/// Leaves out the steps of builds that nothing else came from, and that were not asked for.
+fn leave_out_unneeded_steps(found: &[Node], nodes: &mut Vec<Node>) {
+    let index = index_of(nodes);
+    let mut is_needed = vec![false; nodes.len()];
+    let asked = found.iter().filter_map(|node| index.get(&node.id).copied());
+    let others = (0..nodes.len()).filter(|node| nodes[*node].record.step.is_none());
+    for state in others.chain(asked) {
+        let mut at = Some(state);
+        while let Some(state) = at.filter(|state| !is_needed[*state]) {
+            is_needed[state] = true;
+            at = before(&nodes[state], &index);
+        }
+    }
+    let mut is_needed = is_needed.into_iter();
+    nodes.retain(|_| is_needed.next().unwrap_or(false));
+}
+
 fn index_of(nodes: &[Node]) -> HashMap<ObjectId, usize> {
     nodes.iter().enumerate().map(|(index, node)| (node.id.clone(), index)).collect()
 }
@@ -227,6 +254,7 @@ fn entry(node: &Node, naming: &Naming<'_>, index: &HashMap<ObjectId, usize>, for
         created: record.created,
         predecessor: record.predecessor().cloned(),
         message: record.message.clone(),
+        step: record.step.as_ref().map(Step::of),
         source: record.source.clone().or(outside),
         cause: (record.state == State::Committed).then_some(record.cause),
         expires: record.expires,
@@ -252,6 +280,12 @@ fn what(node: &Node, naming: &Naming<'_>, forks: &[String]) -> String {
     let mut parts = Vec::new();
     if let Some(message) = &record.message {
         parts.push(output::one_line(message));
+        let step = record.step.as_ref();
+        parts.extend(step.and_then(|step| show::how_it_ended(step.failure.as_ref())));
+        parts.extend(step.filter(|step| step.adopted).map(|_| "made by hand".to_owned()));
+    } else if let Some(built) = &record.built {
+        let recipe = built.recipe.as_ref().map(|recipe| format!(" from {}", output::one_line(recipe)));
+        parts.push(format!("built{}", recipe.unwrap_or_default()));
     } else if let Some(source) = &record.source {
         parts.push(format!("imported from {}", output::one_line(source)));
     } else if let Some(path) = &record.outside {

@@ -2,6 +2,8 @@
 
 mod builds;
 
+pub(super) use builds::Step;
+
 use jiff::Timestamp;
 use rootling_backends::Result;
 

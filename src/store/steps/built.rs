@@ -48,6 +48,26 @@ impl Store {
         Ok(node)
     }
 
+    /// Returns the state that a node's tree was made as: of an image its last step or layer, which says how it was made; any other itself.
+    pub fn last_state(&self, node: &Node) -> Result<Node> {
+        let Some(tree) = node.record.tree.as_ref().filter(|_| node.record.is_image()) else {
+            return Ok(node.clone());
+        };
+        let state = self.node(tree)?;
+        // The tree of a layer may be that of another stack.
+        Ok(if state.record.predecessor() == node.record.predecessor() { state } else { node.clone() })
+    }
+
+    /// Returns what the build began with that a step, or an image, is of: the first state before it that is no step. `None` where that is
+    /// nothing.
+    pub fn ground_of_build(&self, node: &Node) -> Result<Option<Node>> {
+        let mut at = self.predecessor(node)?;
+        while let Some(step) = at.take_if(|before| before.record.step.is_some()) {
+            at = self.predecessor(&step)?;
+        }
+        Ok(at)
+    }
+
     /// Returns the image that has the tree of `top` and says the same, if one of these names or the key leads to it.
     fn built_before(
         &self,
