@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt as _, MetadataExt, Permission
 use std::path::Path;
 
 use rootling::build::context::{Context, Loading};
-use rootling::build::copy::{self, Copied, Destination};
+use rootling::build::copy::{self, Chosen, Copied, Destination};
 use rootling::build::ignore::{IgnoreFile, Patterns};
 use rootling::build::plan::{CopyStep, From, Heredoc};
 use rootling::registry::{Client, Settings};
@@ -222,7 +222,7 @@ impl Bench {
         let (fetch, scratch) = (Fetch::new(&make), self.store.root().join("tmp"));
         let bind = rootling::runner::ends_with_caller;
         let means = Means { fetch: &fetch, scratch: &scratch, bind, source_date_epoch: None, tell: &|_| {} };
-        act(&Loading { store: &self.store, means: &means, header: None })
+        act(&Loading::new(&self.store, &means, None))
     }
 
     /// Makes a committed node of a fork.
@@ -262,6 +262,11 @@ fn context(root: &Path, lines: &str, ignored: &str) -> Context {
     }
     let patterns = Patterns::parse_file(ignored.replace(' ', "\n").as_bytes()).unwrap();
     context.with_ignored(IgnoreFile { name: Some(".dockerignore".to_owned()), patterns })
+}
+
+/// Returns what a key says of what is read.
+fn key(chosen: &Chosen<'_>) -> String {
+    chosen.read(None).unwrap().0.to_string()
 }
 
 /// Returns an error and all that it stands on, and its hints.

@@ -34,6 +34,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `dockerfiles` | what is read of Dockerfiles, and what is said of them |
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
@@ -58,6 +59,8 @@ mod copy_steps;
 mod copying;
 #[cfg(test)]
 mod diff;
+#[cfg(test)]
+mod dockerfiles;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `place` | what a person writes for a context: data |
+//! | `gathered` | what was fetched, once |
 //! | `load` | a place becomes a directory that is open: where it is, or in a scratch directory of the store |
 //! | `git` | a repository: its grammar, and its files by the program git |
 //! | `find` | paths and patterns of `COPY` become sources: links are followed, and lead nowhere but inside |
@@ -32,6 +33,7 @@ use super::ignore::{IgnoreFile, Patterns};
 use crate::store::Scratch;
 
 mod find;
+mod gathered;
 mod git;
 mod hash;
 mod left_out;
@@ -40,6 +42,7 @@ mod load;
 mod place;
 
 pub use find::Source;
+pub(in crate::build) use gathered::Fetched;
 pub use git::{CheckedOut, Repository};
 pub(super) use hash::is_unchanged;
 pub use hash::{Contents, Modes, is_copied_xattr};

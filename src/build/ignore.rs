@@ -58,6 +58,11 @@ pub struct Level {
 }
 
 impl Patterns {
+    /// Does one of them take back what others mean?
+    pub fn takes_back(&self) -> bool {
+        self.rules.iter().any(|rule| rule.negated)
+    }
+
     /// Reads the text of an ignore file.
     ///
     /// A line that cannot be read is an error of kind `InvalidInput` with its number.

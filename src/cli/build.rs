@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -32,12 +33,15 @@ use crate::sources::{Fetch, Means};
 use crate::store::{Name, Node, Store};
 use crate::transfer::making;
 
+mod by_hand;
 mod images;
+mod lint;
 mod outputs;
 mod progress;
 mod recipe;
 
 use images::Images;
+use lint::Lint;
 use progress::{Progress, View};
 use recipe::Recipe;
 
@@ -274,14 +278,39 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
         source_date_epoch: epoch.as_deref(),
         tell: &|_| {},
     };
-    let loading = Loading { store: &store, means: &means, header: None };
+    let given = Given::read(&arguments.secret, &arguments.ssh, |name| std::env::var_os(name))?;
+    let header = git_header(&given);
+    let loading = Loading::new(&store, &means, header.as_deref());
+    let maker = Maker { context, arguments, store: &store, loading: &loading, given: &given };
+    if !arguments.command.is_empty() {
+        return maker.build_by_command(&arguments.context, &arguments.command);
+    }
+    if maker.means_a_tree() {
+        return maker.build_by_shell(&arguments.context);
+    }
     let recipe = Recipe::load(&Place::parse(&arguments.context)?, arguments.file.as_deref(), &loading)?;
     let file =
         syntax::parse(&recipe.text).map_err(|error| error.context(format!("read {}", recipe.shown)))?;
     if let Some(form) = arguments.print {
         return Ok(print(context, &file, form));
     }
-    Maker { context, arguments, store: &store, loading: &loading }.build(recipe, &file)
+    let lint = Lint { context, store: &store, recipe: &recipe, file: &file };
+    if arguments.check {
+        return lint.print();
+    }
+    lint.demand()?;
+    maker.build(recipe, &file)
+}
+
+/// Returns what git shows servers of http, as BuildKit has it: the secret `GIT_AUTH_HEADER`, or `GIT_AUTH_TOKEN` as a password.
+fn git_header(given: &Given) -> Option<String> {
+    let text = |id| given.secret(id).and_then(|secret| std::str::from_utf8(secret).ok()).map(str::trim);
+    if let Some(header) = text("GIT_AUTH_HEADER") {
+        return Some(format!("Authorization: {header}"));
+    }
+    let token = text("GIT_AUTH_TOKEN")?;
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
+    Some(format!("Authorization: basic {basic}"))
 }
 
 /// Prints what was read.
@@ -302,19 +331,30 @@ struct Maker<'a> {
     arguments: &'a Arguments,
     store: &'a Store,
     loading: &'a Loading<'a>,
+    given: &'a Given,
+}
+
+/// What is to be made.
+struct Target<'a> {
+    plan: Plan,
+    main: Option<&'a Files>,
+    named: &'a BTreeMap<String, Named>,
+    images: BTreeMap<(String, String), Node>,
+    /// What the recipe is called.
+    name: String,
 }
 
 impl Maker<'_> {
+    /// Builds what a Dockerfile says.
     fn build(&self, recipe: Recipe, file: &Dockerfile) -> Result<i32> {
-        let (context, arguments, store) = (self.context, self.arguments, self.store);
+        let (context, store) = (self.context, self.store);
         let named = self.named_contexts()?;
         let trees = named.iter().filter_map(|(name, named)| match named {
-            Named::Node(node) => Some((name.clone(), node.clone())),
+            Named::Node(node) => Some((name.clone(), (**node).clone())),
             Named::Files(_) => None,
         });
         let trees = trees.collect();
-        let when = arguments.pull.unwrap_or(When::Missing);
-        let mut images = Images { context, store, when, contexts: &trees, found: BTreeMap::new() };
+        let mut images = Images { contexts: &trees, ..self.images() };
         let mut plan = build::plan::plan(file, &self.plan_options(&named)?, &mut images)?;
         for warning in &plan.warnings {
             let hint = warning.hint.as_deref().map_or_else(String::new, |hint| format!(": {hint}"));
@@ -322,10 +362,16 @@ impl Maker<'_> {
         }
         stand_on_files(&mut plan, &named);
         self.find_images(&plan, &mut images)?;
-        let found = images.found;
         let main = files(store, recipe.context)?;
-        let target = arguments.target.as_deref().unwrap_or_default();
-        let name = format!("{} {target}", recipe.name);
+        let stage = self.arguments.target.as_deref().unwrap_or_default();
+        let name = format!("{} {stage}", recipe.name);
+        self.make(Target { plan, main: Some(&main), named: &named, images: images.found, name })
+    }
+
+    /// Does what is planned, and what is to be done with it in the end.
+    fn make(&self, target: Target<'_>) -> Result<i32> {
+        let (context, arguments, store) = (self.context, self.arguments, self.store);
+        let Target { plan, main, named, images, name } = target;
         let explainer = Explainer::new(store, &name)?;
         start_quiet_workers();
         let stop = Stop::on_signals()?;
@@ -333,14 +379,15 @@ impl Maker<'_> {
         let template = self.template(&chosen, stop)?;
         let shop = Workshop {
             store,
-            main: Some(&main),
-            contexts: &named,
-            images: &found,
+            main,
+            contexts: named,
+            images: &images,
             template: &template,
             loading: self.loading,
             keeps_caches_on_success: arguments.cache_on_success,
             backend: arguments.backend.and_then(BackendChoice::kind),
             explainer: &explainer,
+            contents: Mutex::default(),
         };
         let view = View::new(context.output, arguments.progress, &plan.stages, &explainer, arguments.explain);
         let build = Build {
@@ -358,26 +405,33 @@ impl Maker<'_> {
         };
         let made = execute(&build);
         drop(view);
-        save_notes(store, &explainer, std::iter::once(&main).chain(named.values().filter_map(Named::files)));
+        save_notes(store, &explainer, main.into_iter().chain(named.values().filter_map(Named::files)));
         match made {
             Ok(made) => self.finish(&plan, &made, &name),
-            Err(failed) => self.failed(&plan, failed, &template.stop),
+            Err(failed) => self.failed(failed, &template.stop),
         }
+    }
+
+    /// Returns what finds images.
+    fn images(&self) -> Images<'_> {
+        static NONE: BTreeMap<String, Node> = BTreeMap::new();
+        let when = self.arguments.pull.unwrap_or(When::Missing);
+        Images { context: self.context, store: self.store, when, contexts: &NONE, found: BTreeMap::new() }
     }
 
     /// Gets the contexts that were named: files, and images as trees of the store.
     fn named_contexts(&self) -> Result<BTreeMap<String, Named>> {
-        let (context, arguments, store) = (self.context, self.arguments, self.store);
-        let none = BTreeMap::new();
-        let when = arguments.pull.unwrap_or(When::Missing);
-        let mut images = Images { context, store, when, contexts: &none, found: BTreeMap::new() };
+        let (arguments, store) = (self.arguments, self.store);
+        let mut images = self.images();
         let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
         let mut named = BTreeMap::new();
         for given in &arguments.build_context {
             let what = match &given.place {
-                Place::Image(name) => Named::Node(images.find(name, &platform)?),
-                Place::Layout(directory) => Named::Node(images.find(&format!("oci:{directory}"), &platform)?),
-                place => Named::Files(files(store, place.load_named(&given.name, self.loading)?)?),
+                Place::Image(name) => Named::Node(Box::new(images.find(name, &platform)?)),
+                Place::Layout(directory) => {
+                    Named::Node(Box::new(images.find(&format!("oci:{directory}"), &platform)?))
+                }
+                place => Named::Files(Box::new(files(store, place.load_named(&given.name, self.loading)?)?)),
             };
             if named.insert(given.name.clone(), what).is_some() {
                 let message = format!("the context {} is named twice", given.name);
@@ -491,7 +545,7 @@ impl Maker<'_> {
                 insecure: arguments.allow.contains(&Entitlement::Insecure),
                 host_network: arguments.allow.contains(&Entitlement::HostNetwork),
             },
-            given: Given::read(&arguments.secret, &arguments.ssh, |name| std::env::var_os(name))?,
+            given: self.given.clone(),
             stop,
         })
     }
@@ -571,8 +625,7 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn failed(&self, plan: &Plan, failed: Failed, stop: &Stop) -> Result<i32> {
-        let _ = plan;
+    fn failed(&self, failed: Failed, stop: &Stop) -> Result<i32> {
         if let Some(signal) = stop.signal() {
             self.context.output.say("rootling: the build was ended; what was done of it is there");
             return Ok(128 + signal);
@@ -645,8 +698,8 @@ fn stand_on_files(plan: &mut Plan, named: &BTreeMap<String, Named>) {
 
 /// Keeps what was learned for the next build; that this fails is no failure of the build.
 fn save_notes<'a>(store: &Store, explainer: &Explainer, files: impl Iterator<Item = &'a Files>) {
-    let hashes = files.map(|files| files.hashes.save()).collect::<Result<()>>();
-    if let Err(error) = hashes.and(explainer.save(store)) {
+    let saved = files.map(|files| files.hashes.save()).chain(std::iter::once_with(|| explainer.save(store)));
+    if let Err(error) = saved.collect::<Result<Vec<()>>>() {
         log::warn!("the next build will read more than it had to: {error}");
     }
 }

@@ -10,7 +10,7 @@ use super::Context;
 use super::walls::{Users, Walls};
 
 /// How a command is run.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Surroundings {
     /// Set a variable, or pass ours on
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]

@@ -127,8 +127,8 @@ fn a_file_that_changes_after_it_was_listed_is_an_error() {
         let origin = Origin::plain(context.root().try_clone().unwrap());
         bench.with_means(|means| {
             let chosen = copy::choose(&step, &context, means).unwrap();
-            let (digest, listing) = chosen.read(None).unwrap();
-            assert_eq!(chosen.read(None).unwrap().0, digest);
+            let (digest, listing) = (key(&chosen), chosen.list().unwrap());
+            assert_eq!(key(&chosen), digest);
             let destination = Destination::of(&bench.store, &fork).unwrap();
             copy::perform(&step, &chosen, &listing, &origin, &destination).unwrap();
 
@@ -137,7 +137,7 @@ fn a_file_that_changes_after_it_was_listed_is_an_error() {
             fs::write(root.join("d/a"), "b").unwrap();
             let error = copy::perform(&step, &chosen, &listing, &origin, &destination).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Busy, "{}", told(&error));
-            assert_ne!(chosen.read(None).unwrap().0, digest);
+            assert_ne!(key(&chosen), digest);
         });
     });
 }
@@ -409,7 +409,7 @@ fn repositories_are_added_at_a_commit_without_what_git_keeps() {
             // The key of a commit needs no server.
             bench.with_means(|loading| {
                 let step = step(&format!("ADD http://127.0.0.1:1/none.git#{first} /y"));
-                copy::choose(&step, &context, loading).unwrap().read(None).unwrap();
+                assert_ne!(key(&copy::choose(&step, &context, loading).unwrap()), "");
             });
         }
     });
@@ -425,9 +425,38 @@ fn a_checksum_makes_asking_a_server_needless_for_the_key() {
         // Nobody listens there.
         let step = step(&format!("ADD --checksum={sum} http://127.0.0.1:1/file /x"));
         let chosen = copy::choose(&step, &context, means).unwrap();
-        let (digest, _) = chosen.read(None).unwrap();
+        let digest = key(&chosen);
         let other =
             super::step(&format!("ADD --checksum=sha256:{} http://127.0.0.1:1/file /x", "2".repeat(64)));
-        assert_ne!(copy::choose(&other, &context, means).unwrap().read(None).unwrap().0, digest);
+        assert_ne!(key(&copy::choose(&other, &context, means).unwrap()), digest);
+    });
+}
+
+#[test]
+fn what_is_fetched_for_the_key_is_what_is_copied() {
+    let environment = Environment::new();
+    let context = context(&environment.path("context"), "", "");
+    let bench = Bench { store: Store::open(&environment.store()).unwrap(), kinds: Vec::new() };
+    let base = bench.import("base", "d 755 0:0 x");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/file", listener.local_addr().unwrap());
+    // It answers once.
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _read = stream.read(&mut [0; 8192]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nonce").unwrap();
+    });
+    let step = step(&format!("ADD {url} /x/"));
+    let origin = Origin::plain(context.root().try_clone().unwrap());
+    bench.with_means(|loading| {
+        let first = key(&copy::choose(&step, &context, loading).unwrap());
+        server.join().unwrap();
+        let fork = bench.store.ephemeral(Base::Node(&base), CreateOptions::default()).unwrap();
+        let chosen = copy::choose(&step, &context, loading).unwrap();
+        assert_eq!(key(&chosen), first);
+        let destination = Destination::of(&bench.store, &fork).unwrap();
+        copy::perform(&step, &chosen, &chosen.list().unwrap(), &origin, &destination).unwrap();
+        drop(destination);
+        assert_eq!(bench.lines(&fork), "d 755 0:0 x\nf 600 0:0 x/file = once\n");
     });
 }

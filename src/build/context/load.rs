@@ -10,6 +10,7 @@ use std::path::Path;
 use rootling_backends::attributes::Owners;
 use rootling_backends::{Context as _, Dir, Error, ErrorKind, Result};
 
+use super::gathered::Gathered;
 use super::{Context, Place};
 use crate::build::ignore::IgnoreFile;
 use crate::layer::compression;
@@ -39,6 +40,14 @@ pub struct Loading<'a> {
     pub means: &'a Means<'a>,
     /// What git shows servers of http to be let in: `Authorization: …`.
     pub header: Option<&'a str>,
+    pub(in crate::build) gathered: Gathered,
+}
+
+impl<'a> Loading<'a> {
+    /// Starts with nothing fetched.
+    pub fn new(store: &'a Store, means: &'a Means<'a>, header: Option<&'a str>) -> Self {
+        Self { store, means, header, gathered: Gathered::default() }
+    }
 }
 
 impl std::fmt::Debug for Loading<'_> {

@@ -1,7 +1,7 @@
 //! Repositories that `ADD` takes files from.
 
-use std::cell::OnceCell;
 use std::io;
+use std::sync::Arc;
 
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 
@@ -9,15 +9,12 @@ use super::super::context::{Context, Entry, Loading, Place, Repository, Selectio
 use super::super::ignore::Patterns;
 use super::super::plan::CopyStep;
 
-/// A repository, of which a commit is fetched once: when it is copied, or for the key where it cannot be told without.
+/// A repository. A commit of it is fetched when it is copied, or for the key where that cannot be told without.
 #[derive(Debug)]
 pub struct Checkout {
     repository: Repository,
     text: String,
     selection: Selection,
-    /// Which commit it is.
-    commit: OnceCell<Option<String>>,
-    files: OnceCell<Context>,
 }
 
 impl Checkout {
@@ -28,52 +25,49 @@ impl Checkout {
         let selection = Selection { exclude: exclude.clone(), include: None };
         Some(repository.and_then(|repository| {
             let repository = asked(repository, step)?;
-            Ok(Self {
-                repository,
-                text: text.to_owned(),
-                selection,
-                commit: OnceCell::new(),
-                files: OnceCell::new(),
-            })
+            Ok(Self { repository, text: text.to_owned(), selection })
         }))
     }
 
     /// Returns what a key says of it: equal words, equal copies. Asks the server, unless a whole commit is named.
     pub(super) fn words(&self, loading: &Loading<'_>) -> Result<String> {
-        let known = match self.commit(loading)? {
-            Some(commit) => commit.to_owned(),
+        let commit = self.commit(loading)?;
+        let known = match &*commit {
+            Some(commit) => commit.clone(),
             None => self.files(loading)?.label().to_owned(),
         };
-        let keeps = self.repository.keep_git_dir.unwrap_or(false);
-        Ok(format!("{} {known} git-dir={keeps}", self.text))
+        Ok(format!("{} {known}", self.name()))
     }
 
-    fn commit(&self, loading: &Loading<'_>) -> Result<Option<&str>> {
-        if self.commit.get().is_none() {
+    /// Returns what is the same for all that mean the same files of the same commit.
+    fn name(&self) -> String {
+        let wanted = self.repository.commit.as_deref().unwrap_or_default();
+        format!("{} {wanted} git-dir={}", self.text, self.repository.keep_git_dir.unwrap_or(false))
+    }
+
+    fn commit(&self, loading: &Loading<'_>) -> Result<Arc<Option<String>>> {
+        let ask = || {
             let scratch = loading.store.scratch()?;
-            let ask = || self.repository.resolve(scratch.path(), loading.means, loading.header);
-            let commit = ask().context(|| format!("ask for the commit of {}", self.repository))?;
-            drop(self.commit.set(commit));
-        }
-        Ok(self.commit.get().and_then(Option::as_deref))
+            let commit = self.repository.resolve(scratch.path(), loading.means, loading.header);
+            commit.context(|| format!("ask for the commit of {}", self.repository))
+        };
+        loading.gathered.commits.get(&self.name(), ask)
     }
 
-    /// Fetches the files, once.
-    fn files(&self, loading: &Loading<'_>) -> Result<&Context> {
-        if let Some(files) = self.files.get() {
-            return Ok(files);
-        }
+    /// Fetches the files, once in a build.
+    fn files(&self, loading: &Loading<'_>) -> Result<Arc<Context>> {
         // What the key says is what is copied, whatever is pushed meanwhile.
+        let commit = self.commit(loading)?;
         let mut repository = self.repository.clone();
-        if let Some(commit) = self.commit(loading)? {
-            repository.reference = Some(commit.to_owned());
+        if let Some(commit) = &*commit {
+            repository.reference = Some(commit.clone());
         }
-        let loaded = Place::Git(repository).load(loading, io::empty())?;
-        Ok(self.files.get_or_init(|| loaded.context))
+        let load = || Ok(Place::Git(repository).load(loading, io::empty())?.context);
+        loading.gathered.checkouts.get(&self.name(), load)
     }
 
     /// Fetches the files, and lists what is taken of them.
-    pub(super) fn listed(&self, loading: &Loading<'_>) -> Result<(&Context, Source, Vec<Entry>)> {
+    pub(super) fn listed(&self, loading: &Loading<'_>) -> Result<(Arc<Context>, Source, Vec<Entry>)> {
         let files = self.files(loading)?;
         let found = files.find("".as_ref())?;
         let source =

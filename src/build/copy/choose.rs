@@ -115,7 +115,7 @@ impl Chosen<'_> {
         let (mut listing, mut whole) = (Listing::default(), Hasher::new(Algorithm::Sha256));
         for part in &self.parts {
             let (words, listed) = match part {
-                Part::Remote(remote) => (remote.words(self.loading.means)?, Vec::new()),
+                Part::Remote(remote) => (remote.words(self.loading)?, Vec::new()),
                 Part::Repository(checkout) => (checkout.words(self.loading)?, Vec::new()),
                 Part::Local(local) => {
                     let contents =

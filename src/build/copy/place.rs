@@ -10,14 +10,13 @@ use rootling_backends::graft::{Graft, Origin, Picked};
 use rootling_backends::ground::Ground;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Entry, Loading, Ownership, Selection, Source, is_copied_xattr};
+use super::super::context::{Entry, Fetched, Loading, Ownership, Selection, Source, is_copied_xattr};
 use super::super::plan::CopyStep;
 use super::checkout::Checkout;
 use super::choose::{Part, is_on_the_way};
 use super::mode::Chmod;
-use super::remote::{Fetched, Remote};
+use super::remote::Remote;
 use super::{Copied, Destination, Work, lay, owner, unpack};
-use crate::sources::Means;
 
 /// What becomes of the attributes of copies.
 pub(super) struct Looks {
@@ -97,7 +96,7 @@ fn place_all(
                     placing.local(work.origin, source, entries, &local.selection).context(shown)?;
                 }
             }
-            Part::Remote(remote) => placing.remote(remote, chosen.loading.means)?,
+            Part::Remote(remote) => placing.remote(remote, chosen.loading)?,
             Part::Repository(checkout) => placing.repository(checkout, chosen.loading)?,
         }
     }
@@ -162,13 +161,14 @@ impl Placing<'_> {
     }
 
     /// Places what a server gave: for its owner alone, as docker has it.
-    fn remote(&mut self, remote: &Remote, means: &Means<'_>) -> Result<()> {
+    fn remote(&mut self, remote: &Remote, loading: &Loading<'_>) -> Result<()> {
         if remote.is_unsafe() {
             self.copied
                 .notes
                 .push("it came in the clear, and no --checksum says what it should be".to_owned());
         }
-        let Fetched { file, said } = remote.fetch(means)?;
+        let fetched = remote.fetch(loading)?;
+        let Fetched { file, said } = &*fetched;
         if self.step.unpack == Some(true) && unpack::unpack(self, file)? {
             return Ok(());
         }

@@ -1,33 +1,26 @@
 //! What `ADD` fetches: files of servers.
 
-use std::cell::OnceCell;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 
+use super::super::context::{Fetched, Loading};
 use super::super::plan::CopyStep;
 use crate::image::Digest;
 use crate::registry::Url;
 use crate::sources::{Downloaded, Means, name_of};
 
-/// A file of a server, which is fetched once: for the key, unless it is known what it must be, else when it is copied.
+/// A file of a server. It is fetched for the key, unless it is known what it must be: then when it is copied.
 #[derive(Debug)]
 pub struct Remote {
     url: Url,
     text: String,
     /// What it must be.
     expected: Option<Digest>,
-    fetched: OnceCell<Fetched>,
-}
-
-/// A file that was fetched: it has no name, and is gone with its descriptor.
-#[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) file: File,
-    pub(super) said: Downloaded,
 }
 
 impl Remote {
@@ -42,23 +35,16 @@ impl Remote {
         }
         let expected = step.checksum.as_ref().map(|text| Digest::parse(text)).transpose();
         let expected = expected.context(|| "read --checksum");
-        let read = || {
-            Ok(Self {
-                url: Url::parse(text)?,
-                text: text.to_owned(),
-                expected: expected?,
-                fetched: OnceCell::new(),
-            })
-        };
+        let read = || Ok(Self { url: Url::parse(text)?, text: text.to_owned(), expected: expected? });
         Some(read())
     }
 
     /// Returns what a key says of it: equal words, equal copies. Fetches it unless there is a checksum.
-    pub fn words(&self, means: &Means<'_>) -> Result<String> {
+    pub(super) fn words(&self, loading: &Loading<'_>) -> Result<String> {
         if let Some(expected) = &self.expected {
             return Ok(format!("{} {expected}", self.text));
         }
-        let Fetched { said, .. } = self.fetch(means)?;
+        let said = &self.fetch(loading)?.said;
         let modified = said.modified.unwrap_or(0);
         Ok(format!("{} {} {modified} {}", self.text, said.digest, said.name.as_deref().unwrap_or_default()))
     }
@@ -68,13 +54,11 @@ impl Remote {
         self.expected.is_none() && !self.url.is_secure() && !self.url.is_loopback()
     }
 
-    /// Fetches it, once.
-    pub(super) fn fetch(&self, means: &Means<'_>) -> Result<&Fetched> {
-        if let Some(fetched) = self.fetched.get() {
-            return Ok(fetched);
-        }
-        let fetched = self.download(means).context(|| format!("get {}", self.text))?;
-        Ok(self.fetched.get_or_init(|| fetched))
+    /// Fetches it, once in a build.
+    pub(super) fn fetch(&self, loading: &Loading<'_>) -> Result<Arc<Fetched>> {
+        let expected = self.expected.as_ref().map(Digest::to_string).unwrap_or_default();
+        let download = || self.download(loading.means).context(|| format!("get {}", self.text));
+        loading.gathered.files.get(&format!("{} {expected}", self.text), download)
     }
 
     fn download(&self, means: &Means<'_>) -> Result<Fetched> {

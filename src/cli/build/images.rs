@@ -10,7 +10,7 @@ use super::super::{Context, store};
 use crate::build::plan::{Base, Bases};
 use crate::image::{Configuration, DOCUMENT_MAX, Platform};
 use crate::reference::Place;
-use crate::store::{Name, Node, Store};
+use crate::store::{Name, Node, State, Store};
 
 /// Looks images up, each once.
 pub(super) struct Images<'a> {
@@ -30,6 +30,11 @@ impl Images<'_> {
             return Ok(node.clone());
         }
         let node = self.look(text, platform)?;
+        // What stands on a box stands on its present state.
+        let node = match node.record.state {
+            State::Active => self.store.line_of(&node)?.end.clone(),
+            State::Committed => node,
+        };
         self.found.insert(key, node.clone());
         Ok(node)
     }

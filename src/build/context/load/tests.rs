@@ -26,7 +26,7 @@ impl Ground {
         let (fetch, scratch) = (Fetch::new(&make), std::env::temp_dir());
         let means =
             Means { fetch: &fetch, scratch: &scratch, bind: |_| {}, source_date_epoch: None, tell: &|_| {} };
-        work(&Loading { store: &self.store, means: &means, header: None })
+        work(&Loading::new(&self.store, &means, None))
     }
 
     fn load(&self, text: &str, stdin: &[u8]) -> Result<Loaded> {
