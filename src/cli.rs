@@ -20,6 +20,7 @@ mod autosnap;
 mod bisect;
 mod blame;
 mod build;
+mod build_run;
 mod commit;
 mod completion;
 mod cp;
@@ -269,7 +270,7 @@ fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
 const OF_BOXES: [&str; 7] = ["run", "try", "enter", "exec", "start", "create", "set"];
 
 /// The commands that end as the command they run, or say with 1 or 2 what came of it.
-const RUNNING: [&str; 7] = ["run", "try", "exec", "enter", "shell", "start", "bisect"];
+const RUNNING: [&str; 8] = ["run", "try", "exec", "enter", "shell", "start", "bisect", "build-run"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Given) -> Result<Context> {
@@ -362,6 +363,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Export(arguments) => export::run(context, &arguments),
         Command::Build(arguments) => return build::run(context, &arguments),
+        Command::BuildRun(arguments) => return build_run::run(context, arguments),
         Command::Pull(arguments) => pull::run(context, &arguments),
         Command::Push(arguments) => push::push(context, &arguments),
         Command::Copy(arguments) => push::run_copy(context, &arguments),

@@ -217,7 +217,10 @@ fn layers_are_the_same_on_every_backend() {
 const ON_IMAGE: &str = "FROM app:1\nENV A=b\n# rootling: layer\nRUN one\nRUN two\nRUN three\nCMD [\"x\"]\n";
 
 /// Pulls an image of two layers, and builds on it; `None` where that cannot be done here.
-fn on_image(environment: &Environment) -> Option<(Store, Plan, Node, Vec<(usize, Vec<Option<Node>>)>)> {
+/// Stages by number, with the nodes of their steps.
+type Line = Vec<(usize, Vec<Option<Node>>)>;
+
+fn on_image(environment: &Environment) -> Option<(Store, Plan, Node, Line)> {
     if !make_image(environment) {
         return None;
     }

@@ -31,6 +31,9 @@ pub struct Finding {
 /// Variables, by name.
 pub type Variables = BTreeMap<String, String>;
 
+/// Returns the variables that an image sets, by the image's name; `None` for one that is not here.
+pub type Sets<'a> = &'a dyn Fn(&str) -> Option<Variables>;
+
 /// What is known beside the file.
 #[derive(Clone, Copy, Default)]
 #[expect(missing_debug_implementations, reason = "closures have none")]
@@ -39,7 +42,7 @@ pub struct Known<'a> {
     /// again: then a path that is left out may have files below it that are not.
     pub ignored: Option<&'a dyn Fn(&str) -> bool>,
     /// Returns the variables that an image sets; `None` for one that is not here.
-    pub variables: Option<&'a dyn Fn(&str) -> Option<Variables>>,
+    pub variables: Option<Sets<'a>>,
 }
 
 /// Returns all that is unwise in a file, by line, with what its own `check` directive asks for.
