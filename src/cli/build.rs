@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
@@ -387,6 +387,7 @@ impl Maker<'_> {
             keeps_caches_on_success: arguments.cache_on_success,
             backend: arguments.backend.and_then(BackendChoice::kind),
             explainer: &explainer,
+            contents: Mutex::default(),
         };
         let view = View::new(context.output, arguments.progress, &plan.stages, &explainer, arguments.explain);
         let build = Build {
