@@ -34,6 +34,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `build_flags` | flags of `build` that are for every step |
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
@@ -48,6 +49,8 @@ mod attack;
 mod bisect;
 #[cfg(test)]
 mod budget;
+#[cfg(test)]
+mod build_flags;
 #[cfg(test)]
 mod built;
 #[cfg(test)]

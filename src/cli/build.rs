@@ -10,7 +10,7 @@ use base64::Engine as _;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::mounts::MountFlags;
+use super::mounts::{MountFlags, Mounts};
 use super::output::Format;
 use super::places::{self, PackFlags};
 use super::pull::When;
@@ -23,7 +23,7 @@ use crate::build::check as lint;
 use crate::build::context::{Loading, NamedContext, Place};
 use crate::build::execute::{Build, Failed, Instead, Made, begins_with, execute, reads};
 use crate::build::explain::Explainer;
-use crate::build::plan::{CopyStep, Ground, Network, Plan, PlanOptions, Stage, Step, Work};
+use crate::build::plan::{CopyStep, Ground, Plan, PlanOptions, Stage, Step, Work};
 use crate::build::result::{self, Destination, ImageOptions, Layers, Output, annotation};
 use crate::build::run::{Allow, Given, SecretFlag, SshFlag, Stop, Template, Users, parse_secret, parse_ssh};
 use crate::build::syntax::{self, Dockerfile};
@@ -287,6 +287,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     if maker.means_a_tree() {
         return maker.build_by_shell(&arguments.context);
     }
+    maker.refuse_flags_of_boxes()?;
     let recipe = Recipe::load(&Place::parse(&arguments.context)?, arguments.file.as_deref(), &loading)?;
     let file =
         syntax::parse(&recipe.text).map_err(|error| error.context(format!("read {}", recipe.shown)))?;
@@ -402,7 +403,8 @@ impl Maker<'_> {
         start_quiet_workers();
         let stop = Stop::on_signals()?;
         let chosen = users::choose(context, store, &arguments.walls, false)?;
-        let template = self.template(&chosen, stop)?;
+        let mounts = arguments.mounts.open(store, None, false)?;
+        let template = self.template(&chosen, &mounts, stop)?;
         let shop = Workshop {
             store,
             main,
@@ -434,6 +436,17 @@ impl Maker<'_> {
         match made {
             Ok(made) => self.finish(&plan, &made, &name),
             Err(failed) => self.failed(failed, &template.stop),
+        }
+    }
+
+    /// Refuses what is settled for a box and means nothing for the steps of a build.
+    fn refuse_flags_of_boxes(&self) -> Result<()> {
+        match self.arguments.walls.given_for_box() {
+            Some(flag) => {
+                let message = format!("{flag} is for boxes, and the steps of a build are none");
+                Err(Error::new(ErrorKind::InvalidInput, message).hint(format!("leave out {flag}")))
+            }
+            None => Ok(()),
         }
     }
 
@@ -488,7 +501,7 @@ impl Maker<'_> {
             build_platform: None,
             contexts: named.keys().cloned().collect(),
             labels: pairs(&arguments.label, "label")?,
-            network: Network::Default,
+            network: arguments.walls.net.of_steps(),
         })
     }
 
@@ -548,7 +561,7 @@ impl Maker<'_> {
         Ok(Some(Instead { key, node, resumes: arguments.resume }))
     }
 
-    fn template(&self, chosen: &Chosen, stop: Arc<Stop>) -> Result<Template> {
+    fn template(&self, chosen: &Chosen, mounts: &Mounts, stop: Arc<Stop>) -> Result<Template> {
         let (context, arguments) = (self.context, self.arguments);
         let walls = &arguments.walls;
         let (net, dns) = walls.net.settle(context, self.store)?;
@@ -563,6 +576,10 @@ impl Maker<'_> {
             limits: walls.limits.limits()?,
             devices: walls.devices()?,
             hosts: arguments.mounts.hosts(&net)?,
+            hostname: walls.hostname.clone(),
+            sysctls: walls.sysctls()?,
+            binds: mounts.binds.clone(),
+            tmpfs: mounts.tmpfs.clone(),
             net,
             dns,
             shm_size: arguments.shm_size,
