@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::environment::{Environment, ran};
 use crate::grounds::on_file_systems;
 use crate::host::FileSystem;
+use crate::oci::Tar;
 use crate::serve::server::Server;
 use crate::transfer::{change, exported, image, make_image};
 
@@ -383,4 +384,92 @@ fn what_was_built_is_served_as_an_image() {
         let blob = server.get(&format!("/v2/team/built/blobs/{}", layer["digest"].as_str().unwrap()));
         assert_eq!((blob.status, blob.body.len() as u64), (200, layer["size"].as_u64().unwrap()));
     }
+}
+
+/// Every instruction that works on files, with what else may leave traces: mounts, heredocs, files that the runner gives.
+const RECIPE: &str = r#"FROM app:1 AS made
+USER root
+SHELL ["/bin/sh", "-euc"]
+RUN mkdir -p /out/a/b && echo 1 > /out/a/b/1 && chmod 4755 /out/a/b/1
+FROM app:1
+USER root
+ARG SOURCE_DATE_EPOCH
+SHELL ["/bin/sh", "-euc"]
+WORKDIR /srv/app
+COPY . .
+ADD tree.tar /unpacked/
+COPY --from=made /out /copied
+COPY --chown=5:6 --chmod=750 file <<EOF /x/
+of the recipe
+EOF
+RUN echo $HOSTNAME > /dev/null; rm -r d; echo more >> /etc/one
+RUN --mount=type=cache,target=/var/cache/x --mount=type=tmpfs,target=/scratch --mount=type=bind,from=made,target=/m cat /m/out/a/b/1 > /var/cache/x/y
+RUN <<EOF
+mkdir -p /a/b/c
+touch /a/1
+chmod 700 /a/b
+EOF
+RUN true
+RUN rm -r /a/b && mkdir /a/b && echo new > /a/b/new && rm /etc/link
+"#;
+
+#[test]
+fn a_recipe_comes_out_the_same_on_every_backend() {
+    let found = std::sync::Mutex::new(BTreeMap::new());
+    let context = tempfile::tempdir().unwrap();
+    let there = context.path();
+    std::fs::create_dir_all(there.join("d/e")).unwrap();
+    for (name, text) in [("Dockerfile", RECIPE), ("file", "file\n"), ("d/e/f", "f\n")] {
+        std::fs::write(there.join(name), text).unwrap();
+    }
+    std::fs::write(
+        there.join("tree.tar"),
+        Tar::default().dir("t/").file("t/1", "1\n").link("t/2", "t/1").end(),
+    )
+    .unwrap();
+    on_file_systems(|environment, file_system| {
+        let kinds: &[&str] = match file_system {
+            FileSystem::Btrfs => &["btrfs", "overlay"],
+            FileSystem::Xfs => &["reflink", "overlay"],
+            _ => &["copy"],
+        };
+        if !make_image(environment) {
+            return;
+        }
+        for kind in kinds {
+            let root = environment.path(kind);
+            let run = |arguments: &[&str]| {
+                let mut command = environment.command();
+                command.env("ROOTLING_ROOT", &root).env("ROOTLING_NET", "none").args(arguments);
+                let ran = ran(command.output().unwrap());
+                assert_eq!(ran.code, 0, "{arguments:?} with {kind} on {file_system:?}: {}", ran.stderr);
+                ran.stdout
+            };
+            run(&["init", "--backend", kind]);
+            run(&["pull", &image(environment), "app:1"]);
+            run(&[
+                "build",
+                "-t",
+                "out",
+                "--build-arg",
+                &format!("SOURCE_DATE_EPOCH={EPOCH}"),
+                there.to_str().unwrap(),
+            ]);
+            let manifest = run(&["inspect", "--raw", "out"]);
+            let store = Store::open(&root).unwrap();
+            let made = make(&store, &store.named(&Name::parse("out:latest").unwrap()).unwrap().unwrap());
+            found.lock().unwrap().insert(
+                format!("{kind} on {file_system:?}"),
+                (names(&store, &made), history(&made), manifest),
+            );
+            run(&["fsck"]);
+        }
+    });
+    let found = found.into_inner().unwrap();
+    let Some((one, first)) = found.first_key_value() else { return };
+    for (other, made) in &found {
+        assert_eq!(made, first, "{other} and {one}");
+    }
+    let said: Vec<bool> = first.1.iter().rev().map(|(_, is_layer)| *is_layer).collect();
+    assert_eq!(said[..5], [true, false, true, false, true], "{first:?}");
 }

@@ -35,6 +35,7 @@
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `build_flags` | flags of `build` that are for every step |
+//! | `dockerfiles` | what is read of Dockerfiles, and what is said of them |
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
@@ -61,6 +62,8 @@ mod copy_steps;
 mod copying;
 #[cfg(test)]
 mod diff;
+#[cfg(test)]
+mod dockerfiles;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

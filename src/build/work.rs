@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
 
 use nix::fcntl::OFlag;
 use rootling_backends::graft::Origin;
@@ -41,6 +42,8 @@ pub struct Workshop<'a> {
     pub backend: Option<Kind>,
     /// Remembers what files came to.
     pub explainer: &'a Explainer,
+    /// What the keys of steps say of the files that they read; empty in the beginning.
+    pub contents: Mutex<BTreeMap<(usize, String, usize), String>>,
 }
 
 /// A directory of files, with what its files came to before.
@@ -86,6 +89,59 @@ impl Workshop<'_> {
             },
             Some(_) => Ok(None),
         }
+    }
+
+    /// Returns the digest of what a step reads of one of its sources.
+    fn read(&self, step: &Step, number: usize, end: Option<&End>) -> Result<String> {
+        match &step.work {
+            Work::Copy(copy) => self.with_source(ground_of(copy), end, |context, _, hashes| {
+                let chosen = choose(copy, context, self.loading)?;
+                let (digest, listing) = chosen.read(hashes)?;
+                self.remember(step, &listing.sources(), hashes);
+                Ok(format!("content {digest}"))
+            }),
+            Work::Run(run) => {
+                let binds = run.mounts.iter().filter_map(|mount| match &mount.kind {
+                    MountKind::Bind { from, source, .. } => Some((from.as_ref(), source)),
+                    _ => None,
+                });
+                let (from, source) = binds.into_iter().nth(number).expect("it was counted the same way");
+                self.with_source(from, end, |context, _, hashes| {
+                    let path = Path::new(source.trim_start_matches('/'));
+                    let contents = context.hash_path(path, hashes)?.ok_or_else(|| {
+                        let message = format!("there is no {source} in {}", context.label());
+                        Error::new(ErrorKind::NotFound, message)
+                    })?;
+                    self.remember(step, &contents.sources, hashes);
+                    Ok(format!("content {}", contents.digest))
+                })
+            }
+            Work::Say | Work::MakeDir { .. } => Ok(String::new()),
+        }
+    }
+
+    /// Fails if what a step read of a context is not any more what its key says.
+    fn require_same(&self, step: &Step, sources: &[Option<End>]) -> Result<()> {
+        let count = reads(&step.work).len();
+        for (number, end) in sources.iter().enumerate().take(count) {
+            if end.as_ref().is_some_and(|end| end.identity.is_some()) {
+                continue;
+            }
+            let before = self.contents().get(&of(step, number)).cloned();
+            if before
+                .is_some_and(|before| self.read(step, number, end.as_ref()).is_ok_and(|now| now != before))
+            {
+                let message = "files that it reads were changed meanwhile";
+                return Err(
+                    Error::new(ErrorKind::Busy, message).hint("build again when nobody writes to them")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn contents(&self) -> MutexGuard<'_, BTreeMap<(usize, String, usize), String>> {
+        self.contents.lock().expect("nobody panics who holds it")
     }
 
     /// Remembers what the files of a context came to, to say which of them is another the next time.
@@ -170,17 +226,9 @@ impl Workshop<'_> {
                 let chosen = choose(step, &nothing, self.loading)?;
                 copy::perform(step, &chosen, &chosen.list()?, &Origin::plain(empty), &destination)?
             } else {
-                self.with_source(ground_of(step), end, |context, origin, hashes| {
+                self.with_source(ground_of(step), end, |context, origin, _| {
                     let chosen = choose(step, context, self.loading)?;
-                    let listing = chosen.list()?;
-                    let copied = copy::perform(step, &chosen, &listing, origin, &destination)?;
-                    if hashes.is_some() && !chosen.is_still(&listing)? {
-                        let message = format!("files of {} changed while they were copied", context.label());
-                        return Err(
-                            Error::new(ErrorKind::Busy, message).hint("build again when nobody writes there")
-                        );
-                    }
-                    Ok(copied)
+                    copy::perform(step, &chosen, &chosen.list()?, origin, &destination)
                 })?
             }
         };
@@ -206,6 +254,11 @@ impl Workshop<'_> {
         let made = copy::make_dir(path, user, &Destination::of(self.store, &fork)?)?;
         Ok(if made || over.is_none() { Outcome::Made(fork, Done::default()) } else { Outcome::Nothing })
     }
+}
+
+/// What is known of one source of a step is found by its instruction.
+fn of(step: &Step, number: usize) -> (usize, String, usize) {
+    (step.lines.0, step.shown.clone(), number)
 }
 
 fn asked_to_end() -> Error {
@@ -247,31 +300,9 @@ impl Worker for Workshop<'_> {
     }
 
     fn content(&self, step: &Step, number: usize, end: Option<&End>) -> Result<String> {
-        match &step.work {
-            Work::Copy(copy) => self.with_source(ground_of(copy), end, |context, _, hashes| {
-                let chosen = choose(copy, context, self.loading)?;
-                let (digest, listing) = chosen.read(hashes)?;
-                self.remember(step, &listing.sources(), hashes);
-                Ok(format!("content {digest}"))
-            }),
-            Work::Run(run) => {
-                let binds = run.mounts.iter().filter_map(|mount| match &mount.kind {
-                    MountKind::Bind { from, source, .. } => Some((from.as_ref(), source)),
-                    _ => None,
-                });
-                let (from, source) = binds.into_iter().nth(number).expect("it was counted the same way");
-                self.with_source(from, end, |context, _, hashes| {
-                    let path = Path::new(source.trim_start_matches('/'));
-                    let contents = context.hash_path(path, hashes)?.ok_or_else(|| {
-                        let message = format!("there is no {source} in {}", context.label());
-                        Error::new(ErrorKind::NotFound, message)
-                    })?;
-                    self.remember(step, &contents.sources, hashes);
-                    Ok(format!("content {}", contents.digest))
-                })
-            }
-            Work::Say | Work::MakeDir { .. } => Ok(String::new()),
-        }
+        let content = self.read(step, number, end)?;
+        self.contents().insert(of(step, number), content.clone());
+        Ok(content)
     }
 
     fn perform(
@@ -284,12 +315,16 @@ impl Worker for Workshop<'_> {
         if self.template.stop.is_asked() {
             return Err(asked_to_end());
         }
-        match &at.step().work {
+        let outcome = match &at.step().work {
             Work::Run(step) => self.run(at, step, over, sources, said),
             Work::Copy(step) => self.copy(step, over, sources.first().and_then(Option::as_ref)),
             Work::MakeDir { path, user } => self.make_dir(path, user, over),
             Work::Say => Ok(Outcome::Nothing),
+        }?;
+        if matches!(outcome, Outcome::Made(..)) {
+            self.require_same(at.step(), sources)?;
         }
+        Ok(outcome)
     }
 
     fn stop(&self) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
@@ -19,7 +19,6 @@ use super::users::{self, Chosen};
 use super::walls::Walls;
 use super::{BackendChoice, Context, said, store};
 use crate::build;
-use crate::build::check as lint;
 use crate::build::context::{Loading, NamedContext, Place};
 use crate::build::execute::{Build, Failed, Instead, Made, begins_with, execute, reads};
 use crate::build::explain::Explainer;
@@ -36,11 +35,13 @@ use crate::transfer::making;
 
 mod by_hand;
 mod images;
+mod lint;
 mod outputs;
 mod progress;
 mod recipe;
 
 use images::Images;
+use lint::Lint;
 use progress::{Progress, View};
 use recipe::Recipe;
 
@@ -294,39 +295,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     if let Some(form) = arguments.print {
         return Ok(print(context, &file, form));
     }
+    let lint = Lint { context, store: &store, recipe: &recipe, file: &file };
     if arguments.check {
-        return Ok(check(context, &recipe, &file));
+        return lint.print();
     }
+    lint.demand()?;
     maker.build(recipe, &file)
-}
-
-/// Prints what is unwise; the exit code is 1 if something is, and that is an error by the file's own words.
-fn check(context: &Context, recipe: &Recipe, file: &Dockerfile) -> i32 {
-    let ignored = recipe.context.ignored();
-    let is_ignored = |path: &str| ignored.matches(std::path::Path::new(path.trim_start_matches('/')));
-    let known =
-        (!ignored.is_empty() && !ignored.takes_back()).then_some(&is_ignored as &dyn Fn(&str) -> bool);
-    let findings = lint::check(file, known);
-    let rows: Vec<FindingRow<'_>> = findings
-        .iter()
-        .map(|finding| FindingRow {
-            rule: finding.rule.name(),
-            line: finding.line,
-            message: &finding.message,
-            explanation: finding.rule.explanation(),
-        })
-        .collect();
-    context.output.data(&rows, || {
-        rows.iter()
-            .map(|row| {
-                format!(
-                    "{}:{}: {} ({}: {})\n",
-                    recipe.shown, row.line, row.message, row.rule, row.explanation
-                )
-            })
-            .collect()
-    });
-    i32::from(!rows.is_empty())
 }
 
 /// Returns what git shows servers of http, as BuildKit has it: the secret `GIT_AUTH_HEADER`, or `GIT_AUTH_TOKEN` as a password.
@@ -415,6 +389,7 @@ impl Maker<'_> {
             keeps_caches_on_success: arguments.cache_on_success,
             backend: arguments.backend.and_then(BackendChoice::kind),
             explainer: &explainer,
+            contents: Mutex::default(),
         };
         let view = View::new(context.output, arguments.progress, &plan.stages, &explainer, arguments.explain);
         let build = Build {
@@ -692,15 +667,6 @@ impl Maker<'_> {
         let status = program.status().context(|| "execute \"/proc/self/exe\"")?;
         Ok(if status.success() { 1 } else { status.code().unwrap_or(1) })
     }
-}
-
-/// What is printed of something unwise.
-#[derive(Debug, Serialize)]
-struct FindingRow<'a> {
-    rule: &'static str,
-    line: usize,
-    message: &'a str,
-    explanation: &'static str,
 }
 
 /// What is printed of an image that was built.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rootling_backends::{Error, ErrorKind, Result};
 
-use super::output::{Bars, Output, Stage};
+use super::output::{self, Bars, Output, Stage};
 use super::{Context, me};
 use crate::image::{DOCUMENT_MAX, Digest, Document, ImageReference};
 use crate::layer::{Compression, CreateOptions, Packing};
@@ -327,7 +327,10 @@ pub(super) fn show(bars: &Bars) -> impl Fn(Event<'_>) + Send + Sync + '_ {
 
 /// Says that a layer is being made, which takes time.
 pub(super) fn packing(output: Output) -> impl Fn(&Node) + Sync {
-    move |node| output.say(format!("packing {}", node.label()))
+    move |node| {
+        let step = node.record.step.as_ref().map(|step| output::shortened(&step.shown, 60));
+        output.say(format!("packing {}", step.as_deref().unwrap_or(node.label())));
+    }
 }
 
 /// Returns the key under which credentials of a registry are kept.
