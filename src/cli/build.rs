@@ -76,6 +76,7 @@ fn build(context: &Context, arguments: &Arguments, quietly: bool) -> Result<Ende
     if maker.means_a_tree() {
         return maker.build_by_shell(&arguments.context);
     }
+    maker.refuse_flags_of_boxes()?;
     let recipe = Recipe::load(&Place::parse(&arguments.context)?, arguments.file.as_deref(), &loading)?;
     let file =
         syntax::parse(&recipe.text).map_err(|error| error.context(format!("read {}", recipe.shown)))?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rootling_backends::{Error, ErrorKind, Result};
 
+use super::super::mounts::Mounts;
 use super::super::pull::When;
 use super::super::run::start_quiet_workers;
 use super::super::users::{self, Chosen};
@@ -20,7 +21,7 @@ use crate::build;
 use crate::build::context::{Loading, Place};
 use crate::build::execute::{Build, Instead, begins_with, execute, reads};
 use crate::build::explain::Explainer;
-use crate::build::plan::{CopyStep, Ground, Network, Plan, PlanOptions, Stage, Step, Work};
+use crate::build::plan::{CopyStep, Ground, Plan, PlanOptions, Stage, Step, Work};
 use crate::build::run::{Allow, Given, Stop, Template, Users};
 use crate::build::syntax::Dockerfile;
 use crate::build::work::{Files, Named, Workshop};
@@ -81,7 +82,8 @@ impl Maker<'_> {
         start_quiet_workers();
         let stop = Stop::on_signals()?;
         let chosen = users::choose(context, store, &arguments.walls, false)?;
-        let template = self.template(&chosen, stop)?;
+        let mounts = arguments.mounts.open(store, None, false)?;
+        let template = self.template(&chosen, &mounts, stop)?;
         let shop = Workshop {
             store,
             main,
@@ -115,6 +117,17 @@ impl Maker<'_> {
         match made {
             Ok(made) => self.finish(&plan, &made, &name),
             Err(failed) => self.failed(failed, &template.stop),
+        }
+    }
+
+    /// Refuses what is settled for a box and means nothing for the steps of a build.
+    pub(super) fn refuse_flags_of_boxes(&self) -> Result<()> {
+        match self.arguments.walls.given_for_box() {
+            Some(flag) => {
+                let message = format!("{flag} is for boxes, and the steps of a build are none");
+                Err(Error::new(ErrorKind::InvalidInput, message).hint(format!("leave out {flag}")))
+            }
+            None => Ok(()),
         }
     }
 
@@ -169,7 +182,7 @@ impl Maker<'_> {
             build_platform: None,
             contexts: named.keys().cloned().collect(),
             labels: pairs(&arguments.label, "label")?,
-            network: Network::Default,
+            network: arguments.walls.net.of_steps(),
         })
     }
 
@@ -229,7 +242,7 @@ impl Maker<'_> {
         Ok(Some(Instead { key, node, resumes: arguments.resume }))
     }
 
-    fn template(&self, chosen: &Chosen, stop: Arc<Stop>) -> Result<Template> {
+    fn template(&self, chosen: &Chosen, mounts: &Mounts, stop: Arc<Stop>) -> Result<Template> {
         let (context, arguments) = (self.context, self.arguments);
         let walls = &arguments.walls;
         let (net, dns) = walls.net.settle(context, self.store)?;
@@ -244,6 +257,10 @@ impl Maker<'_> {
             limits: walls.limits.limits()?,
             devices: walls.devices()?,
             hosts: arguments.mounts.hosts(&net)?,
+            hostname: walls.hostname.clone(),
+            sysctls: walls.sysctls()?,
+            binds: mounts.binds.clone(),
+            tmpfs: mounts.tmpfs.clone(),
             net,
             dns,
             shm_size: arguments.shm_size,
