@@ -335,6 +335,20 @@ fn entered_before() -> Option<Entered> {
 }
 
 impl Context {
+    /// Returns one in which only data is printed, for a command that another one runs.
+    fn quiet(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            output: Output { quiet: true, ..self.output },
+            entered: self.entered.clone(),
+            umask: self.umask,
+            given: Given::default(),
+            caller: self.caller,
+            settings: Vec::new(),
+            announcer: RefCell::default(),
+        }
+    }
+
     /// The variable that tells this program, when it is started by itself, what it is already.
     fn as_entered(&self) -> Option<(&'static str, String)> {
         let entered = Some(&self.entered).filter(|entered| **entered != Entered::Root);

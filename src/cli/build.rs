@@ -12,6 +12,7 @@ use crate::sources::{Fetch, Means};
 use crate::store::Node;
 
 mod by_hand;
+mod cache;
 mod finish;
 mod flags;
 mod images;

@@ -39,8 +39,8 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<i32> {
     let mut words: Vec<OsString> = vec!["rootling".into(), "run".into(), built.id.as_str().into()];
     words.push("--".into());
     words.extend(arguments.arguments);
-    let Command::Run(box_) = parsed(words)? else { unreachable!("run was typed") };
-    run::run(context, box_)
+    let Command::Run(command) = parsed(words)? else { unreachable!("run was typed") };
+    run::run(&context.quiet(), command)
 }
 
 /// Reads a command line of our own.

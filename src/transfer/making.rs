@@ -66,7 +66,9 @@ pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn F
         };
         filled.push(!packed.blobs.is_empty());
         if let Some(blob) = packed.blobs.into_iter().next() {
-            layers.push(Layer { blob: annotated(blob, state), diff_id: packed.diff_id });
+            let blob = annotated(blob, state);
+            let blob = if number < built && carries_keys(line) { with_key(blob, state) } else { blob };
+            layers.push(Layer { blob, diff_id: packed.diff_id });
         }
         before = Some(&state.node);
     }
@@ -297,6 +299,21 @@ fn annotated(mut blob: Descriptor, state: &LineState) -> Descriptor {
     note(annotations::SNAPSHOT_CREATED, record.created.to_string());
     if let Some(text) = &record.marks.note {
         note(annotations::SNAPSHOT_NOTE, text.clone());
+    }
+    blob
+}
+
+/// Does the image say which steps its layers are?
+fn carries_keys(line: &Line) -> bool {
+    let record = line.built.as_ref().map(|part| &part.node.record);
+    record.and_then(|record| record.built.as_ref()).is_some_and(|built| built.carries_keys)
+}
+
+/// Returns a layer's descriptor with what lets another store take it for the step that it is.
+fn with_key(mut blob: Descriptor, state: &LineState) -> Descriptor {
+    if let Some(step) = &state.node.record.step {
+        blob.annotations.insert(annotations::STEP_KEY.to_owned(), step.key.to_string());
+        blob.annotations.insert(annotations::STEP_SHOWN.to_owned(), step.shown.clone());
     }
     blob
 }

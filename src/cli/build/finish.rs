@@ -31,7 +31,12 @@ impl Maker<'_> {
             (_, LayersChoice::One) => Layers::One,
             (_, LayersChoice::Marked) => Layers::Marked,
         };
-        let options = ImageOptions { layers, annotations, recipe: Some(recipe.to_owned()) };
+        let options = ImageOptions {
+            layers,
+            annotations,
+            recipe: Some(recipe.to_owned()),
+            carries_keys: arguments.cache_to.is_some(),
+        };
         let image = result::image(store, plan, &made.line, made.base.node.as_ref(), &options)?;
         let mut names = arguments.tag.clone();
         for output in &arguments.output {

@@ -70,6 +70,14 @@ pub(in super::super) struct Arguments {
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
 
+    /// Take the layers of an image for the steps that they are: one that was built with --cache-to inline, mostly somewhere else
+    #[arg(long, value_name = "IMAGE", value_parser = said(cache_from))]
+    pub(super) cache_from: Vec<String>,
+
+    /// Let the image say which steps its layers are, for --cache-from: inline
+    #[arg(long, value_name = "WHERE", value_parser = said(cache_to))]
+    pub(super) cache_to: Option<CacheTo>,
+
     /// When to pull base images: missing, always, never [default: missing; always without a value]
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub(super) pull: Option<When>,
@@ -195,6 +203,32 @@ pub(super) enum OnError {
     Shell,
     /// What it left is thrown away
     Fail,
+}
+
+/// Where the steps of a build can be found by others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CacheTo {
+    /// In the image itself.
+    Inline,
+}
+
+/// Reads `inline` or `type=inline`.
+fn cache_to(text: &str) -> Result<CacheTo> {
+    match text {
+        "inline" | "type=inline" => Ok(CacheTo::Inline),
+        _ => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} is no place for a cache"))
+            .hint("write inline, and push the image")),
+    }
+}
+
+/// Reads the name of an image, or `type=registry,ref=IMAGE`.
+fn cache_from(text: &str) -> Result<String> {
+    let Some(rest) = text.strip_prefix("type=") else { return Ok(text.to_owned()) };
+    match rest.strip_prefix("registry,ref=") {
+        Some(image) if !image.is_empty() => Ok(image.to_owned()),
+        _ => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} is no cache that can be read"))
+            .hint("name an image that was built with --cache-to inline")),
+    }
 }
 
 /// What steps may ask for beyond the walls.

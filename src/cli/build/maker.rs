@@ -78,6 +78,9 @@ impl Maker<'_> {
     pub(super) fn make(&self, target: Target<'_>) -> Result<Ended> {
         let (context, arguments, store) = (self.context, self.arguments, self.store);
         let Target { plan, main, named, images, name } = target;
+        for image in &arguments.cache_from {
+            self.take_steps_of(image);
+        }
         let explainer = Explainer::new(store, &name)?;
         start_quiet_workers();
         let stop = Stop::on_signals()?;
