@@ -344,6 +344,17 @@ fn what_was_built_is_an_image_like_others() {
     assert!(row()["size_bytes"].as_u64().unwrap() > 0 && row()["platform"].is_string(), "{}", row());
     let inspected = environment.json(["inspect", "built:1"])[0].clone();
     assert_eq!(inspected["RepoTags"], json!(["built:1"]), "{inspected}");
+    // From now on it is known by its digests, too.
+    for digest in ["digest", "config_digest"].map(|field| row()[field].as_str().unwrap().to_owned()) {
+        assert_eq!(
+            environment.ok(["run", "--user", "0", "--entrypoint", "/bin/cat", &digest, "/etc/1"]),
+            "1\n"
+        );
+    }
+    let whole = format!("built:1@{}", row()["digest"].as_str().unwrap());
+    assert_eq!(environment.json(["inspect", &whole])[0]["Id"], inspected["Id"]);
+    let missing = environment.fails(["show", &format!("sha256:{}", "0".repeat(64))]);
+    assert!(missing.contains("images --digests"), "{missing}");
     assert_eq!(
         environment.ok(["run", "--user", "0", "--entrypoint", "/bin/cat", "built:1", "/etc/1", "/etc/3"]),
         "1\n3\n"

@@ -13,7 +13,7 @@ use crate::image::{
     Platform, annotations, media_type,
 };
 use crate::layer::{self, CreateOptions};
-use crate::store::{Blobs, Durability, Line, LineState, Node, PackedState, Record, Store, Synced};
+use crate::store::{Blobs, Documents, Durability, Line, LineState, Node, PackedState, Record, Store, Synced};
 
 /// How a node becomes an image.
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,7 +97,12 @@ pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn F
     if let Some(built) = &record.built {
         manifest.annotations.clone_from(&built.annotations);
     }
-    Ok(Made { manifest: Document::of_manifest(manifest), config, packed: count })
+    let manifest = Document::of_manifest(manifest);
+    if record.built.is_some() {
+        let documents = Documents { manifest: manifest.digest.clone(), config: Digest::sha256_of(&config) };
+        blobs.store().note_documents(&line.end, &documents)?;
+    }
+    Ok(Made { manifest, config, packed: count })
 }
 
 /// Returns how a node came to be, with an entry for each layer that it would have; none is made.
