@@ -34,7 +34,8 @@ fn steps_see_what_is_mounted_for_all_of_them_and_the_image_has_nothing_of_it() {
         "app",
         &context,
     ]);
-    let said = environment.ok(["-q", "run", "app", "--", "sh", "-c", "cat /kept; ls -d /host /memory 2>&1; true"]);
+    let said =
+        environment.ok(["-q", "run", "app", "--", "sh", "-c", "cat /kept; ls -d /host /memory 2>&1; true"]);
     let (kept, missing) = said.split_at("from the host\nmaker\n/memory\n".len());
     assert_eq!(kept, "from the host\nmaker\n/memory\n");
     assert_eq!(missing.matches("No such file").count(), 2, "{missing}");
