@@ -34,6 +34,7 @@
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
+//! | `build_flags` | flags of `build` that are for every step |
 //! | `dockerfiles` | what is read of Dockerfiles, and what is said of them |
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
@@ -49,6 +50,8 @@ mod attack;
 mod bisect;
 #[cfg(test)]
 mod budget;
+#[cfg(test)]
+mod build_flags;
 #[cfg(test)]
 mod built;
 #[cfg(test)]
