@@ -146,7 +146,7 @@ impl Build {
 
     /// What differs in a fork, directories' times included.
     fn changes(&self, did: &Did) -> Vec<String> {
-        let options = DiffOptions { times: true, ..DiffOptions::default() };
+        let options = DiffOptions { times: true };
         let changes = self.store.ephemeral_changes(&did.fork, options).unwrap();
         changes.iter().map(|change| format!("{} {}", change.kind.letter(), change.path.display())).collect()
     }

@@ -11,7 +11,9 @@ use super::super::run::{Ran, Wish, in_fork};
 use super::super::start::Flags;
 use super::super::surroundings::Surroundings;
 use super::super::{BackendChoice, store};
-use super::{Maker, Target, pairs};
+use super::Ended;
+use super::flags::pairs;
+use super::maker::{Maker, Target};
 use crate::build::context::Place;
 use crate::build::execute::{End, Made};
 use crate::build::plan::{Ground, Network, Plan, RunStep, Security, Stage, Step, Work};
@@ -22,7 +24,7 @@ use crate::store::{CreateOptions, Node, StepRecord};
 
 impl Maker<'_> {
     /// Runs a command in a fork of `reference`, as a step like any other: what was done before is not done again.
-    pub(super) fn build_by_command(&self, reference: &str, command: &[OsString]) -> Result<i32> {
+    pub(super) fn build_by_command(&self, reference: &str, command: &[OsString]) -> Result<Ended> {
         self.refuse_recipe_flags()?;
         self.refuse_flags_of_boxes()?;
         let args = command.iter().map(|word| {
@@ -41,7 +43,7 @@ impl Maker<'_> {
     }
 
     /// Opens a shell in a fork of `reference`; leaving it with 0 keeps what was done.
-    pub(super) fn build_by_shell(&self, reference: &str) -> Result<i32> {
+    pub(super) fn build_by_shell(&self, reference: &str) -> Result<Ended> {
         if !std::io::stdin().is_terminal() {
             let message = format!(
                 "{reference} is no context of a build, and nobody is at a terminal for a shell in it"
@@ -80,11 +82,13 @@ impl Maker<'_> {
             volatile: false,
         };
         let began = Instant::now();
-        let Some(Ran { code, fork, claimed, .. }) = in_fork(context, store, wish)? else { return Ok(0) };
+        let Some(Ran { code, fork, claimed, .. }) = in_fork(context, store, wish)? else {
+            return Ok(Ended::with(0));
+        };
         claimed.unlink(fork.slot());
         if code != 0 {
             context.output.say(format!("the shell ended with {code}: nothing is kept"));
-            return Ok(code);
+            return Ok(Ended::with(code));
         }
         let plan = plan(reference, self.config_on(&base)?, vec!["/bin/sh".to_owned()], platform);
         let name = format!("by hand {reference}");
