@@ -572,6 +572,9 @@ impl Maker<'_> {
         let node = store.publish_built(image.top.as_ref(), &names, image.config, image.built)?;
         store::remember(store, &node);
         self.write_files(&node, &names)?;
+        if (arguments.resume || arguments.adopt.is_some()) && !made.used_instead {
+            context.output.say("the step that failed last was not to be done in this build: nothing was taken of it");
+        }
         let known = if made.done == 0 { "all of it was there".to_owned() } else { steps(made) };
         match names.first() {
             Some(name) => context.output.say(format!("built {name}: {known}")),
@@ -666,6 +669,7 @@ fn steps(made: &Made) -> String {
     let done = if made.done == 1 { "1 step".to_owned() } else { format!("{} steps", made.done) };
     match made.cached {
         0 => done,
+        1 => format!("{done}, 1 was there"),
         cached => format!("{done}, {cached} were there"),
     }
 }
