@@ -44,6 +44,7 @@ use std::path::Path;
 
 use rootling_backends::graft::Origin;
 use rootling_backends::ground::Ground;
+use rootling_backends::overlay::unmark_volatile;
 use rootling_backends::{Access, Context as _, Cost, Dir, Result};
 
 pub use checkout::Checkout;
@@ -75,7 +76,11 @@ impl<'a> Destination<'a> {
     pub fn of(store: &'a Store, fork: &'a Ephemeral) -> Result<Self> {
         let ground = fork.open_ground(store)?;
         let before = ground.beneath().unwrap_or(ground.own()).try_clone()?;
-        let open = move || fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite);
+        let open = move || {
+            // One step may unpack several archives, with a mount for each.
+            unmark_volatile(fork.slot())?;
+            fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite)
+        };
         Ok(Self { ground, before, open: Box::new(open) })
     }
 

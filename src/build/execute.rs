@@ -129,6 +129,18 @@ impl<'a> At<'a> {
     pub fn stage_name(&self) -> String {
         self.stage.name.clone().unwrap_or_else(|| self.stage.number.to_string())
     }
+
+    /// Returns the number of the stage and the index of the step.
+    fn numbers(&self) -> (usize, usize) {
+        (self.stage.number, self.index)
+    }
+
+    /// Returns what an error calls it: its lines and its instruction.
+    fn named(&self) -> String {
+        let (first, last) = self.step().lines;
+        let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
+        format!("{lines}: {}", self.step().shown)
+    }
 }
 
 /// How it goes.
@@ -188,6 +200,8 @@ pub struct Made {
     pub cached: usize,
     /// Steps that were done.
     pub done: usize,
+    /// Was something done [`Instead`] of a step?
+    pub used_instead: bool,
 }
 
 /// Why nothing was made.
@@ -199,6 +213,16 @@ pub struct Failed {
     pub step: Option<(usize, usize)>,
     /// What it left, if that was kept.
     pub left: Option<Box<Node>>,
+}
+
+impl Failed {
+    /// Says which step it was, if that is not said.
+    fn at(self, at: At<'_>) -> Self {
+        match self.step {
+            Some(_) => self,
+            None => Self { error: self.error.context(at.named()), step: Some(at.numbers()), left: self.left },
+        }
+    }
 }
 
 impl std::convert::From<Error> for Failed {
