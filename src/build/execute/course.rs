@@ -10,7 +10,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 use super::look::{Looked, look};
 use super::{At, Build, Done, End, Event, Failed, Instead, Made, Outcome, begins_with, reads};
 use crate::build::key::Fields;
-use crate::build::plan::{Ground, Stage, Work};
+use crate::build::plan::{Ground, Stage, Step, Work};
 use crate::image::{Digest, Platform};
 use crate::store::{Failure, Node, StepRecord};
 
@@ -259,7 +259,7 @@ impl<'a> Course<'a> {
             number: u32::try_from(at.index + 1).unwrap_or(u32::MAX),
             shown: step.shown.clone(),
             fields: fields.pairs().to_vec(),
-            flags: BTreeMap::new(),
+            flags: surroundings(step),
             failure,
             adopted: false,
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -339,4 +339,14 @@ fn failed(at: At<'_>, failure: &Failure) -> Error {
     let (first, last) = at.step().lines;
     let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
     Error::new(ErrorKind::FailedPrecondition, format!("{lines}: {}: {how}", at.step().shown))
+}
+
+/// Returns where the command of a step found itself, as flags of a box: its directory, and the variables that are not in the image.
+fn surroundings(step: &Step) -> BTreeMap<String, Vec<String>> {
+    let Work::Run(run) = &step.work else { return BTreeMap::new() };
+    let pairs = run.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let env = pairs.filter(|pair| !step.config.env.contains(pair)).collect();
+    let flags = [("workdir", vec![run.workdir.clone()]), ("env", env)];
+    let given = flags.into_iter().filter(|(_, values)| !values.is_empty());
+    given.map(|(name, values)| (name.to_owned(), values)).collect()
 }
