@@ -19,8 +19,10 @@
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
 //! | | `work` | what one step takes and does: bases, files, caches, forks |
 //! | | `explain` | why a step was there, or was not |
+//! | | `again` | what a command needs to find itself where that of a step was |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod again;
 pub mod check;
 pub mod context;
 pub mod copy;

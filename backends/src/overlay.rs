@@ -366,14 +366,27 @@ fn strip_entry(dir: &Dir, name: &OsStr) -> Result<()> {
     Ok(())
 }
 
+/// OverlayFS makes it and never removes it (kernel documentation, filesystems/overlayfs.rst, "Volatile mount").
+const VOLATILE_MARK: &str = "work/work/incompat/volatile";
+
+/// Lets a tree be mounted volatile once more: the kernel refuses what is marked, for it cannot know that the machine ran on since.
+///
+/// The caller knows that, and that nobody has it mounted. Nothing happens where there is no mark.
+pub fn unmark_volatile(slot: &Path) -> Result<()> {
+    let mark = slot.join(VOLATILE_MARK);
+    let removed = std::fs::remove_file(mark.join("dirty")).and_then(|()| std::fs::remove_dir(&mark));
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.context(|| format!("remove {mark:?}")),
+    }
+}
+
 /// Returns when the tree in `slot` was first mounted volatile, if it ever was.
 fn volatile_mark(slot: &Dir) -> Result<Option<i64>> {
-    // OverlayFS makes it and never removes it (kernel documentation, filesystems/overlayfs.rst, "Volatile mount").
-    const MARK: &str = "work/work/incompat/volatile";
-    match slot.open_beneath(MARK, nix::fcntl::OFlag::O_PATH) {
+    match slot.open_beneath(VOLATILE_MARK, nix::fcntl::OFlag::O_PATH) {
         Ok(mark) => nix::sys::stat::fstat(&mark)
             .map(|stat| Some(stat.st_ctime))
-            .context(|| format!("fstat({slot}, {MARK:?})")),
+            .context(|| format!("fstat({slot}, {VOLATILE_MARK:?})")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         // OverlayFS makes its scratch directory with mode 0: without privilege nobody can look.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),

@@ -44,6 +44,7 @@ use std::path::Path;
 
 use rootling_backends::graft::Origin;
 use rootling_backends::ground::Ground;
+use rootling_backends::overlay::unmark_volatile;
 use rootling_backends::{Access, Context as _, Cost, Dir, Result};
 
 pub use checkout::Checkout;
@@ -75,7 +76,11 @@ impl<'a> Destination<'a> {
     pub fn of(store: &'a Store, fork: &'a Ephemeral) -> Result<Self> {
         let ground = fork.open_ground(store)?;
         let before = ground.beneath().unwrap_or(ground.own()).try_clone()?;
-        let open = move || fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite);
+        let open = move || {
+            // One step may unpack several archives, with a mount for each.
+            unmark_volatile(fork.slot())?;
+            fork.mount(store, Access::ReadWrite, true)?.open_root_for(Access::ReadWrite)
+        };
         Ok(Self { ground, before, open: Box::new(open) })
     }
 
@@ -99,7 +104,7 @@ pub struct Copied {
 
 /// Does what the step says with what was chosen and listed for it, and fetches what was not fetched before.
 ///
-/// `origin` is the tree that [`choose`] looked at. O(entries), on all cores; files are shared where the file systems can.
+/// `origin` is the tree that [`choose()`] looked at. O(entries), on all cores; files are shared where the file systems can.
 pub fn perform(
     step: &CopyStep,
     chosen: &Chosen<'_>,

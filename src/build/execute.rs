@@ -5,7 +5,7 @@
 //! needs another. A key is chained to that of the step before; what is taken from another stage is looked up by the key of that stage,
 //! and where that is not found by the content that is taken, so a stage that comes out the same changes nothing after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rootling_backends::{Error, Result};
@@ -81,6 +81,9 @@ pub trait Worker: Sync {
         said: &(dyn Fn(Stream, &[u8]) + Sync),
     ) -> Result<Outcome>;
 
+    /// Returns what a command needs to find itself where that of a step was, as flags of the command line.
+    fn flags(&self, step: &Step) -> BTreeMap<String, Vec<String>>;
+
     /// Asks what is being done to end: another step has failed.
     fn stop(&self);
 }
@@ -125,6 +128,18 @@ impl<'a> At<'a> {
     /// Returns what the stage is called: its name, or its number.
     pub fn stage_name(&self) -> String {
         self.stage.name.clone().unwrap_or_else(|| self.stage.number.to_string())
+    }
+
+    /// Returns the number of the stage and the index of the step.
+    fn numbers(&self) -> (usize, usize) {
+        (self.stage.number, self.index)
+    }
+
+    /// Returns what an error calls it: its lines and its instruction.
+    fn named(&self) -> String {
+        let (first, last) = self.step().lines;
+        let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
+        format!("{lines}: {}", self.step().shown)
     }
 }
 
@@ -185,6 +200,8 @@ pub struct Made {
     pub cached: usize,
     /// Steps that were done.
     pub done: usize,
+    /// Was something done [`Instead`] of a step?
+    pub used_instead: bool,
 }
 
 /// Why nothing was made.
@@ -196,6 +213,16 @@ pub struct Failed {
     pub step: Option<(usize, usize)>,
     /// What it left, if that was kept.
     pub left: Option<Box<Node>>,
+}
+
+impl Failed {
+    /// Says which step it was, if that is not said.
+    fn at(self, at: At<'_>) -> Self {
+        match self.step {
+            Some(_) => self,
+            None => Self { error: self.error.context(at.named()), step: Some(at.numbers()), left: self.left },
+        }
+    }
 }
 
 impl std::convert::From<Error> for Failed {
@@ -249,6 +276,7 @@ pub fn identity(store: &Store, node: &Node) -> Result<String> {
 
 /// Makes it. What was done is durable on return, also where a step failed; a kill leaves the steps that were done.
 pub fn execute(build: &Build<'_>) -> std::result::Result<Made, Failed> {
+    let _running = build.store.begin_build()?;
     let made = Course::begin(build).and_then(|course| course.run());
     let settled = build.store.settle_steps();
     match (made, settled) {

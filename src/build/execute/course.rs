@@ -10,7 +10,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 use super::look::{Looked, look};
 use super::{At, Build, Done, End, Event, Failed, Instead, Made, Outcome, begins_with, reads};
 use crate::build::key::Fields;
-use crate::build::plan::{Ground, Stage, Step, Work};
+use crate::build::plan::{Ground, Stage, Work};
 use crate::image::{Digest, Platform};
 use crate::store::{Failure, Node, StepRecord};
 
@@ -24,6 +24,7 @@ pub(super) struct Course<'a> {
     stopped: AtomicBool,
     failure: Mutex<Option<Failed>>,
     counts: Mutex<(usize, usize)>,
+    used_instead: AtomicBool,
 }
 
 /// Where those wait who need a stage.
@@ -58,6 +59,7 @@ impl<'a> Course<'a> {
             stopped: AtomicBool::new(false),
             failure: Mutex::default(),
             counts: Mutex::default(),
+            used_instead: AtomicBool::new(false),
         })
     }
 
@@ -88,7 +90,8 @@ impl<'a> Course<'a> {
         };
         line.reverse();
         let (cached, done) = *self.counts.lock().expect("nobody panics who holds it");
-        Ok(Made { end, base, line, cached, done })
+        let used_instead = self.used_instead.load(Ordering::Relaxed);
+        Ok(Made { end, base, line, cached, done, used_instead })
     }
 
     fn stage(&self, number: usize) -> &'a Stage {
@@ -187,7 +190,7 @@ impl<'a> Course<'a> {
                 if !self.stopped.load(Ordering::Relaxed) {
                     (self.build.report)(Event::Failed(at, began.elapsed(), &failed.error));
                 }
-                Failed { step: Some((stage.number, index)), ..failed }
+                failed.at(at)
             })?;
             if let Some(node) = &node {
                 ended.end = self.build.end_at(node)?;
@@ -259,13 +262,14 @@ impl<'a> Course<'a> {
             number: u32::try_from(at.index + 1).unwrap_or(u32::MAX),
             shown: step.shown.clone(),
             fields: fields.pairs().to_vec(),
-            flags: surroundings(step),
+            flags: build.worker.flags(step),
             failure,
             adopted: false,
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         let (key, config) = (fields.key(), step.config.clone());
         let instead = build.instead.as_ref().filter(|instead| instead.key == key);
+        self.used_instead.fetch_or(instead.is_some(), Ordering::Relaxed);
         if let Some(Instead { node, resumes: false, .. }) = instead {
             let node = build.store.adopt_step(node, over.node.as_ref(), record(key, None), config)?;
             return Ok((Some(node), Done::default()));
@@ -297,10 +301,10 @@ impl<'a> Course<'a> {
             Outcome::Failed(fork, failure) => {
                 let error = failed(at, &failure);
                 if !build.keeps_failed {
-                    return Err(error.into());
+                    return Err(Failed { error, step: Some(at.numbers()), left: None });
                 }
                 let left = build.store.commit_failed(fork, record(key, Some(failure)), config)?;
-                Err(Failed { error, step: None, left: Some(Box::new(left)) })
+                Err(Failed { error, step: Some(at.numbers()), left: Some(Box::new(left)) })
             }
         }
     }
@@ -336,17 +340,5 @@ fn failed(at: At<'_>, failure: &Failure) -> Error {
         Failure::Signal(signal) => format!("signal {signal}"),
         Failure::Reason(reason) => reason.clone(),
     };
-    let (first, last) = at.step().lines;
-    let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
-    Error::new(ErrorKind::FailedPrecondition, format!("{lines}: {}: {how}", at.step().shown))
-}
-
-/// Returns where the command of a step found itself, as flags of a box: its directory, and the variables that are not in the image.
-fn surroundings(step: &Step) -> BTreeMap<String, Vec<String>> {
-    let Work::Run(run) = &step.work else { return BTreeMap::new() };
-    let pairs = run.env.iter().map(|(name, value)| format!("{name}={value}"));
-    let env = pairs.filter(|pair| !step.config.env.contains(pair)).collect();
-    let flags = [("workdir", vec![run.workdir.clone()]), ("env", env)];
-    let given = flags.into_iter().filter(|(_, values)| !values.is_empty());
-    given.map(|(name, values)| (name.to_owned(), values)).collect()
+    Error::new(ErrorKind::FailedPrecondition, format!("{}: {how}", at.named()))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rootling_backends::Result;
 
-use super::{Build, End, Failed, identity, reads};
+use super::{At, Build, End, Failed, identity, reads};
 use crate::build::key::{self, Fields};
 use crate::build::plan::{Ground, Stage, Step, Work};
 use crate::image::Platform;
@@ -52,7 +52,7 @@ pub(super) fn look(
             steps.push(None);
             continue;
         }
-        let failed = |error| Failed { error, step: Some((stage.number, index)), left: None };
+        let failed = |error| Failed::from(error).at(At { stage, index });
         let sources = reads(&step.work)
             .into_iter()
             .map(|ground| ground.map(|ground| known(ground, build.platform)).transpose());

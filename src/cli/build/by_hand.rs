@@ -108,7 +108,8 @@ impl Maker<'_> {
         drop(claimed);
         let base = End { identity: None, node: Some(base) };
         let end = End { identity: None, node: Some(node.clone()) };
-        let made = Made { end, base, line: vec![(0, vec![Some(node)])], cached: 0, done: 1 };
+        let made =
+            Made { end, base, line: vec![(0, vec![Some(node)])], cached: 0, done: 1, used_instead: false };
         self.finish(&plan, &made, &name)
     }
 

@@ -47,6 +47,10 @@ impl Maker<'_> {
         let node = store.publish_built(image.top.as_ref(), &names, image.config, image.built)?;
         store::remember(store, &node);
         self.write_files(&node, &names)?;
+        if (arguments.resume || arguments.adopt.is_some()) && !made.used_instead {
+            let what = "the step that failed last was not to be done in this build: nothing was taken of it";
+            context.output.say(what);
+        }
         let known = if made.done == 0 { "all of it was there".to_owned() } else { steps(made) };
         match names.first() {
             _ if self.quietly && made.done == 0 => {}
@@ -142,6 +146,7 @@ fn steps(made: &Made) -> String {
     let done = if made.done == 1 { "1 step".to_owned() } else { format!("{} steps", made.done) };
     match made.cached {
         0 => done,
+        1 => format!("{done}, 1 was there"),
         cached => format!("{done}, {cached} were there"),
     }
 }

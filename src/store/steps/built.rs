@@ -53,6 +53,12 @@ impl Store {
         let Some(tree) = node.record.tree.as_ref().filter(|_| node.record.is_image()) else {
             return Ok(node.clone());
         };
+        // A step that was adopted has the tree of another.
+        let last = node.record.built.as_ref().and_then(|built| built.steps.last());
+        let last = last.map_or(Ok(None), |id| self.node_if_exists(id))?;
+        if let Some(step) = last.filter(|step| step.record.tree.as_ref() == Some(tree)) {
+            return Ok(step);
+        }
         let state = self.node(tree)?;
         // The tree of a layer may be that of another stack.
         Ok(if state.record.predecessor() == node.record.predecessor() { state } else { node.clone() })
@@ -105,7 +111,8 @@ impl Store {
                 Record::new(draft.id.clone(), kind, State::Committed)
             }
         };
-        let record = Record { config, built: Some(built), ..record };
+        let follows = top.and_then(|top| top.record.follows.clone());
+        let record = Record { config, built: Some(built), follows, ..record };
         self.publish(draft, &record, None, Durability::Synced)
     }
 }
