@@ -20,6 +20,7 @@ mod autosnap;
 mod bisect;
 mod blame;
 mod build;
+mod build_run;
 mod commit;
 mod completion;
 mod cp;
@@ -269,7 +270,7 @@ fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
 const OF_BOXES: [&str; 7] = ["run", "try", "enter", "exec", "start", "create", "set"];
 
 /// The commands that end as the command they run, or say with 1 or 2 what came of it.
-const RUNNING: [&str; 7] = ["run", "try", "exec", "enter", "shell", "start", "bisect"];
+const RUNNING: [&str; 8] = ["run", "try", "exec", "enter", "shell", "start", "bisect", "build-run"];
 
 /// Sets what is a property of the whole process, before anything starts a thread.
 fn prepare(root: Option<PathBuf>, output: Output, command: &Command, given: Given) -> Result<Context> {
@@ -334,6 +335,20 @@ fn entered_before() -> Option<Entered> {
 }
 
 impl Context {
+    /// Returns one in which only data is printed, for a command that another one runs.
+    fn quiet(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            output: Output { quiet: true, ..self.output },
+            entered: self.entered.clone(),
+            umask: self.umask,
+            given: Given::default(),
+            caller: self.caller,
+            settings: Vec::new(),
+            announcer: RefCell::default(),
+        }
+    }
+
     /// The variable that tells this program, when it is started by itself, what it is already.
     fn as_entered(&self) -> Option<(&'static str, String)> {
         let entered = Some(&self.entered).filter(|entered| **entered != Entered::Root);
@@ -362,6 +377,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Import(arguments) => import::run(context, &arguments),
         Command::Export(arguments) => export::run(context, &arguments),
         Command::Build(arguments) => return build::run(context, &arguments),
+        Command::BuildRun(arguments) => return build_run::run(context, arguments),
         Command::Pull(arguments) => pull::run(context, &arguments),
         Command::Push(arguments) => push::push(context, &arguments),
         Command::Copy(arguments) => push::run_copy(context, &arguments),

@@ -9,6 +9,10 @@
 //! | box | a named active node, with the committed nodes it stands on as its history |
 //! | fork | a new active node on a committed one |
 //! | volume | a node that boxes mount and that outlives them, with snapshots of its own |
+//! | recipe | what is built: a Dockerfile by the place it was read from, and the stage that was asked for |
+//! | stage | steps one on the other, on an image, another stage or nothing |
+//! | step | an instruction with all that it depends on; one that works on files leaves a committed node, which is found again by its *key* |
+//! | cache | a volume that steps of builds write to, and that is in no image |
 //!
 //! # Code map
 //!

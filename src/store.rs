@@ -132,7 +132,7 @@ pub use images::{AddedImage, ImageEntry, ImageParts, Progress, Supply};
 pub use index::{Entry, Index};
 pub use layers::{Image, Layer};
 pub use life::Life;
-pub use line::{Line, LineState, PackedState};
+pub use line::{Documents, Line, LineState, PackedState};
 pub use marks::Marks;
 pub use merging::{Merged, Merging, Range, Sides};
 pub use name::{Label, Name};

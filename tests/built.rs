@@ -217,7 +217,10 @@ fn layers_are_the_same_on_every_backend() {
 const ON_IMAGE: &str = "FROM app:1\nENV A=b\n# rootling: layer\nRUN one\nRUN two\nRUN three\nCMD [\"x\"]\n";
 
 /// Pulls an image of two layers, and builds on it; `None` where that cannot be done here.
-fn on_image(environment: &Environment) -> Option<(Store, Plan, Node, Vec<(usize, Vec<Option<Node>>)>)> {
+/// Stages by number, with the nodes of their steps.
+type Line = Vec<(usize, Vec<Option<Node>>)>;
+
+fn on_image(environment: &Environment) -> Option<(Store, Plan, Node, Line)> {
     if !make_image(environment) {
         return None;
     }
@@ -341,6 +344,17 @@ fn what_was_built_is_an_image_like_others() {
     assert!(row()["size_bytes"].as_u64().unwrap() > 0 && row()["platform"].is_string(), "{}", row());
     let inspected = environment.json(["inspect", "built:1"])[0].clone();
     assert_eq!(inspected["RepoTags"], json!(["built:1"]), "{inspected}");
+    // From now on it is known by its digests, too.
+    for digest in ["digest", "config_digest"].map(|field| row()[field].as_str().unwrap().to_owned()) {
+        assert_eq!(
+            environment.ok(["run", "--user", "0", "--entrypoint", "/bin/cat", &digest, "/etc/1"]),
+            "1\n"
+        );
+    }
+    let whole = format!("built:1@{}", row()["digest"].as_str().unwrap());
+    assert_eq!(environment.json(["inspect", &whole])[0]["Id"], inspected["Id"]);
+    let missing = environment.fails(["show", &format!("sha256:{}", "0".repeat(64))]);
+    assert!(missing.contains("images --digests"), "{missing}");
     assert_eq!(
         environment.ok(["run", "--user", "0", "--entrypoint", "/bin/cat", "built:1", "/etc/1", "/etc/3"]),
         "1\n3\n"

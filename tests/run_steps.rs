@@ -96,6 +96,10 @@ impl Build {
             net: Net::None,
             dns: Dns::default(),
             hosts: vec![("db".into(), "10.0.0.1".parse().unwrap())],
+            hostname: None,
+            sysctls: Vec::new(),
+            binds: Vec::new(),
+            tmpfs: Vec::new(),
             shm_size: None,
             allow: Allow::default(),
             given: Given::default(),
@@ -142,7 +146,7 @@ impl Build {
 
     /// What differs in a fork, directories' times included.
     fn changes(&self, did: &Did) -> Vec<String> {
-        let options = DiffOptions { times: true, ..DiffOptions::default() };
+        let options = DiffOptions { times: true };
         let changes = self.store.ephemeral_changes(&did.fork, options).unwrap();
         changes.iter().map(|change| format!("{} {}", change.kind.letter(), change.path.display())).collect()
     }

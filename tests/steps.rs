@@ -495,6 +495,10 @@ fn who_changed_a_path_is_told_of_steps_snapshots_and_the_beginning() {
             blamed(&["--all", "app:1", "/etc/two"]),
             [format!("changed {three}"), format!("added {two}")]
         );
+        assert_eq!(
+            blamed(&["app:1", "/bin/tool", "/bin"]),
+            [format!("begun {base}"), format!("begun {base}")]
+        );
         assert!(
             environment.fails(["blame", "app:1", "/etc/none"]).contains("nothing in the history of app:1")
         );

@@ -1,5 +1,6 @@
 //! What rootling wants to be, and whether it is. An aim that was not measured is said to be so.
 
+mod build;
 mod history;
 mod images;
 
@@ -36,6 +37,7 @@ pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
     ];
     verdicts.extend(history::judge(samples));
     verdicts.extend(images::judge(samples));
+    verdicts.extend(build::judge(samples));
     verdicts
 }
 

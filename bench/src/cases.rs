@@ -1,6 +1,7 @@
 //! What is measured, and what makes it fair or unfair: one file for each.
 
 mod at_once;
+pub(crate) mod build;
 mod changes;
 mod delete;
 mod durable;
@@ -44,7 +45,7 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 40] = [
+pub(crate) const ALL: [Case; 48] = [
     FORK,
     DURABLE,
     FIRST_WRITE,
@@ -79,6 +80,14 @@ pub(crate) const ALL: [Case; 40] = [
     images::PUSH[1],
     images::PUSH[2],
     images::PUSH[3],
+    build::STEPS_COLD,
+    build::STEPS_CACHED,
+    build::STAGES,
+    build::STAGES_CACHED,
+    build::FILES,
+    build::CHANGED,
+    build::BIG,
+    build::BIG_USED,
     SCALE_ENTER,
     SCALE_FORK,
     SCALE_RM,

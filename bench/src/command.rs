@@ -28,6 +28,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     run(command).map(|(_, output)| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs it to its end, with its output in a file.
+pub(crate) fn written_to(command: &mut Command, file: std::fs::File) -> Result<()> {
+    command.stdout(file);
+    run(command).map(drop)
+}
+
 /// Starts all of them, waits for all, and returns how long that took.
 pub(crate) fn timed_at_once(commands: &mut [Command]) -> Result<Duration> {
     commands.iter_mut().for_each(|command| {

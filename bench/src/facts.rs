@@ -25,7 +25,7 @@ pub(crate) struct Facts {
     stolen: Option<f64>,
 }
 
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("cp", "--version"),
     ("btrfs", "--version"),
     ("mkfs.xfs", "-V"),
@@ -40,6 +40,8 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("umoci", "--version"),
     ("containerd", "--version"),
     ("docker-registry", "--version"),
+    ("buildah", "--version"),
+    ("dockerd", "--version"),
 ];
 
 impl Facts {

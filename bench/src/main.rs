@@ -8,6 +8,7 @@
 //! | `command` | other programs, run and timed |
 //! | `contender` | what can fork a tree: the contract |
 //! | `ours`, `peers`, `podman` | who does: rootling's backends, small tools, podman's storage drivers |
+//! | `docker` | a Docker engine of our own |
 //! | `life` | the loop: fork, prove, write, edit, find the edits, delete; interleaved rounds |
 //! | `proof` | equal work or no number: entries and bytes of every fork |
 //! | `edits` | ten edits, and whether they were found |
@@ -15,6 +16,7 @@
 //! | `enter` | what starts in a tree: who, in which namespaces, how fast, with how many calls and how much memory |
 //! | `history` | states of a box: kept, told apart, forked, gone back to |
 //! | `images` | images from a registry and back |
+//! | `build` | Dockerfiles: small steps, a compiler, files |
 //! | `scale` | a store that holds much: deep, wide, and forks that come and go |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
@@ -22,9 +24,11 @@
 //! | `facts`, `report`, `plot` | the machine, the tables, the picture |
 
 mod aims;
+mod build;
 mod cases;
 mod command;
 mod contender;
+mod docker;
 mod edits;
 mod enter;
 mod facts;
@@ -75,7 +79,8 @@ fn measure(options: &Options) -> Result<ExitCode> {
     let sizes = trees::archives(options, &scratch)?;
     let guests = options.wants(Part::Starts).then(|| enter::prepare(&scratch, &mut samples)).transpose()?;
     for kind in FileSystem::ALL {
-        if !options.wants_file_system(kind.name()) || options.part == Some(Part::Images) {
+        if !options.wants_file_system(kind.name()) || matches!(options.part, Some(Part::Images | Part::Build))
+        {
             continue;
         }
         report::progress(&format!("{}: making the file system", kind.name()));
@@ -98,6 +103,9 @@ fn measure(options: &Options) -> Result<ExitCode> {
     }
     if options.wants(Part::Images) {
         images::all(&sizes, &scratch, options, &mut samples).context(|| "measure images")?;
+    }
+    if options.wants(Part::Build) {
+        build::all(&sizes, &scratch, options, &mut samples).context(|| "measure builds")?;
     }
     facts.finish();
     let directory = report::write(&facts, &samples, options)?;

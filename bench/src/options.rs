@@ -19,7 +19,7 @@ pub(crate) struct Options {
     pub(crate) file_system: Option<String>,
     /// One tree only.
     pub(crate) tree: Option<String>,
-    /// One part only: what is done to trees, what starts in them, states of boxes, a store that holds much, or images.
+    /// One part only: what is done to trees, what starts in them, states of boxes, a store that holds much, images, or builds.
     pub(crate) part: Option<Part>,
     /// Rounds, if not the default.
     pub(crate) rounds: Option<usize>,
@@ -35,9 +35,10 @@ pub(crate) enum Part {
     History,
     Scale,
     Images,
+    Build,
 }
 
-const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale|images, --cache DIR, --scratch DIR, --out DIR, \
+const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale|images|build, --cache DIR, --scratch DIR, --out DIR, \
                      --fs ext4|xfs|btrfs, --tree minbase|large";
 
 impl Options {
@@ -71,6 +72,7 @@ impl Options {
                         "history" => Part::History,
                         "scale" => Part::Scale,
                         "images" => Part::Images,
+                        "build" => Part::Build,
                         other => return Err(wrong(format!("there is no part {other:?}"))),
                     });
                 }
@@ -101,8 +103,8 @@ impl Options {
             // It has a tree of its own.
             return false;
         }
-        // What starts in a tree does not depend on its size.
-        let small_only = self.quick || self.part == Some(Part::Starts);
+        // What starts in a tree does not depend on its size, nor does what is built on it.
+        let small_only = self.quick || matches!(self.part, Some(Part::Starts | Part::Build));
         self.tree.as_deref().map_or(!small_only || name == "minbase", |only| only == name)
     }
 
@@ -123,6 +125,11 @@ impl Options {
 
     /// Returns how often an image is pulled.
     pub(crate) fn image_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+    }
+
+    /// Returns how often everything is built.
+    pub(crate) fn build_rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
     }
 
@@ -160,6 +167,8 @@ mod tests {
         assert!(scale.wants(Part::Scale) && !scale.wants(Part::Starts) && !scale.wants_tree("minbase"));
         let images = parse("--part images --quick --tree large").unwrap();
         assert!(images.wants(Part::Images) && images.wants_tree("large") && images.image_rounds() == 1);
+        let build = parse("--part build").unwrap();
+        assert!(build.wants(Part::Build) && !build.wants_tree("large") && build.build_rounds() == 3);
         assert_eq!(parse("--part all").unwrap_err().to_string(), "there is no part \"all\"");
     }
 

@@ -53,7 +53,21 @@ impl Podman {
 
     /// Returns podman with this storage, and these words.
     pub(crate) fn command(&self, words: impl IntoIterator<Item = &'static str>) -> Command {
-        let mut command = command("podman", [] as [&str; 0]);
+        let mut command = self.program("podman");
+        command.args(["--cgroup-manager=cgroupfs", "--events-backend=none"]);
+        command.args(["--log-level=error", "--runtime=runc"]).args(words);
+        command
+    }
+
+    /// Returns buildah with this storage, and these words.
+    pub(crate) fn buildah_command(&self, words: impl IntoIterator<Item = &'static str>) -> Command {
+        let mut command = self.program("buildah");
+        command.arg("--log-level=error").args(words);
+        command
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = command(name, [] as [&str; 0]);
         let option = |name: &str, path: &Path| {
             let mut word = OsString::from(name);
             word.push(path);
@@ -62,8 +76,7 @@ impl Podman {
         command.env("TMPDIR", &self.directory);
         command.arg(option("--root=", &self.directory.join("root")));
         command.arg(option("--runroot=", &self.run));
-        command.args(["--storage-driver", self.driver, "--cgroup-manager=cgroupfs", "--events-backend=none"]);
-        command.args(["--log-level=error", "--runtime=runc"]).args(words);
+        command.args(["--storage-driver", self.driver]);
         command
     }
 

@@ -31,28 +31,22 @@ pub struct Finding {
 /// Variables, by name.
 pub type Variables = BTreeMap<String, String>;
 
+/// Who knows something of a path, or of an image.
+pub type Asked<'a, T> = &'a dyn Fn(&str) -> T;
+
 /// What is known beside the file.
 #[derive(Clone, Copy, Default)]
 #[expect(missing_debug_implementations, reason = "closures have none")]
 pub struct Known<'a> {
     /// Is a path of the context left out of it? `None` where nothing is, or where a pattern with `!` takes files in
     /// again: then a path that is left out may have files below it that are not.
-    pub ignored: Option<&'a dyn Fn(&str) -> bool>,
+    pub ignored: Option<Asked<'a, bool>>,
     /// Returns the variables that an image sets; `None` for one that is not here.
-    pub variables: Option<&'a dyn Fn(&str) -> Option<Variables>>,
-}
-
-/// Returns all that is unwise in a file, by line, with what its own `check` directive asks for.
-///
-/// A directive that cannot be read asks for nothing; [`Options::of`] says what is wrong with it. `ignored` as in
-/// [`Known`].
-pub fn check(file: &Dockerfile, ignored: Option<&dyn Fn(&str) -> bool>) -> Vec<Finding> {
-    let options = Options::of(file).unwrap_or_default();
-    check_with(file, &options, Known { ignored, variables: None })
+    pub variables: Option<Asked<'a, Option<Variables>>>,
 }
 
 /// Returns all that is unwise in a file, by line.
-pub fn check_with(file: &Dockerfile, options: &Options, known: Known<'_>) -> Vec<Finding> {
+pub fn check(file: &Dockerfile, options: &Options, known: Known<'_>) -> Vec<Finding> {
     let mut findings = Findings { options, list: Vec::new() };
     names::check(file, &mut findings);
     stages::check(file, &mut findings);

@@ -43,6 +43,8 @@ pub struct ImageOptions {
     pub annotations: BTreeMap<String, String>,
     /// The recipe, as the build calls it.
     pub recipe: Option<String>,
+    /// Does the image say which steps its layers are, so that another store can take them for those?
+    pub carries_keys: bool,
 }
 
 /// What the end of a build is: what [`Store::publish_built`] asks for.
@@ -105,6 +107,7 @@ pub fn image(
         platform: Some(target.platform.clone()),
         created: times.now,
         epoch: plan.epoch,
+        carries_keys: options.carries_keys,
         author: Some(target.author.clone()).filter(|author| !author.is_empty()),
         recipe: options.recipe.clone(),
     };

@@ -28,7 +28,7 @@ use rootling_backends::{Access, Context as _, Error, ErrorKind, Mount, Result};
 use super::plan::{Ground, Owner, RunStep, Sharing};
 use crate::runner::log::Stream;
 use crate::runner::net::Dns;
-use crate::runner::{Device, Limits, Net, Security, Spec, Userns};
+use crate::runner::{Bind, Device, Limits, Net, Security, Spec, Tmpfs, Userns};
 use crate::store::{Ephemeral, Store};
 use mounts::Mounts;
 
@@ -65,6 +65,14 @@ pub struct Template {
     pub dns: Dns,
     /// Further lines of `/etc/hosts`.
     pub hosts: Vec<(String, IpAddr)>,
+    /// The name of the machine as steps see it; `None` for the one that BuildKit's see.
+    pub hostname: Option<String>,
+    /// Kernel parameters of each step's own namespaces.
+    pub sysctls: Vec<(String, String)>,
+    /// What each step sees of the host besides its own mounts.
+    pub binds: Vec<Bind>,
+    /// Directories in memory that each step has.
+    pub tmpfs: Vec<Tmpfs>,
     /// Bytes of `/dev/shm`; `None` for what boxes have.
     pub shm_size: Option<u64>,
     /// What steps may ask for.

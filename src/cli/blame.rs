@@ -4,17 +4,22 @@
 //! the state that all began with it is only asked whether it has the path.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 use nix::fcntl::OFlag;
-use rootling_backends::{Change, ChangeKind, DiffOptions, Error, ErrorKind, Result};
+use rootling_backends::{Change, ChangeKind, DiffOptions, Dir, Error, ErrorKind, Result};
 use serde::{Serialize, Serializer};
 
 use super::diff::Brief;
 use super::ls::Step;
 use super::{Context, output, show, store};
 use crate::store::{Node, ObjectId, Store};
+
+/// How many links a path may lead over, as with the kernel.
+const MOST_LINKS: usize = 40;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -63,7 +68,9 @@ struct Wanted<'a> {
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let store = context.store()?;
     let node = store.last_state(&store::find(&store, &arguments.reference)?)?;
-    let mut wanted: Vec<Wanted<'_>> = arguments.paths.iter().map(|typed| Wanted::new(typed)).collect();
+    let root = store.open_root(&node)?;
+    let mut wanted: Vec<Wanted<'_>> = arguments.paths.iter().map(|typed| Wanted::new(&root, typed)).collect();
+    drop(root);
     let mut at = Some(node);
     while let Some(state) = at.take().filter(|_| wanted.iter().any(|path| !path.is_done)) {
         let before = store.predecessor(&state)?;
@@ -90,10 +97,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 }
 
 impl<'a> Wanted<'a> {
-    fn new(typed: &'a Path) -> Self {
-        let path =
-            typed.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
-        Self { typed, path, found: Vec::new(), is_done: false }
+    fn new(root: &Dir, typed: &'a Path) -> Self {
+        Self { typed, path: without_links(root, typed), found: Vec::new(), is_done: false }
     }
 
     fn look_among(&mut self, store: &Store, changes: &[Change], state: &Node) -> Result<()> {
@@ -119,6 +124,39 @@ impl<'a> Wanted<'a> {
 
 fn briefly<S: Serializer>(changes: &[Change], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_seq(changes.iter().map(Brief::of))
+}
+
+/// Returns where a path leads by the links on its way, as they are now; the last part is not followed. What is not there is as it was typed.
+fn without_links(root: &Dir, typed: &Path) -> PathBuf {
+    let mut left: VecDeque<OsString> = parts(typed).collect();
+    let (mut path, mut followed) = (PathBuf::new(), 0);
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            path.pop();
+            continue;
+        }
+        let is_on_the_way = !left.is_empty() && followed < MOST_LINKS;
+        let link = is_on_the_way.then(|| root.open_deep(&path).and_then(|dir| dir.read_link(&part)).ok());
+        let Some(target) = link.flatten().map(PathBuf::from) else {
+            path.push(part);
+            continue;
+        };
+        followed += 1;
+        if target.is_absolute() {
+            path.clear();
+        }
+        let parts: Vec<OsString> = parts(&target).collect();
+        parts.into_iter().rev().for_each(|part| left.push_front(part));
+    }
+    path
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(part) => Some(part.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
 }
 
 /// Looks for what is left in the state that all began with.

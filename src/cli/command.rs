@@ -3,10 +3,10 @@
 use clap::Subcommand;
 
 use super::{
-    attach, bisect, blame, build, commit, completion, cp, create, detach, diff, doctor, du, enter, export,
-    fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging, mount,
-    policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show, snapshot,
-    stats, stop, trying, undelete, unshare, verify, volume, walls,
+    attach, bisect, blame, build, build_run, commit, completion, cp, create, detach, diff, doctor, du, enter,
+    export, fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging,
+    mount, policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show,
+    snapshot, stats, stop, trying, undelete, unshare, verify, volume, walls,
 };
 
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,8 @@ pub(super) enum Command {
     Export(export::Arguments),
     /// Build an image from a Dockerfile, or by a command in a fork; each step is a snapshot
     Build(Box<build::Arguments>),
+    /// Run what a Dockerfile builds, building it first where that was not done: a Dockerfile can be a program
+    BuildRun(build_run::Arguments),
     /// Fetch an image from a registry, a directory or an archive
     Pull(pull::Arguments),
     /// Send an image, a box with its history or a tree to a registry
@@ -188,6 +190,7 @@ impl Command {
             | Self::Exec(_)
             | Self::Start(_)
             | Self::Bisect(_) => true,
+            Self::BuildRun(_) => true,
             Self::Fork(arguments) => arguments.runs(),
             _ => false,
         }

@@ -123,7 +123,12 @@ fn typed<'a>(words: &[&'a str]) -> Option<Typed<'a>> {
                 word.split_once('=').map_or((*word, None), |(flag, value)| (flag, Some(value)));
             let argument = at.get_arguments().find(|argument| is_called(argument, flag));
             let takes_value = argument.is_some_and(|argument| argument.get_action().takes_values());
-            let value = if takes_value { joined.or_else(|| words.next().copied()) } else { None };
+            let takes_word =
+                argument.is_some_and(|argument| takes_value && !argument.is_require_equals_set());
+            let value = if takes_word { joined.or_else(|| words.next().copied()) } else { joined };
+            if let (Some(argument), None, true) = (argument, value, takes_word) {
+                return Some(Typed { root, takes: takes(at, argument) });
+            }
             if flag == "--root" {
                 root = value;
             }
@@ -154,8 +159,20 @@ fn is_called(argument: &clap::Arg, flag: &str) -> bool {
 
 /// What an argument means, by its name: the same in all commands. What is of type `Name` is the name of something to be made.
 fn takes(verb: &clap::Command, argument: &clap::Arg) -> Option<Takes> {
-    const EXISTING: [&str; 10] =
-        ["reference", "references", "name", "names", "boxes", "from", "to", "old", "new", "range"];
+    const EXISTING: [&str; 12] = [
+        "reference",
+        "references",
+        "name",
+        "names",
+        "boxes",
+        "from",
+        "to",
+        "old",
+        "new",
+        "range",
+        "onto",
+        "adopt",
+    ];
     if argument.get_value_parser().type_id() == std::any::TypeId::of::<Source>() {
         return Some(Takes::Sources);
     }
@@ -185,6 +202,9 @@ mod tests {
             "rootling delete",
             "rootling --format=json log a",
             "rootling fork",
+            "rootling build --adopt",
+            "rootling build . -t app --adopt",
+            "rootling rebase dev --onto",
         ] {
             assert_eq!(what(line), Some(Takes::References), "{line}");
         }
@@ -195,6 +215,10 @@ mod tests {
             "rootling exec dev",
             "rootling man",
             "rootling import dir:/x",
+            "rootling build",
+            "rootling build --pull",
+            "rootling build --adopt fix",
+            "rootling build --target",
         ] {
             assert_eq!(what(line), None, "{line}");
         }

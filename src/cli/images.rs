@@ -77,12 +77,16 @@ pub(super) fn list(context: &Context, arguments: &ImagesArguments) -> Result<()>
 
 /// Returns a row for each name of an image.
 fn rows_of(entry: &ImageEntry) -> Vec<Row> {
-    let image = entry.image.as_ref();
+    let (image, made) = (entry.image.as_ref(), entry.made.as_ref());
+    let came = image.map(|image| image.index.as_ref().unwrap_or(&image.manifest));
     let row = |name: &Name| Row {
         name: name.to_string(),
         id: Some(entry.id.to_string()),
-        digest: image.map(|image| image.index.as_ref().unwrap_or(&image.manifest).to_string()),
-        config_digest: image.map(|image| image.config.to_string()),
+        digest: came.or(made.map(|made| &made.manifest)).map(ToString::to_string),
+        config_digest: image
+            .map(|image| &image.config)
+            .or(made.map(|made| &made.config))
+            .map(ToString::to_string),
         platform: entry.platform.as_ref().map(ToString::to_string),
         reference: image.and_then(|image| image.reference.clone()),
         created: entry.created,

@@ -78,10 +78,10 @@ impl MountFlags {
         self.volume.iter().filter_map(|wanted| wanted.volume.as_ref()).chain(mounted)
     }
 
-    /// Opens the volumes, making those that are not there and filling those that are empty from `root`, the tree.
+    /// Opens the volumes, making those that are not there and filling those that are empty from `root`, the tree, if there is one.
     ///
     /// Makes and opens nothing where it is only printed what would be done.
-    pub(super) fn open(&self, store: &Store, root: &Dir, dry_run: bool) -> Result<Mounts> {
+    pub(super) fn open(&self, store: &Store, root: Option<&Dir>, dry_run: bool) -> Result<Mounts> {
         let mut mounts = Mounts { tmpfs: self.tmpfs.clone(), ..Mounts::default() };
         let mut shown: Vec<&Wanted> = self.volume.iter().collect();
         for mount in &self.mount {
@@ -99,7 +99,8 @@ impl MountFlags {
                 Some(name) if dry_run => PathBuf::from(format!("volume {name}")),
                 Some(name) => {
                     super::run::start_quiet_workers();
-                    let content = if wanted.copy { content_at(root, &wanted.bind) } else { None };
+                    let content =
+                        root.filter(|_| wanted.copy).and_then(|root| content_at(root, &wanted.bind));
                     let (node, used) = store.use_volume(name, content.as_ref())?;
                     mounts.used.push(used);
                     store.slot(&node).join(FS)

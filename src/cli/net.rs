@@ -7,6 +7,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 
 use super::walls::Place;
 use super::{Context, said};
+use crate::build::plan::Network;
 use crate::runner::net::{self, Dns, Lacking, Private, Publish, Way};
 use crate::runner::{Namespace, Net, Plan};
 use crate::store::Store;
@@ -15,7 +16,14 @@ use crate::store::Store;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct NetFlags {
     /// Network: auto (private where the tools for it are, else host), private, host, none (only loopback), box:NAME, ns:PATH
-    #[arg(long, value_name = "NETWORK", default_value = "auto", env = "ROOTLING_NET", hide_env = true)]
+    #[arg(
+        long,
+        visible_alias = "network",
+        value_name = "NETWORK",
+        default_value = "auto",
+        env = "ROOTLING_NET",
+        hide_env = true
+    )]
     net: Asked,
 
     /// Publish a port on the host, as 8080:80, 53:53/udp, 80 (a free one) or 0.0.0.0:80:80; on 127.0.0.1 unless an address is given; ranges as 80-89:80-89
@@ -62,6 +70,15 @@ impl FromStr for Asked {
 }
 
 impl NetFlags {
+    /// Returns the network that the steps of a build depend on: what is chosen for them is no difference to them.
+    pub(super) fn of_steps(&self) -> Network {
+        match &self.net {
+            Asked::None => Network::None,
+            Asked::Host => Network::Host,
+            Asked::Auto | Asked::Private(_) | Asked::Join(_) => Network::Default,
+        }
+    }
+
     /// Settles what is used, and chooses the ports that were left open.
     pub(super) fn settle(&self, context: &Context, store: &Store) -> Result<(Net, Dns)> {
         let mut publish = self.publish.concat();

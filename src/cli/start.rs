@@ -170,7 +170,7 @@ pub(super) fn request(
 impl Wanted {
     /// Opens what is to be mounted in the tree whose root `root` is, volumes of the store and the box's home included.
     pub(super) fn mounted(mut self, flags: Flags<'_>, store: &Store, root: &Dir) -> Result<Self> {
-        let mut mounts = flags.mounts.open(store, root, flags.walls.dry_run)?;
+        let mut mounts = flags.mounts.open(store, Some(root), flags.walls.dry_run)?;
         let home = flags.kept.and_then(|kept| kept.home.as_ref());
         let command = &mut self.request.command;
         if let Some(home) = home {

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rootling_backends::{Context as _, Error, ErrorKind, Result, sys};
 
 use super::{Context, live};
-use crate::image::{ImageReference, Platform};
+use crate::image::{Digest, ImageReference, Platform};
 use crate::loop_store;
 use crate::near;
 use crate::reference::{Reference, Which};
@@ -111,13 +111,20 @@ pub(super) fn find(store: &Store, text: &str) -> Result<Node> {
     }
 }
 
-/// Returns the node of exactly this name, else the image that a text means: `docker://NAME`, a name with a digest, without its tag, or
+/// Returns the node of exactly this name, else the image that a text means: a digest, `docker://NAME`, a name with a digest, without its tag, or
 /// with what its name here has not: `docker.io/library/alpine`.
 fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     let (name, must_be) = match text.strip_prefix("docker://") {
         Some(name) => (name, true),
         None => (text, false),
     };
+    if let Ok(digest) = Digest::parse(text) {
+        let missing = || {
+            let message = format!("there is no image {text} in store {:?}", store.root());
+            Error::new(ErrorKind::NotFound, message).hint("`rootling images --digests` lists those there are")
+        };
+        return store.image_of_digest(&digest)?.ok_or_else(missing).map(Some);
+    }
     // What was pushed here since is what the name means now; only a box or a tree of exactly the name is meant before that.
     let known = Name::parse(name).ok().map(|name| store.named(&name)).transpose()?.flatten();
     if known.as_ref().is_none_or(|node| node.record.is_image())
@@ -142,6 +149,7 @@ fn find_image(store: &Store, text: &str) -> Result<Option<Node>> {
     let has = |node: &Node| {
         let image = node.record.image.as_ref();
         image.is_some_and(|image| image.manifest == *digest || image.index.as_ref() == Some(digest))
+            || node.record.made.as_ref().is_some_and(|made| made.manifest == *digest)
     };
     if let Some(node) = named.filter(has) {
         return Ok(Some(node));

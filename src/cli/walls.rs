@@ -207,6 +207,21 @@ impl Walls {
         given.into_iter().find_map(|(given, flag)| given.then_some(flag)).or_else(|| self.limits.given())
     }
 
+    /// Returns the first of these flags that was given and is for boxes, not for the steps of a build.
+    pub(super) fn given_for_box(&self) -> Option<&'static str> {
+        let given = [
+            (self.pid != Place::Private, "--pid"),
+            (self.ipc != Place::Private, "--ipc"),
+            (self.uts != Place::Private, "--uts"),
+            (self.cgroupns != Place::Private, "--cgroupns"),
+            (self.time != Place::Host, "--time"),
+            (!self.clock_offset.is_empty(), "--clock-offset"),
+            (self.read_only, "--read-only"),
+            (self.dry_run, "--dry-run"),
+        ];
+        given.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+
     /// Do the limits need a cgroup? What is wrong with them is said when the box starts.
     pub(super) fn limits_box(&self) -> bool {
         self.limits.limits().is_ok_and(|limits| limits.need_cgroup())

@@ -41,3 +41,7 @@ pub const SNAPSHOT_LABEL: &str = "org.rootling.snapshot.label";
 pub const SNAPSHOT_CREATED: &str = "org.rootling.snapshot.created";
 /// The note that was left on it.
 pub const SNAPSHOT_NOTE: &str = "org.rootling.snapshot.note";
+/// The key of the step of a build that ends with this layer; on descriptors of layers.
+pub const STEP_KEY: &str = "org.rootling.step.key";
+/// The instruction of that step.
+pub const STEP_SHOWN: &str = "org.rootling.step.instruction";

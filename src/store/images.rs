@@ -21,7 +21,7 @@ use super::files::{self, Durability};
 use super::layers::{Image, Layer};
 use super::lock::{self, Mode};
 use super::stack::{Stack, Wanted};
-use super::{Blobs, Name, Node, ObjectId, Record, State, Store, fault, format};
+use super::{Blobs, Documents, Name, Node, ObjectId, Record, State, Store, fault, format};
 use crate::image::{ChainId, Configuration, Descriptor, Digest, Document, Manifest, Parsed, Platform};
 
 /// What an image is made of, beside its layers.
@@ -91,6 +91,8 @@ pub struct ImageEntry {
     pub names: Vec<Name>,
     /// Its documents; one that was built here has none until it goes elsewhere.
     pub image: Option<Image>,
+    /// Of one that was built here, the digests of what it was made into last.
+    pub made: Option<Documents>,
     /// What it runs on.
     pub platform: Option<Platform>,
     /// When it was made, as its configuration says.
@@ -427,7 +429,7 @@ impl Store {
                 (None, Some(built)) => (built.platform.clone(), built.created),
                 (None, None) => continue,
             };
-            let (image, added) = (record.image.clone(), record.created);
+            let (image, made, added) = (record.image.clone(), record.made.clone(), record.created);
             let Extent { layers, size_bytes, blobs } = self.extent(&node)?;
             let mut blob_bytes = 0;
             for digest in blobs.iter().chain(image.iter().flat_map(Image::documents)) {
@@ -437,6 +439,7 @@ impl Store {
                 id,
                 names,
                 image,
+                made,
                 platform,
                 created,
                 added,
@@ -447,6 +450,27 @@ impl Store {
         }
         images.sort_by(|one, other| one.names.cmp(&other.names));
         Ok(images)
+    }
+
+    /// Returns the image whose manifest, index or configuration has this digest; one without a name too, if it was built here. O(objects).
+    pub fn image_of_digest(&self, digest: &Digest) -> Result<Option<Node>> {
+        let _lock = self.share()?;
+        let is_it = |record: &Record| {
+            let came = record.image.iter().any(|image| image.documents().any(|known| known == digest));
+            came || record.made.iter().any(|made| made.manifest == *digest || made.config == *digest)
+        };
+        for id in self.ids()? {
+            match self.node(&id) {
+                Ok(node) if is_it(&node.record) => {
+                    let name = self.naming_as_asked().of(&id).into_iter().next();
+                    return Ok(Some(Node { name, ..node }));
+                }
+                Ok(_) => {}
+                // Removed since they were listed, or damaged: another may be it.
+                Err(error) => log::debug!("{error:?}"),
+            }
+        }
+        Ok(None)
     }
 
     /// Returns what an image consists of: the layers that it came with, and the steps that were built on them.

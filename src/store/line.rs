@@ -15,7 +15,7 @@ use rootling_backends::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Base, Image, Label, Node, ObjectId, Store};
-use crate::image::{Descriptor, DiffId};
+use crate::image::{Descriptor, DiffId, Digest};
 
 /// What a state was packed into, as the layer that turns another state into it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,15 @@ impl PackedState {
     pub fn is_over(&self, over: Option<&ObjectId>, epoch: Option<i64>) -> bool {
         self.over.as_ref() == over && self.epoch == epoch
     }
+}
+
+/// The documents that a node was made into when it left the store, by digest. They are not kept: made again, they are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Documents {
+    /// The manifest: what registries know it by.
+    pub manifest: Digest,
+    /// The configuration: what docker calls the id of the image.
+    pub config: Digest,
 }
 
 /// The states that lead to a node.
@@ -153,6 +162,18 @@ impl Store {
             (None, Some(tree)) => self.node_if_exists(tree),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Notes what was made of a node that was built. Durable on return; a second call does nothing.
+    pub fn note_documents(&self, node: &Node, documents: &Documents) -> Result<()> {
+        if node.record.made.as_ref() == Some(documents) {
+            return Ok(());
+        }
+        let noted = self.change_record(node, |record| {
+            record.made = Some(documents.clone());
+            Ok(())
+        });
+        noted.map(drop)
     }
 
     /// Notes which layer a state is over the one before it, with one blob at the most. Durable on return; a second call does nothing.

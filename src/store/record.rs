@@ -12,7 +12,7 @@ use super::files::{self, Durability};
 use super::id::ObjectId;
 use super::layers::{Image, Layer};
 use super::life::Life;
-use super::line::PackedState;
+use super::line::{Documents, PackedState};
 use super::marks::Marks;
 use super::name::Name;
 use super::promote::Promotion;
@@ -156,6 +156,9 @@ pub struct Record {
     /// For an image that was built here: what it says beside its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built: Option<Built>,
+    /// For what was built here: the documents that were made of it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Documents>,
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -242,6 +245,7 @@ impl Record {
             promotion: None,
             step: None,
             built: None,
+            made: None,
             message: None,
             author: None,
             packed: None,

@@ -131,6 +131,18 @@ impl Store {
         step: StepRecord,
         config: ImageConfig,
     ) -> Result<Node> {
+        self.take_step(adopted, over, StepRecord { adopted: true, ..step }, config)
+    }
+
+    /// Makes a committed node the result of a step: one that was done elsewhere, and came as a layer. As [`adopt_step`](Self::adopt_step), which says
+    /// that somebody's hands made it.
+    pub fn take_step(
+        &self,
+        adopted: &Node,
+        over: Option<&Node>,
+        step: StepRecord,
+        config: ImageConfig,
+    ) -> Result<Node> {
         let intent = || format!("take {} as the result of a step", adopted.shown());
         let _lock = self.share_to_write().context(intent)?;
         let state = self.committed(Base::Node(adopted)).context(intent)?.expect("a node was given");
@@ -142,7 +154,7 @@ impl Store {
             follows: before.filter(|id| Some(id) != state.record.parent.as_ref()),
             ..self.sharing(&draft, &state)
         };
-        let record = StepRecord { adopted: true, ..step }.in_record(record, config);
+        let record = step.in_record(record, config);
         links::mark_unsettled(&draft.slot).context(intent)?;
         let node = self.publish(draft, &record, None, Durability::Lazy).context(intent)?;
         self.rename_step(&key, &node).context(intent)?;

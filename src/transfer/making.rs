@@ -13,7 +13,7 @@ use crate::image::{
     Platform, annotations, media_type,
 };
 use crate::layer::{self, CreateOptions};
-use crate::store::{Blobs, Durability, Line, LineState, Node, PackedState, Record, Store, Synced};
+use crate::store::{Blobs, Documents, Durability, Line, LineState, Node, PackedState, Record, Store, Synced};
 
 /// How a node becomes an image.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,7 +66,9 @@ pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn F
         };
         filled.push(!packed.blobs.is_empty());
         if let Some(blob) = packed.blobs.into_iter().next() {
-            layers.push(Layer { blob: annotated(blob, state), diff_id: packed.diff_id });
+            let blob = annotated(blob, state);
+            let blob = if number < built && carries_keys(line) { with_key(blob, state) } else { blob };
+            layers.push(Layer { blob, diff_id: packed.diff_id });
         }
         before = Some(&state.node);
     }
@@ -95,7 +97,12 @@ pub fn make(blobs: &Blobs<'_>, line: &Line, options: &MakeOptions, begin: &dyn F
     if let Some(built) = &record.built {
         manifest.annotations.clone_from(&built.annotations);
     }
-    Ok(Made { manifest: Document::of_manifest(manifest), config, packed: count })
+    let manifest = Document::of_manifest(manifest);
+    if record.built.is_some() {
+        let documents = Documents { manifest: manifest.digest.clone(), config: Digest::sha256_of(&config) };
+        blobs.store().note_documents(&line.end, &documents)?;
+    }
+    Ok(Made { manifest, config, packed: count })
 }
 
 /// Returns how a node came to be, with an entry for each layer that it would have; none is made.
@@ -297,6 +304,21 @@ fn annotated(mut blob: Descriptor, state: &LineState) -> Descriptor {
     note(annotations::SNAPSHOT_CREATED, record.created.to_string());
     if let Some(text) = &record.marks.note {
         note(annotations::SNAPSHOT_NOTE, text.clone());
+    }
+    blob
+}
+
+/// Does the image say which steps its layers are?
+fn carries_keys(line: &Line) -> bool {
+    let record = line.built.as_ref().map(|part| &part.node.record);
+    record.and_then(|record| record.built.as_ref()).is_some_and(|built| built.carries_keys)
+}
+
+/// Returns a layer's descriptor with what lets another store take it for the step that it is.
+fn with_key(mut blob: Descriptor, state: &LineState) -> Descriptor {
+    if let Some(step) = &state.node.record.step {
+        blob.annotations.insert(annotations::STEP_KEY.to_owned(), step.key.to_string());
+        blob.annotations.insert(annotations::STEP_SHOWN.to_owned(), step.shown.clone());
     }
     blob
 }

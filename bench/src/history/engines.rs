@@ -1,14 +1,15 @@
 //! podman and a Docker engine: `commit` keeps a state, `diff` tells it from the image, `create` forks it. Neither goes back.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rootling_backends::{Context, Error, ErrorKind, Result};
+use rootling_backends::{Context, Result};
 
 use super::keeper::{self, Keeper, Named, Stage};
 use crate::command::{command, output, timed};
 use crate::contender::Contender;
+use crate::docker::Docker as Engine;
 use crate::podman::Podman;
 
 const IMAGE: &str = "localhost/bench-tree";
@@ -72,65 +73,28 @@ impl Keeper for PodmanKeeper {
     }
 }
 
-/// A Docker engine of our own, without network, on the file system that is measured.
+/// A Docker engine with one box.
 #[derive(Debug)]
 pub(super) struct Docker {
     name: String,
-    engine: Child,
-    run: PathBuf,
+    engine: Engine,
     scratch: PathBuf,
 }
 
 impl Docker {
     pub(super) fn boxed(stage: &Stage<'_>, driver: &str) -> Result<Box<dyn Keeper>> {
         let directory = stage.subdirectory(&format!("docker-{driver}"))?;
-        // A path of a socket has 108 bytes.
-        let run = PathBuf::from(format!("/run/rootling-bench-docker.{}.{driver}", std::process::id()));
-        std::fs::create_dir(&run).context(|| format!("mkdir({run:?})"))?;
         let scratch = directory.join("edits");
         std::fs::create_dir(&scratch).context(|| format!("mkdir({scratch:?})"))?;
-        let mut engine = command(
-            "dockerd",
-            ["--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level=error"],
-        );
-        engine.arg("--data-root").arg(directory.join("data")).arg("--exec-root").arg(run.join("exec"));
-        engine
-            .arg("--pidfile")
-            .arg(run.join("pid"))
-            .arg("--host")
-            .arg(format!("unix://{}/socket", run.display()));
-        engine.arg("--storage-driver").arg(driver).stdout(Stdio::null()).stderr(Stdio::null());
-        let engine = engine.spawn().context(|| "execve(\"dockerd\")")?;
-        let docker = Self { name: format!("docker {driver}"), engine, run, scratch };
-        docker.wait_until_it_answers()?;
+        let engine = Engine::start(driver, &directory)?;
+        let docker = Self { name: format!("docker {driver}"), engine, scratch };
         timed(docker.command(&["import"]).arg(&stage.archive.path).arg(IMAGE))?;
         timed(&mut docker.command(&["create", "--name", BOX, "--net=none", IMAGE, "/bin/true"]))?;
         Ok(Box::new(docker))
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = command("docker", ["--host"]);
-        command.arg(format!("unix://{}/socket", self.run.display())).args(words);
-        command
-    }
-
-    fn wait_until_it_answers(&self) -> Result<()> {
-        for _ in 0..150 {
-            if timed(&mut self.command(&["info"])).is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Err(Error::new(ErrorKind::Unsupported, "the Docker engine does not start here"))
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        // Best effort: what it mounted goes with the namespace.
-        drop(timed(&mut command("kill", [self.engine.id().to_string()])));
-        drop(self.engine.wait());
-        drop(std::fs::remove_dir_all(&self.run));
+        self.engine.command(words)
     }
 }
 

@@ -1,3 +1,5 @@
+//! The rules of planning, one table for each.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 

@@ -30,19 +30,23 @@ pub(super) fn spec(
         root: tree,
         read_only: false,
         process: process(step, mounts, root, template)?,
-        hostname: HOSTNAME.to_owned(),
+        hostname: hostname(template).to_owned(),
         userns: template.users.userns(),
         security: security(step, template)?,
         limits: template.limits.clone(),
         shm_bytes: mounts.shm_bytes.or(template.shm_size),
         devices: template.devices.clone(),
-        sysctls: Vec::new(),
+        sysctls: template.sysctls.clone(),
         tmpfs: mounts.tmpfs.clone(),
         binds: mounts.binds.clone(),
         make_dirs: vec![PathBuf::from(&step.workdir)],
         files: files(step, mounts, &net, template),
         namespaces: Namespaces { net, ..Namespaces::PRIVATE },
     })
+}
+
+fn hostname(template: &Template) -> &str {
+    template.hostname.as_deref().unwrap_or(HOSTNAME)
 }
 
 fn network(step: &RunStep, template: &Template) -> Result<Net> {
@@ -102,9 +106,10 @@ fn process(step: &RunStep, mounts: &Mounts<'_>, root: &Dir, template: &Template)
 }
 
 fn files(step: &RunStep, mounts: &Mounts<'_>, net: &Net, template: &Template) -> Vec<FileAt> {
+    let hostname = hostname(template);
     let mut files = vec![
-        FileAt::new("/etc/hosts", process::hosts(HOSTNAME, &template.hosts)),
-        FileAt::new("/etc/hostname", format!("{HOSTNAME}\n")),
+        FileAt::new("/etc/hosts", process::hosts(hostname, &template.hosts)),
+        FileAt::new("/etc/hostname", format!("{hostname}\n")),
     ];
     // What it lacks is said once, by whoever settles the network of the build.
     if let Some(Resolv { content, note: _ }) = resolv(net, &template.dns) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use rootling_backends::{Context as _, Result};
 
 use super::agent::Forward;
-use super::{Cache, CacheWanted, Room, bind};
+use super::{Cache, CacheWanted, Room, Template, bind};
 use crate::build::plan::{MountKind, Owner, RunMount, RunStep};
 use crate::runner::{Bind, FileAt, Restrictions, Tmpfs};
 use crate::store::{Scratch, Store};
@@ -44,7 +44,8 @@ impl LazyScratch {
 impl<'a> Mounts<'a> {
     /// Opens what the step's mounts show, in order; waits where a cache is locked.
     pub(super) fn open(step: &RunStep, room: Room<'a>) -> Result<Self> {
-        let mut mounts = Self::default();
+        let Template { binds, tmpfs, .. } = room.template;
+        let mut mounts = Self { binds: binds.clone(), tmpfs: tmpfs.clone(), ..Self::default() };
         for (number, mount) in step.mounts.iter().enumerate() {
             mounts.add(number, mount, room).context(|| shown(mount))?;
         }

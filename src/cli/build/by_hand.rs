@@ -11,7 +11,9 @@ use super::super::run::{Ran, Wish, in_fork};
 use super::super::start::Flags;
 use super::super::surroundings::Surroundings;
 use super::super::{BackendChoice, store};
-use super::{Maker, Target};
+use super::Ended;
+use super::flags::pairs;
+use super::maker::{Maker, Target};
 use crate::build::context::Place;
 use crate::build::execute::{End, Made};
 use crate::build::plan::{Ground, Network, Plan, RunStep, Security, Stage, Step, Work};
@@ -22,8 +24,9 @@ use crate::store::{CreateOptions, Node, StepRecord};
 
 impl Maker<'_> {
     /// Runs a command in a fork of `reference`, as a step like any other: what was done before is not done again.
-    pub(super) fn build_by_command(&self, reference: &str, command: &[OsString]) -> Result<i32> {
+    pub(super) fn build_by_command(&self, reference: &str, command: &[OsString]) -> Result<Ended> {
         self.refuse_recipe_flags()?;
+        self.refuse_flags_of_boxes()?;
         let args = command.iter().map(|word| {
             word.to_str().map(str::to_owned).ok_or_else(|| {
                 Error::new(ErrorKind::InvalidInput, format!("{word:?} is no text"))
@@ -34,13 +37,13 @@ impl Maker<'_> {
         let platform = self.arguments.platform.clone().unwrap_or_else(Platform::host);
         let mut images = self.images();
         let node = images.find(reference, &platform)?;
-        let plan = plan(reference, &node, args, platform);
+        let plan = plan(reference, self.config_on(&node)?, args, platform);
         let name = format!("by hand {reference}");
         self.make(Target { plan, main: None, named: &BTreeMap::new(), images: images.found, name })
     }
 
     /// Opens a shell in a fork of `reference`; leaving it with 0 keeps what was done.
-    pub(super) fn build_by_shell(&self, reference: &str) -> Result<i32> {
+    pub(super) fn build_by_shell(&self, reference: &str) -> Result<Ended> {
         if !std::io::stdin().is_terminal() {
             let message = format!(
                 "{reference} is no context of a build, and nobody is at a terminal for a shell in it"
@@ -79,13 +82,15 @@ impl Maker<'_> {
             volatile: false,
         };
         let began = Instant::now();
-        let Some(Ran { code, fork, claimed, .. }) = in_fork(context, store, wish)? else { return Ok(0) };
+        let Some(Ran { code, fork, claimed, .. }) = in_fork(context, store, wish)? else {
+            return Ok(Ended::with(0));
+        };
         claimed.unlink(fork.slot());
         if code != 0 {
             context.output.say(format!("the shell ended with {code}: nothing is kept"));
-            return Ok(code);
+            return Ok(Ended::with(code));
         }
-        let plan = plan(reference, &base, vec!["/bin/sh".to_owned()], platform);
+        let plan = plan(reference, self.config_on(&base)?, vec!["/bin/sh".to_owned()], platform);
         let name = format!("by hand {reference}");
         let step = StepRecord {
             key: Digest::sha256_of(format!("{} by hand in {}", base.id, fork.id()).as_bytes()),
@@ -103,7 +108,8 @@ impl Maker<'_> {
         drop(claimed);
         let base = End { identity: None, node: Some(base) };
         let end = End { identity: None, node: Some(node.clone()) };
-        let made = Made { end, base, line: vec![(0, vec![Some(node)])], cached: 0, done: 1, used_instead: false };
+        let made =
+            Made { end, base, line: vec![(0, vec![Some(node)])], cached: 0, done: 1, used_instead: false };
         self.finish(&plan, &made, &name)
     }
 
@@ -115,6 +121,13 @@ impl Maker<'_> {
             && store::find(self.store, text).is_ok()
     }
 
+    /// Returns how what is made on a tree is run: as that is, with the labels that were given.
+    fn config_on(&self, node: &Node) -> Result<ImageConfig> {
+        let mut config = node.record.config.clone();
+        config.labels.extend(pairs(&self.arguments.label, "label")?);
+        Ok(config)
+    }
+
     fn refuse_recipe_flags(&self) -> Result<()> {
         let arguments = self.arguments;
         let given = [
@@ -123,6 +136,9 @@ impl Maker<'_> {
             (!arguments.build_arg.is_empty(), "--build-arg"),
             (!arguments.build_context.is_empty(), "--build-context"),
             (!arguments.no_cache_filter.is_empty(), "--no-cache-filter"),
+            (!arguments.secret.is_empty(), "--secret"),
+            (!arguments.ssh.is_empty(), "--ssh"),
+            (!arguments.allow.is_empty(), "--allow"),
             (arguments.check, "--check"),
             (arguments.print.is_some(), "--print"),
         ];
@@ -138,8 +154,7 @@ impl Maker<'_> {
 }
 
 /// Returns the plan of one command on one tree.
-fn plan(reference: &str, node: &Node, args: Vec<String>, platform: Platform) -> Plan {
-    let config = node.record.config.clone();
+fn plan(reference: &str, config: ImageConfig, args: Vec<String>, platform: Platform) -> Plan {
     let shown = format!("RUN {}", serde_json::to_string(&args).expect("a list of text"));
     let step = Step {
         lines: (1, 1),

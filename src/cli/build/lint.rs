@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::{Context, store};
 use super::recipe::Recipe;
-use crate::build::check::{Finding, Known, Options, Variables, check_with};
+use crate::build::check::{Finding, Known, Options, Variables, check};
 use crate::build::syntax::Dockerfile;
 use crate::store::Store;
 
@@ -77,7 +77,7 @@ impl Lint<'_> {
             ignored: (!ignored.is_empty() && !ignored.takes_back()).then_some(&is_ignored as _),
             variables: Some(&variables),
         };
-        check_with(self.file, options, known)
+        check(self.file, options, known)
     }
 
     /// Returns what an image sets that is in the store: nothing is pulled to look at it.

@@ -43,6 +43,7 @@ pub(super) struct View<'a> {
     stages: &'a [Stage],
     explainer: &'a Explainer,
     explains: bool,
+    skips_cached: bool,
     how: How,
     state: Mutex<State>,
 }
@@ -118,7 +119,12 @@ impl<'a> View<'a> {
             _ if output.quiet => How::Nothing,
             Progress::Auto | Progress::Tty => output.steps().map_or(How::Lines, How::Screen),
         };
-        Self { output, stages, explainer, explains, how, state: Mutex::default() }
+        Self { output, stages, explainer, explains, skips_cached: false, how, state: Mutex::default() }
+    }
+
+    /// Says nothing of steps that were there.
+    pub(super) fn without_cached(self) -> Self {
+        Self { skips_cached: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,6 +141,7 @@ impl<'a> View<'a> {
         match (&self.how, event) {
             (How::Nothing, Event::Said(at, stream, bytes)) => drop(self.lines(at, stream, bytes)),
             (How::Json, event) => self.tell_program(event, why),
+            (_, Event::Cached(..)) if self.skips_cached && !self.explains => {}
             (_, Event::Cached(at, _)) => {
                 let how = if self.explains { why.as_str() } else { "cached" };
                 self.say(at, &format!("{}: {how}", shown(at)));
@@ -290,6 +297,8 @@ impl<'a> View<'a> {
             },
             Event::Failed(_, took, error) => Told {
                 event: "failed",
+                instruction: Some(&at.step().shown),
+                line: Some(at.step().lines.0),
                 seconds: Some(took.as_secs_f64()),
                 error: Some(error.to_string()),
                 ..base

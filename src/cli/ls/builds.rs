@@ -59,7 +59,7 @@ pub(super) fn list(context: &Context, store: &Store) -> Result<()> {
 }
 
 /// By recipe and stage, then as they were done.
-fn order(node: &Node) -> (Option<(&Option<String>, &str, u32)>, Timestamp) {
+fn order(node: &Node) -> impl Ord {
     let step = node.record.step.as_ref();
     (step.map(|step| (&step.recipe, step.stage.as_str(), step.number)), node.record.created)
 }

@@ -101,6 +101,9 @@ pub struct Built {
     /// The latest time that files in its layers have, in seconds since 1970: `SOURCE_DATE_EPOCH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// Do the descriptors of its layers say which steps they are?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub carries_keys: bool,
     /// Who made it, as its configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,

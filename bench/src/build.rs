@@ -1,0 +1,258 @@
+//! Builds of Dockerfiles: many small steps, stages with a compiler, and files that are copied, by rootling's own program beside everyone who reads
+//! the same file.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `recipes` | what is built, and what must come of it |
+//! | `packages` | the packages of a compiler, fetched once, so that no build waits for a network |
+//! | `builder` | the contract: who builds |
+//! | `ours`, `buildah`, `buildkit` | who does |
+//!
+//! In each round everybody has one turn, on a file system that was made for it and has the contexts, and the base image in a store of one's own. Times
+//! are those of whole processes and of the sync of the file system after them, so that what was built is on the disk.
+
+mod buildah;
+mod builder;
+mod buildkit;
+mod ours;
+mod packages;
+mod recipes;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
+
+use self::builder::{Builder, Contender};
+use self::recipes::{Recipes, STEPS};
+use crate::cases::Case;
+use crate::cases::build::{BIG, BIG_USED, CHANGED, FILES, STAGES, STAGES_CACHED, STEPS_CACHED, STEPS_COLD};
+use crate::command::{command, output};
+use crate::fixture::{FileSystem, Loop, Scratch};
+use crate::load;
+use crate::options::Options;
+use crate::proof::{Inventory, Strictness};
+use crate::report;
+use crate::samples::{Key, Samples};
+use crate::trees::Archive;
+
+/// How often what is cached is built again in a turn.
+const AGAIN: usize = 3;
+
+/// Measures the smallest of the trees on each file system: what it holds matters to no build but by its size on the way in.
+pub(crate) fn all(
+    archives: &[Archive],
+    scratch: &Scratch,
+    options: &Options,
+    samples: &mut Samples,
+) -> Result<()> {
+    let Some(archive) = archives.first() else { return Ok(()) };
+    let stage = Stage::set(archive, scratch, options, samples)?;
+    for kind in FileSystem::ALL {
+        if !options.wants_file_system(kind.name()) {
+            continue;
+        }
+        let mut contenders = Contender::of(kind);
+        for round in 1..=options.build_rounds() {
+            samples.processors.push(load::processors());
+            contenders.rotate_left(1);
+            stage.round(kind, &mut contenders, round, samples)?;
+        }
+    }
+    Ok(())
+}
+
+/// What everybody begins with.
+struct Stage<'a> {
+    scratch: &'a Scratch,
+    archive: &'a Archive,
+    /// What lies below `usr` of the base image.
+    programs: Inventory,
+    /// The packages of a compiler; `None` where they could not be fetched.
+    packages: Option<PathBuf>,
+}
+
+impl<'a> Stage<'a> {
+    fn set(
+        archive: &'a Archive,
+        scratch: &'a Scratch,
+        options: &Options,
+        samples: &mut Samples,
+    ) -> Result<Self> {
+        report::progress(&format!("{}: unpacking the tree for builds", archive.name));
+        let tree = scratch.path().join("build-tree");
+        std::fs::create_dir(&tree).context(|| format!("mkdir({tree:?})"))?;
+        archive.unpack(&tree)?;
+        let programs = Inventory::take(&tree.join("usr"))?;
+        report::progress(&format!("{}: fetching the packages of a compiler", archive.name));
+        let packages = packages::fetch(&tree, options.cache.as_deref().unwrap_or(scratch.path()));
+        let packages = match packages {
+            Ok(directory) => Some(directory),
+            Err(error) => {
+                let key = Key {
+                    case: STAGES.id,
+                    file_system: "any",
+                    tree: archive.name,
+                    contender: "everybody".to_owned(),
+                };
+                samples.fail(key, &error);
+                None
+            }
+        };
+        samples.proofs.push(format!(
+            "builds on {}: every image must have the {} entries of the base below usr with mode, owner, size and time, what each of {STEPS} steps wrote, \
+             what the compiled program says, every copied file with mode, owner, size and time, and of the large one every byte",
+            archive.name,
+            programs.len(),
+        ));
+        Ok(Self { scratch, archive, programs, packages })
+    }
+
+    /// Gives each its turn; a peer that fails is noted and out, rootling's failure is ours.
+    fn round(
+        &self,
+        kind: FileSystem,
+        contenders: &mut Vec<Contender>,
+        round: usize,
+        samples: &mut Samples,
+    ) -> Result<()> {
+        let mut failed = Vec::new();
+        for contender in contenders.iter() {
+            let name = contender.name();
+            report::progress(&format!("{kind} {}: builds, round {round}, {name}", self.archive.name));
+            match self.turn(kind, *contender, round, samples) {
+                Err(error) if contender.is_ours() => return Err(error.context(format!("{name} on {kind}"))),
+                Err(error) => {
+                    let key = Key {
+                        case: STEPS_COLD.id,
+                        file_system: kind.name(),
+                        tree: self.archive.name,
+                        contender: name.clone(),
+                    };
+                    samples.fail(key, &error);
+                    failed.push(name);
+                }
+                Ok(()) => {}
+            }
+        }
+        contenders.retain(|contender| !failed.contains(&contender.name()));
+        Ok(())
+    }
+
+    fn turn(
+        &self,
+        kind: FileSystem,
+        contender: Contender,
+        round: usize,
+        samples: &mut Samples,
+    ) -> Result<()> {
+        let fixture = Loop::make(kind, self.scratch)?;
+        let recipes = Recipes::make(fixture.directory("contexts")?, self.packages.as_deref(), kind.clones())?;
+        let directory = fixture.directory("store")?;
+        let mut turn = Turn {
+            builder: contender.open(&directory, self.archive)?,
+            directory: Dir::open(&directory)?,
+            add: &mut |case: Case, value: f64| {
+                let (file_system, tree) = (kind.name(), self.archive.name);
+                samples.add(
+                    Key { case: case.id, file_system, tree, contender: contender.name() },
+                    round,
+                    value,
+                );
+            },
+            stage: self,
+        };
+        turn.steps(&recipes)?;
+        turn.stages(&recipes)?;
+        turn.files(&recipes)?;
+        turn.big(&recipes)
+    }
+}
+
+/// What one builds of all that there is to be built.
+struct Turn<'a> {
+    builder: Box<dyn Builder>,
+    directory: Dir,
+    add: &'a mut dyn FnMut(Case, f64),
+    stage: &'a Stage<'a>,
+}
+
+impl Turn<'_> {
+    fn steps(&mut self, recipes: &Recipes) -> Result<()> {
+        let context = recipes.steps();
+        let time = self.build(&context, "steps")?;
+        self.look("steps", &recipes::check_steps)?;
+        (self.add)(STEPS_COLD, time);
+        for _ in 0..AGAIN {
+            let time = self.build(&context, "steps")?;
+            (self.add)(STEPS_CACHED, time);
+        }
+        self.look("steps", &recipes::check_steps)
+    }
+
+    fn stages(&mut self, recipes: &Recipes) -> Result<()> {
+        let Some(context) = recipes.stages() else { return Ok(()) };
+        let time = self.build(&context, "stages")?;
+        self.look("stages", &recipes::check_stages)?;
+        (self.add)(STAGES, time);
+        for _ in 0..AGAIN {
+            let time = self.build(&context, "stages")?;
+            (self.add)(STAGES_CACHED, time);
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, recipes: &Recipes) -> Result<()> {
+        let context = recipes.files();
+        let time = self.build(&context, "files")?;
+        self.look("files", &|root| recipes.check_files(root))?;
+        (self.add)(FILES, time);
+        recipes.change_one()?;
+        let time = self.build(&context, "files")?;
+        self.look("files", &|root| recipes.check_files(root))?;
+        (self.add)(CHANGED, time);
+        Ok(())
+    }
+
+    fn big(&mut self, recipes: &Recipes) -> Result<()> {
+        let Some(context) = recipes.big() else { return Ok(()) };
+        self.directory.sync_file_system()?;
+        let before = self.used_mib()?;
+        let time = self.build(&context, "big")?;
+        let used = self.used_mib()? - before;
+        self.look("big", &|root| recipes.check_big(root))?;
+        (self.add)(BIG, time);
+        (self.add)(BIG_USED, used);
+        Ok(())
+    }
+
+    /// Builds where nothing is dirty, until it is on the disk.
+    fn build(&mut self, context: &Path, image: &str) -> Result<f64> {
+        self.directory.sync_file_system()?;
+        let time = self.builder.build(context, image)?;
+        let start = Instant::now();
+        self.directory.sync_file_system()?;
+        Ok(milliseconds(time + start.elapsed()))
+    }
+
+    fn look(&mut self, image: &str, check: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
+        let programs = &self.stage.programs;
+        self.builder.look(image, &|root| {
+            programs.check(&root.join("usr"), Strictness::WithAdditions)?;
+            check(root)
+        })
+    }
+
+    /// Returns what is in use on the file system.
+    fn used_mib(&self) -> Result<f64> {
+        let text = output(command("df", ["--output=used", "--block-size=1K"]).arg(self.directory.path()))?;
+        let number = text.lines().nth(1).and_then(|line| line.trim().parse::<f64>().ok());
+        number
+            .map(|kib| kib / 1024.0)
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("df says {text:?}")))
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
