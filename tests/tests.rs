@@ -36,6 +36,7 @@
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
 //! | `build_flags` | flags of `build` that are for every step |
 //! | `dockerfiles` | what is read of Dockerfiles, and what is said of them |
+//! | `build` | `build` as a person uses it: every instruction and flag, the cache, failures, hostile contexts |
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
@@ -50,6 +51,8 @@ mod attack;
 mod bisect;
 #[cfg(test)]
 mod budget;
+#[cfg(test)]
+mod build;
 #[cfg(test)]
 mod build_flags;
 #[cfg(test)]

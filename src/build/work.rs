@@ -1,7 +1,7 @@
 //! Who does the steps of a build: contexts, trees of the store and the runner, brought together.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use nix::fcntl::OFlag;
@@ -150,13 +150,13 @@ impl Workshop<'_> {
         let Some(hashes) = hashes else { return };
         let entries = read.iter().flat_map(|(source, entries)| {
             entries.iter().map(|entry| {
-                let (path, stat) = (source.real.join(&entry.path), &entry.stat);
-                let is = match hashes.get(stat) {
+                // Nothing joined to a path would end it with a slash.
+                let path: PathBuf = source.real.components().chain(entry.path.components()).collect();
+                let stat = &entry.stat;
+                let is = match hashes.last_read(stat).filter(|_| entry.kind() == EntryType::File) {
                     Some(sum) => Digest::from_sha256(sum).short().to_owned(),
-                    // One that was written just now is not remembered.
-                    None => format!("{} {}.{}", stat.st_size, stat.st_mtime, stat.st_mtime_nsec),
+                    None => String::new(),
                 };
-                let is = if entry.kind() == EntryType::File { is } else { String::new() };
                 (path.display().to_string(), format!("{:o} {is}", stat.st_mode))
             })
         });

@@ -7,7 +7,7 @@
 //!
 //! A note that is lost or damaged costs one more reading. Layout: `FORMAT.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -56,6 +56,8 @@ pub struct FileHashes {
     /// Which of them were asked for.
     used: Vec<AtomicBool>,
     new: Mutex<BTreeMap<Place, [u8; RECORD]>>,
+    /// What was read just now, also of inodes that had not rested.
+    read: Mutex<HashMap<[u8; RECORD - 32], [u8; 32]>>,
 }
 
 impl Store {
@@ -75,6 +77,7 @@ impl Store {
             known: known.to_vec(),
             used,
             new: Mutex::default(),
+            read: Mutex::default(),
         })
     }
 }
@@ -91,8 +94,17 @@ impl FileHashes {
         digest.try_into().ok()
     }
 
+    /// Returns what an inode came to when it was last read here, for people to be told: unlike [`get`](Self::get) also of one that may have
+    /// been written to in the same tick.
+    pub fn last_read(&self, stat: &FileStat) -> Option<[u8; 32]> {
+        let read =
+            self.read.lock().expect("no thread panics while it holds the lock").get(&identity(stat)).copied();
+        read.or_else(|| self.get(stat))
+    }
+
     /// Notes what an inode hashed to that was read after `before` and was still the same at the end.
     pub fn note(&self, stat: &FileStat, before: SystemTime, digest: [u8; 32]) {
+        self.read.lock().expect("no thread panics while it holds the lock").insert(identity(stat), digest);
         let settled = if stat.st_dev == self.device { self.settled } else { SETTLED_ELSEWHERE };
         if !is_settled(stat, before, settled) {
             return;

@@ -10,8 +10,8 @@ use rootling_backends::{Error, ErrorKind, Result};
 use super::look::{Looked, look};
 use super::{At, Build, Done, End, Event, Failed, Instead, Made, Outcome, begins_with, reads};
 use crate::build::key::Fields;
-use crate::build::plan::{Ground, Stage, Work};
-use crate::image::{Digest, Platform};
+use crate::build::plan::{Ground, Stage, Step, Work};
+use crate::image::{Digest, ImageConfig, Platform};
 use crate::store::{Failure, Node, StepRecord};
 
 /// A build on its way.
@@ -215,21 +215,30 @@ impl<'a> Course<'a> {
         let begins = begins_with(&step.work).map(|ground| self.end_of(ground, build.platform).map(Some));
         let begins = begins.collect::<Result<Vec<_>>>()?;
         let fields = build.fields(at.stage, step, over, &sources, false)?;
-        if let Some(node) = build.look_up(at.stage, &fields)? {
+        let takes_anew = build.takes_anew(step);
+        if !takes_anew && let Some(node) = build.look_up(at.stage, &fields)? {
             self.was_there(at, &fields);
             return Ok(Some(node));
         }
         let from_trees = sources.iter().flatten().any(|end| end.identity.is_some());
         let by_content =
             from_trees.then(|| build.fields(at.stage, step, over, &sources, true)).transpose()?;
-        let key = fields.key();
+        let alias = |key: &Digest, node: &Node| {
+            let is_anew = takes_anew || build.no_cache.contains(&at.stage.number);
+            if is_anew { build.store.renew_alias(key, node) } else { build.store.note_alias(key, node) }
+        };
         if let Some(by_content) = &by_content
             && let Some(node) = build.look_up(at.stage, by_content)?
         {
-            build.store.note_alias(&key, &node)?;
+            alias(&fields.key(), &node)?;
             self.was_there(at, &fields);
             return Ok(Some(node));
         }
+        // The key of a stage that is made anew is what it was, and leads to what it was: only its content tells what stands on it.
+        let (fields, other) = match by_content {
+            Some(by_content) if takes_anew => (by_content, Some(fields)),
+            by_content => (fields, by_content),
+        };
         let _place = self.take_place();
         if self.stopped.load(Ordering::Relaxed) {
             return Err(stopped().into());
@@ -238,8 +247,8 @@ impl<'a> Course<'a> {
         let began = Instant::now();
         let all = [sources, begins].concat();
         let (node, done) = self.perform(at, over, &all, &fields)?;
-        if let (Some(node), Some(by_content)) = (&node, &by_content) {
-            build.store.note_alias(&by_content.key(), node)?;
+        if let (Some(node), Some(other)) = (&node, &other) {
+            alias(&other.key(), node)?;
         }
         self.counts.lock().expect("nobody panics who holds it").1 += 1;
         (build.report)(Event::Done(at, began.elapsed(), &done));
@@ -303,7 +312,7 @@ impl<'a> Course<'a> {
                 if !build.keeps_failed {
                     return Err(Failed { error, step: Some(at.numbers()), left: None });
                 }
-                let left = build.store.commit_failed(fork, record(key, Some(failure)), config)?;
+                let left = build.store.commit_failed(fork, record(key, Some(failure)), as_run(step))?;
                 Err(Failed { error, step: Some(at.numbers()), left: Some(Box::new(left)) })
             }
         }
@@ -328,6 +337,15 @@ impl Drop for Place<'_> {
         *self.0.lock().expect("nobody panics who holds it") += 1;
         self.1.notify_one();
     }
+}
+
+/// Returns how a command is run that is to see what the step saw, with its arguments.
+fn as_run(step: &Step) -> ImageConfig {
+    let mut config = step.config.clone();
+    if let Work::Run(run) = &step.work {
+        config.env = run.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    }
+    config
 }
 
 fn stopped() -> Error {

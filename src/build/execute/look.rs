@@ -61,6 +61,10 @@ pub(super) fn look(
         let node = build.look_up(stage, &fields)?;
         end = match &node {
             Some(node) => build.end_at(node)?,
+            // What its key leads to is what it was before: nothing that stands on it can be known yet.
+            None if build.no_cache.contains(&stage.number) => {
+                End { node: None, identity: Some(format!("{} made anew", fields.key())) }
+            }
             None => End { node: None, identity: Some(format!("step {}", fields.key())) },
         };
         steps.push(Some(Found { fields, node }));
@@ -95,6 +99,13 @@ impl Build<'_> {
             Work::MakeDir { path, user } => key::of_dir(path, user, parent, &stage.platform),
             Work::Say => unreachable!("it depends on nothing"),
         })
+    }
+
+    /// Does a step take files from a stage in which nothing is looked up?
+    pub(super) fn takes_anew(&self, step: &Step) -> bool {
+        let is_anew =
+            |ground: &Ground| matches!(ground, Ground::Stage(number) if self.no_cache.contains(number));
+        reads(&step.work).into_iter().flatten().any(is_anew)
     }
 
     pub(super) fn look_up(&self, stage: &Stage, fields: &Fields) -> Result<Option<Node>> {

@@ -40,7 +40,10 @@ impl Images<'_> {
     }
 
     fn look(&self, text: &str, platform: &Platform) -> Result<Node> {
+        // What is in a file has no name here that it could be found by; what of it is here already is not unpacked again.
+        let is_file = Place::parse(text)?.is_some_and(|place| !matches!(place, Place::Registry(_)));
         let there = match self.when {
+            _ if is_file => None,
             When::Always => None,
             When::Missing | When::Never => match self.there(text, platform) {
                 Ok(node) => Some(node),

@@ -221,6 +221,11 @@ impl Maker<'_> {
             })?;
             numbers.insert(stage.number);
         }
+        for stage in &plan.stages {
+            if matches!(stage.ground, Ground::Stage(number) if numbers.contains(&number)) {
+                numbers.insert(stage.number);
+            }
+        }
         Ok(numbers)
     }
 

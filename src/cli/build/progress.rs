@@ -297,6 +297,8 @@ impl<'a> View<'a> {
             },
             Event::Failed(_, took, error) => Told {
                 event: "failed",
+                instruction: Some(&at.step().shown),
+                line: Some(at.step().lines.0),
                 seconds: Some(took.as_secs_f64()),
                 error: Some(error.to_string()),
                 ..base

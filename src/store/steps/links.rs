@@ -137,6 +137,13 @@ impl Store {
         }
     }
 
+    /// As [`note_alias`](Self::note_alias), where what the key leads to is not what is wanted any more.
+    pub fn renew_alias(&self, key: &Digest, node: &Node) -> Result<()> {
+        let intent = || format!("note {} as a key of step {}", key.short(), node.id);
+        let _lock = self.share_to_write().context(intent)?;
+        self.rename_step(key, node).context(intent)
+    }
+
     pub(super) fn name_failure(&self, node: &Node) -> Result<()> {
         let when = node.record.created.as_microsecond();
         let link = self.tentative_dir().join(format!("{FAILED}{when:016}-{}", node.id));
