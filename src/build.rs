@@ -18,8 +18,10 @@
 //! | | `run` | `RUN` in a fork, with its mounts |
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
 //! | | `explain` | why a step was there, or was not |
+//! | | `again` | what a command needs to find itself where that of a step was |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
 
+pub mod again;
 pub mod check;
 pub mod context;
 pub mod copy;

@@ -41,7 +41,7 @@ fn tame(text: &str, store: &str) -> String {
 }
 
 fn tame_word(word: &str) -> String {
-    let core = word.trim_end_matches(',');
+    let core = word.trim_start_matches('(').trim_end_matches([',', ')']);
     let is_id =
         core.len() == 8 && core.bytes().all(|byte| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&byte));
     if is_id {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::environment::{Environment, Ran, ran};
+use crate::environment::{Environment, Ran, is_root, ran};
 use crate::grounds::on_file_systems;
 use crate::host::FileSystem;
 
@@ -351,14 +351,19 @@ fn a_chain_of_steps_may_be_long() {
     });
 }
 
-/// A user of a cache that goes on until it is told to end.
+/// Something that goes on until it is told to end.
 struct Waiting(std::process::Child);
 
 impl Waiting {
     /// Returns it once it has the cache, with what it found there.
     fn begin(environment: &Environment, how: &str, file: &str) -> (Self, String) {
+        Self::of(environment, &["cache", "/root/.cache", how, file, "wait"])
+    }
+
+    /// Returns it once it has said something, with that.
+    fn of(environment: &Environment, arguments: &[&str]) -> (Self, String) {
         let mut command = Command::new(stepper());
-        command.arg(environment.store()).args(["cache", "/root/.cache", how, file, "wait"]);
+        command.arg(environment.store()).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -562,4 +567,41 @@ fn builds_are_drawn_with_what_came_of_them() {
     let drawn = environment.ok(["log", "--graph", "--builds"]);
     assert!(drawn.contains("RUN make bad  failed with code 2"), "{drawn}");
     assert_eq!(rows(&["@fail"]), ["RUN make bad", "base"]);
+}
+
+#[test]
+fn nothing_of_a_build_goes_while_one_runs() {
+    let environment = Environment::new();
+    environment.import_base();
+    let step = environment.id(["step", "base", "one", "a=1"]);
+    let (build, _) = Waiting::of(&environment, &["running"]);
+    let pruned = environment.run(["prune", "--builds=all", "--keep-builds", "0s"]);
+    assert!(pruned.code == 0 && pruned.stderr.contains("a build runs"), "{}", pruned.stderr);
+    assert_eq!(environment.does(["look", "one"]), step);
+    build.end();
+    environment.ok(["prune", "--builds=all"]);
+    assert_eq!(environment.does(["look", "one"]), "-");
+}
+
+#[test]
+fn a_failed_run_is_entered_with_its_caches_variables_and_network() {
+    let environment = Environment::new();
+    if !is_root() || !environment.import_busybox() {
+        return;
+    }
+    let context = environment.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("given"), "given\n").unwrap();
+    let recipe = "FROM base\nARG WHO=you\nWORKDIR /srv\nRUN --mount=type=cache,target=/cache \\\n  \
+        --mount=type=tmpfs,target=/memory --mount=type=bind,source=given,target=/given --network=none \\\n  \
+        echo $WHO > /cache/who; echo left > left; exit 3\n";
+    fs::write(context.join("Dockerfile"), recipe).unwrap();
+    let failed = environment.fails(["build", context.to_str().unwrap()]);
+    assert!(failed.contains("rootling enter @fail"), "{failed}");
+    let script =
+        "pwd; cat left /cache/who /given; echo $WHO; grep -c ' /memory ' /proc/mounts; ls /sys/class/net";
+    let entered = environment.ok(["enter", "@fail", "--", "sh", "-c", script]);
+    assert_eq!(entered, "/srv\nleft\nyou\ngiven\nyou\n1\nlo\n");
+    assert_eq!(environment.json(["show", "@fail"])["step"]["failure"], serde_json::json!({"code": 3}));
+    environment.assert_clean();
 }

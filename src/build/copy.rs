@@ -104,7 +104,7 @@ pub struct Copied {
 
 /// Does what the step says with what was chosen and listed for it, and fetches what was not fetched before.
 ///
-/// `origin` is the tree that [`choose`] looked at. O(entries), on all cores; files are shared where the file systems can.
+/// `origin` is the tree that [`choose()`] looked at. O(entries), on all cores; files are shared where the file systems can.
 pub fn perform(
     step: &CopyStep,
     chosen: &Chosen<'_>,

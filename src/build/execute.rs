@@ -5,7 +5,7 @@
 //! needs another. A key is chained to that of the step before; what is taken from another stage is looked up by the key of that stage,
 //! and where that is not found by the content that is taken, so a stage that comes out the same changes nothing after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rootling_backends::{Error, Result};
@@ -80,6 +80,9 @@ pub trait Worker: Sync {
         sources: &[Option<End>],
         said: &(dyn Fn(Stream, &[u8]) + Sync),
     ) -> Result<Outcome>;
+
+    /// Returns what a command needs to find itself where that of a step was, as flags of the command line.
+    fn flags(&self, step: &Step) -> BTreeMap<String, Vec<String>>;
 
     /// Asks what is being done to end: another step has failed.
     fn stop(&self);
@@ -273,6 +276,7 @@ pub fn identity(store: &Store, node: &Node) -> Result<String> {
 
 /// Makes it. What was done is durable on return, also where a step failed; a kill leaves the steps that were done.
 pub fn execute(build: &Build<'_>) -> std::result::Result<Made, Failed> {
+    let _running = build.store.begin_build()?;
     let made = Course::begin(build).and_then(|course| course.run());
     let settled = build.store.settle_steps();
     match (made, settled) {

@@ -5,7 +5,7 @@
 //! * `#` in the first column makes it a comment; blanks around it go; it is cleaned as a path; a `/` at its beginning goes.
 //! * `!` before it takes back what lines before it left out. The last line that means a path decides.
 //! * What means a directory means all that is in it.
-//! * `*`, `?`, `[…]`, `\x` as in [`glob`](super::glob). `**/` is any number of directories, none too; `**` at the end is all that follows.
+//! * `*`, `?`, `[…]`, `\x` as in [`super::glob`]. `**/` is any number of directories, none too; `**` at the end is all that follows.
 //!   A pattern that begins with `**` and has nothing special besides means every path that ends like the rest of it.
 //!
 //! This is what the engine of docker does, with two differences: a letter after `\` is that letter, as the manual has it, and no class of regular

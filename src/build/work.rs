@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use rootling_backends::graft::Origin;
 use rootling_backends::{Dir, EntryType, Error, ErrorKind, Kind, Result};
 
+use super::again;
 use super::context::{Context, Entry, Loading, Source};
 use super::copy::{self, Destination, choose};
 use super::execute::{At, Done, End, Outcome, Worker, begins_with, identity, reads};
@@ -325,6 +326,15 @@ impl Worker for Workshop<'_> {
             self.require_same(at.step(), sources)?;
         }
         Ok(outcome)
+    }
+
+    fn flags(&self, step: &Step) -> BTreeMap<String, Vec<String>> {
+        let Work::Run(run) = &step.work else { return BTreeMap::new() };
+        again::flags(run, |from| {
+            let path = self.files(from).ok().flatten()?.context.path().ok()?;
+            // What was unpacked for this build is gone after it.
+            (!path.starts_with(self.store.root())).then_some(path)
+        })
     }
 
     fn stop(&self) {

@@ -127,6 +127,7 @@ impl Store {
 
     /// Returns the steps of builds that are to be let go, first those that were not used for the longest time.
     fn doomed_steps(&self, which: Builds) -> Result<Vec<Doomed>> {
+        let Some(_alone) = self.no_build_runs()? else { return Ok(Vec::new()) };
         let needed = match which {
             Builds::UnusedSince(_) => None,
             Builds::Unneeded(_) => Some(Records::new(self).reachable_from(self.named_roots()?)?),

@@ -40,7 +40,7 @@ pub use record::{Built, Failure, StepRecord};
 impl Store {
     /// Returns the step of this key, if it was done and is there. Two calls and the reading of a record; a hit is noted once a day.
     ///
-    /// It may be swept at any time: whoever builds on it holds it ([`hold`](Self::hold)), and does the step where that fails.
+    /// It stays as long as a build runs ([`begin_build`](Self::begin_build)); else it may be swept at any time.
     pub fn step(&self, key: &Digest) -> Result<Option<Node>> {
         for link in [self.step_link(key), self.tentative_link(key)] {
             if let Some(node) = self.step_at(&link).context(|| format!("look up step {}", key.short()))? {

@@ -10,6 +10,7 @@
 //! stepper STORE built TOP NAME...
 //! stepper STORE build BASE NAME COUNT WORD     so many steps, settled, then the image
 //! stepper STORE note RECIPE [TEXT]
+//! stepper STORE running                        a build runs until there is a line
 //! stepper STORE cache ID HOW PATH=TEXT END     `shared`, `private` or `locked`, then `+success` to keep only what succeeded; END is
 //!                                              `good`, `bad`, or `wait`, which waits for a line first; prints what PATH held
 //! ```
@@ -55,6 +56,11 @@ fn main() -> Result<()> {
         ["built", top, names @ ..] => println!("{}", built(store, find(store, top)?.as_ref(), names)?.id),
         ["build", base, name, count, word] => build(store, base, name, count, word)?,
         ["cache", id, how, file, end] => cache(store, id, how, file, end)?,
+        ["running"] => {
+            let _running = store.begin_build()?;
+            println!("running");
+            wait()?;
+        }
         ["note", recipe] => {
             let note = store.read_recipe_note(recipe)?.unwrap_or_default();
             println!("{}", String::from_utf8_lossy(&note));
@@ -133,6 +139,10 @@ fn fail(store: &Store, base: &str, key: &str, files: &[&str]) -> Result<Node> {
     store.commit_failed(fork, step, config())
 }
 
+fn wait() -> Result<()> {
+    std::io::stdin().read_line(&mut String::new()).context(|| "read(0)").map(drop)
+}
+
 fn cache(store: &Store, id: &str, how: &str, file: &str, end: &str) -> Result<()> {
     let (sharing, on_success) = match how.strip_suffix("+success") {
         Some(how) => (how, true),
@@ -151,8 +161,7 @@ fn cache(store: &Store, id: &str, how: &str, file: &str, end: &str) -> Result<()
     fs::write(&path, text).context(|| format!("write({path:?})"))?;
     println!("{found}");
     if end == "wait" {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).context(|| "read(0)")?;
+        wait()?;
     }
     store.end_cache(cache, end != "bad")
 }

@@ -271,7 +271,7 @@ impl<'a> Course<'a> {
             number: u32::try_from(at.index + 1).unwrap_or(u32::MAX),
             shown: step.shown.clone(),
             fields: fields.pairs().to_vec(),
-            flags: BTreeMap::new(),
+            flags: build.worker.flags(step),
             failure,
             adopted: false,
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

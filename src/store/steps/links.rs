@@ -13,7 +13,7 @@
 //! was last used, to the day.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -288,8 +288,30 @@ impl Store {
         read.collect()
     }
 
-    /// Lets a name of a step go, unless it leads elsewhere by now, or a build stands on the step right now.
+    /// Says that a build runs, as long as what is returned is kept: no step of any build is let go meanwhile.
+    pub fn begin_build(&self) -> Result<File> {
+        self.share_to_write()?;
+        files::make_dir(&self.steps_dir())?;
+        lock::lock_dir(&self.steps_dir(), lock::Mode::Shared, "the steps of builds")
+    }
+
+    /// Returns the right to let steps go; `None` while a build runs, or where there never was one.
+    pub(in super::super) fn no_build_runs(&self) -> Result<Option<File>> {
+        if !self.steps_dir().exists() {
+            return Ok(None);
+        }
+        let alone = lock::try_lock_dir(&self.steps_dir(), lock::Mode::Exclusive)?;
+        if alone.is_none() {
+            log::warn!("a build runs: no step of a build is let go meanwhile");
+        }
+        Ok(alone)
+    }
+
+    /// Lets a name of a step go, unless it leads elsewhere by now, somebody uses the step right now, or a build runs.
     pub(in super::super) fn forget_step(&self, name: &Name, id: &ObjectId) -> Result<bool> {
+        let Some(_alone) = lock::try_lock_dir(&self.steps_dir(), lock::Mode::Exclusive)? else {
+            return Ok(false);
+        };
         let link = self.name_link(name);
         let slot = self.object_dir(id);
         let is_used = slot.exists() && lock::try_lock_dir(&slot, lock::Mode::Exclusive)?.is_none();
