@@ -13,7 +13,7 @@ use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{Gid, Uid};
 
 use crate::attributes::{Attributes, Xattrs};
-use crate::dir::{Dir, EntryType};
+use crate::dir::{Dir, EntryType, Times};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::marks::{Marks, Opacity};
 use crate::merge::clear_umask;
@@ -247,7 +247,10 @@ impl Ground {
         match lower {
             Some(stat) if is_directory(&stat) => {
                 let beneath = spot.beneath.as_ref().expect("it was found there").open_dir(name)?;
+                // Seen from above nothing is new in the directory it is in, so that one keeps its times, as when OverlayFS copies up.
+                let times = Times::of(&own.stat_self()?);
                 own.make_dir(name, 0o700)?;
+                own.set_times(".", times)?;
                 let made = own.open_dir(name)?;
                 let attributes = Attributes::of_open(&beneath, &stat, Xattrs::WithoutOverlay, &beneath)?;
                 attributes.apply_to_open(&made, &made.stat_self()?, &made)?;
