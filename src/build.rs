@@ -17,6 +17,7 @@
 //! | steps | `key` | what a step depends on, by name, and the digest of it |
 //! | | `run` | `RUN` in a fork, with its mounts |
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
+//! | | `work` | what one step takes and does: bases, files, caches, forks |
 //! | | `explain` | why a step was there, or was not |
 //! | | `again` | what a command needs to find itself where that of a step was |
 //! | end | `result` | the last step becomes an image, a directory, an archive |

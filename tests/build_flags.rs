@@ -76,3 +76,15 @@ fn what_a_command_makes_has_the_labels_that_were_given() {
     let shown = environment.json(["show", "app"]);
     assert_eq!(shown["config"]["Labels"]["made"], "by hand");
 }
+
+#[test]
+fn what_failed_is_entered_in_the_directory_and_with_the_variables_of_its_command() {
+    let Some((environment, context)) =
+        with_recipe("FROM base\nARG WHO=me\nENV IN=image\nRUN touch /x && false\n")
+    else {
+        return;
+    };
+    environment.fails(["build", &context]);
+    let said = environment.ok(["-q", "enter", "@fail", "--", "sh", "-c", "pwd; ls /x; echo $WHO $IN"]);
+    assert_eq!(said, "/\n/x\nme image\n");
+}

@@ -45,7 +45,7 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 48] = [
+pub(crate) const ALL: [Case; 49] = [
     FORK,
     DURABLE,
     FIRST_WRITE,
@@ -87,6 +87,7 @@ pub(crate) const ALL: [Case; 48] = [
     build::FILES,
     build::CHANGED,
     build::BIG,
+    build::BIG_KNOWN,
     build::BIG_USED,
     SCALE_ENTER,
     SCALE_FORK,

@@ -1,6 +1,6 @@
 //! What a command needs to find itself where that of a `RUN` was: flags of the command line, which `enter` of the step adds.
 //!
-//! Caches, memory, variables, the network, the walls, and what is bound of a directory that stays. Not secrets and agents, which leave no
+//! The directory, caches, memory, variables, the network, the walls, and what is bound of a directory that stays. Not secrets and agents, which leave no
 //! trace, nor what is bound of another stage.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ pub fn flags(
 ) -> BTreeMap<String, Vec<String>> {
     let mut flags: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut add = |long: &str, value: String| flags.entry(long.to_owned()).or_default().push(value);
+    add("workdir", step.workdir.clone());
     for (name, value) in &step.env {
         add("env", format!("{name}={value}"));
     }
@@ -100,6 +101,7 @@ mod tests {
             ("privileged", Vec::new()),
             ("tmpfs", vec!["/memory:size=4096".to_owned()]),
             ("volume", vec![format!("{}:/cache:ro", VolumeName::of_cache("/cache"))]),
+            ("workdir", vec!["/".to_owned()]),
         ];
         assert_eq!(found, expected.map(|(long, values)| (long.to_owned(), values)).into());
     }

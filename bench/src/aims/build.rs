@@ -21,15 +21,22 @@ pub(super) fn judge(samples: &Samples) -> Vec<Verdict> {
         at_most(
             samples,
             "a build of which everything is there takes less than 50 ms",
-            &["build-steps-cached"],
+            "build-steps-cached",
             50.0,
             "ms",
         ),
-        at_most(samples, "COPY of 2 GiB on XFS and btrfs takes less than 50 ms", &["build-big"], 50.0, "ms"),
+        at_most(samples, "COPY of 2 GiB on XFS and btrfs takes less than 50 ms", "build-big", 50.0, "ms"),
+        at_most(
+            samples,
+            "COPY of 2 GiB on XFS and btrfs takes less than 50 ms where the file was read before",
+            "build-big-known",
+            50.0,
+            "ms",
+        ),
         at_most(
             samples,
             "COPY of 2 GiB on XFS and btrfs takes no bytes but those of the records (1 MiB)",
-            &["build-big-used"],
+            "build-big-used",
             1.0,
             "MiB",
         ),
@@ -54,9 +61,9 @@ fn beside(samples: &Samples, aim: &'static str, peer: &str, times: f64) -> Verdi
 }
 
 /// Each of ours must take at most so much.
-fn at_most(samples: &Samples, aim: &'static str, cases: &[&'static str], most: f64, unit: &str) -> Verdict {
+fn at_most(samples: &Samples, aim: &'static str, case: &'static str, most: f64, unit: &str) -> Verdict {
     let keys = samples.keys().into_iter();
-    let ours = keys.filter(|key| cases.contains(&key.case) && key.contender.starts_with("rootling"));
+    let ours = keys.filter(|key| key.case == case && key.contender.starts_with("rootling"));
     let all: Vec<_> = ours
         .filter_map(|key| {
             let taken = samples.summary(&key)?.median;
@@ -86,6 +93,6 @@ mod tests {
         add("build-steps-cached", "rootling overlay", 49.0);
         add("build-big", "rootling reflink", 51.0);
         let met: Vec<_> = judge(&samples).iter().map(|verdict| verdict.met).collect();
-        assert_eq!(met, [Some(false), Some(true), Some(true), Some(false), None]);
+        assert_eq!(met, [Some(false), Some(true), Some(true), Some(false), None, None]);
     }
 }

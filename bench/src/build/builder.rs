@@ -30,11 +30,10 @@ pub(super) enum Contender {
 }
 
 impl Contender {
-    /// Returns who takes part on a file system.
+    /// Returns who takes part on a file system: rootling by the backend that it takes for steps if it is not told another.
     pub(super) fn of(kind: FileSystem) -> Vec<Self> {
         let own: &[Self] = match kind {
-            FileSystem::Ext4 => &[Self::Ours(Kind::Overlay)],
-            FileSystem::Xfs => &[Self::Ours(Kind::Overlay), Self::Ours(Kind::Reflink)],
+            FileSystem::Ext4 | FileSystem::Xfs => &[Self::Ours(Kind::Overlay)],
             FileSystem::Btrfs => &[Self::Ours(Kind::Btrfs), Self::Buildah(Program::Buildah, "btrfs")],
         };
         let peers = [

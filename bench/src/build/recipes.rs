@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
@@ -98,14 +99,14 @@ impl Recipes {
         for number in 0..FILES {
             let name = format!("files/d{}/f{}", number / IN_DIRECTORY, number % IN_DIRECTORY);
             let line = format!("file {number} of {FILES}\n");
-            write(&self.files().join(name), &line.repeat(1 + number % 200))?;
+            write_at(&self.files().join(name), &line.repeat(1 + number % 200), number)?;
         }
         Ok(())
     }
 
     fn make_big(&self) -> Result<()> {
         let directory = self.directory.join("big");
-        write(&directory.join("Dockerfile"), &format!("FROM {BASE}\nCOPY large /srv/large\n"))?;
+        self.put_big_at("srv")?;
         let piece: Vec<u8> =
             (0..1 << 20).map(|byte: u32| (byte.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let path = directory.join("large");
@@ -116,11 +117,17 @@ impl Recipes {
         file.sync_all().context(|| format!("fsync({path:?})"))
     }
 
+    /// Says where the large file goes.
+    pub(super) fn put_big_at(&self, place: &str) -> Result<()> {
+        let text = format!("FROM {BASE}\nCOPY large /{place}/large\n");
+        write(&self.directory.join("big/Dockerfile"), &text)
+    }
+
     /// Writes to one of the many files, of the same length.
     pub(super) fn change_one(&self) -> Result<()> {
         let path = self.files().join(CHANGED);
         let text = std::fs::read_to_string(&path).context(|| format!("read {path:?}"))?;
-        write(&path, &text.to_uppercase())
+        write_at(&path, &text.to_uppercase(), FILES)
     }
 
     /// Every file with mode, owner, size and time, and the bytes of the one that is changed.
@@ -133,9 +140,9 @@ impl Recipes {
     }
 
     /// Every byte.
-    pub(super) fn check_big(&self, root: &Path) -> Result<()> {
+    pub(super) fn check_big(&self, root: &Path, place: &str) -> Result<()> {
         let source = self.directory.join("big/large");
-        timed(command("cmp", ["--silent"]).arg(source).arg(root.join("srv/large"))).map(drop)
+        timed(command("cmp", ["--silent"]).arg(source).arg(root.join(place).join("large"))).map(drop)
     }
 }
 
@@ -178,6 +185,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
     let directory = path.parent().unwrap_or(path);
     std::fs::create_dir_all(directory).context(|| format!("mkdir({directory:?})"))?;
     std::fs::write(path, text).context(|| format!("write {path:?}"))
+}
+
+/// Writes a file that was modified at a whole second: archives have no others, and half of the builders are made of archives.
+fn write_at(path: &Path, text: &str, second: usize) -> Result<()> {
+    write(path, text)?;
+    let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second as u64);
+    let file = std::fs::File::options().write(true).open(path).context(|| format!("open({path:?})"))?;
+    file.set_modified(moment).context(|| format!("utimensat({path:?})"))
 }
 
 fn is_equal(equal: bool, what: &str) -> Result<()> {

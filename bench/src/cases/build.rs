@@ -21,7 +21,7 @@ pub(crate) const STEPS_COLD: Case = case(
     "Build: 40 small RUN steps, nothing there",
     "ms",
     "Whole processes, and the sync of the file system after them. `buildah bud` and `podman build` keep a layer for each step (`--layers`), which they pack \
-     and hash; BuildKit packs and hashes nothing before a push, and neither does rootling. Steps of rootling and BuildKit have namespaces, a filter of \
+     and hash; BuildKit packs and hashes nothing before a push, and neither does rootling, whose trees are what a store takes for steps by itself: overlay, or subvolumes on btrfs (with reflink trees each step makes every file of the base anew, which is twice as slow as buildah). Steps of rootling and BuildKit have namespaces, a filter of \
      system calls and a mount of their own, those of buildah and podman a chroot and a filter (`--isolation=chroot`, the faster of their ways). All of them \
      use the network of the machine. BuildKit's engine runs already and is no part of the time.",
 );
@@ -74,6 +74,15 @@ pub(crate) const BIG: Case = case(
     "Build: COPY of one file of 2 GiB",
     "ms",
     "The file lies on the same file system as the stores, and its pages are in memory where they fit. rootling reads it for its hash and clones it.",
+);
+
+/// The same file again, in another image.
+pub(crate) const BIG_KNOWN: Case = case(
+    "build-big-known",
+    "Build: COPY of the same file of 2 GiB in another image",
+    "ms",
+    "Who remembers what the file came to need not read it: rootling does as long as inode, size and times are the same and not too young, BuildKit by the copy \
+     that it keeps of the context.",
 );
 
 /// What that takes.

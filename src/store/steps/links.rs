@@ -82,11 +82,19 @@ impl Store {
         let link = self.tentative_link(key);
         let linked = self.link_tentative(&link, &node.id);
         fault::point("step.named");
-        let Err(error) = linked else { return Ok(node) };
-        if error.kind() != ErrorKind::AlreadyExists {
-            return Err(error);
-        }
-        match self.step_at(&link)? {
+        let other = match linked {
+            // The end of another build may have made the name of its step lasting, and so the tentative one free, since we looked.
+            Ok(()) => match self.step_at(&self.step_link(key))? {
+                Some(other) => {
+                    files::remove_if_exists(&link)?;
+                    Some(other)
+                }
+                None => return Ok(node),
+            },
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => self.step_at(&link)?,
+        };
+        match other {
             Some(other) => {
                 self.discard(&node.id, node.record.parent.as_ref(), None)?;
                 self.empty_trash()?;
