@@ -163,11 +163,6 @@ impl Built {
         self
     }
 
-    /// The id that was printed.
-    pub(super) fn id(&self) -> &str {
-        self.ran.stdout.trim()
-    }
-
     /// Returns the instructions that were done, not found.
     pub(super) fn did(&self) -> Vec<&str> {
         self.steps.iter().filter_map(|step| step.strip_prefix("did ")).collect()
@@ -206,13 +201,4 @@ pub(super) fn lines(root: &Path) -> String {
         text += &format!("{letter} {mode:o} {}:{} {path}{rest}\n", metadata.uid(), metadata.gid());
     }
     text
-}
-
-/// Waits for something to come true.
-pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !holds() {
-        assert!(std::time::Instant::now() < end, "{what}: not within a minute");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
 }

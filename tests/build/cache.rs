@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use super::{Built, Project, eventually};
+use super::{Built, Project};
 use crate::environment::ran;
+use crate::lab::eventually;
 
 const RECIPE: &str = "FROM base\nARG V=1\nENV E=$V\nCOPY a b /\nRUN echo $V > /v\nRUN cat /a /b > /c\n";
 

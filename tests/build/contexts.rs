@@ -110,7 +110,7 @@ fn a_repository_is_a_context_at_any_commit_and_directory() {
     let daemon =
         daemon.arg(format!("--base-path={place}")).stderr(Stdio::null()).process_group(0).spawn().unwrap();
     let _daemon = Daemon(daemon);
-    super::eventually("git serves", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    crate::lab::eventually("git serves", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let served = format!("git://127.0.0.1:{port}/repo");
     let add = format!("FROM base\nADD {served}#one /g\nADD --keep-git-dir {served} /h\n");
     project.built(&add, &["-t", "x"]);

@@ -7,8 +7,9 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Project, eventually};
+use super::Project;
 use crate::environment::{can_make, ran};
+use crate::lab::eventually;
 
 fn enter(project: &Project, script: &str) -> String {
     project.environment.ok(["-q", "enter", "@fail", "--", "sh", "-c", script])
@@ -162,7 +163,8 @@ fn begun(project: &Project, flags: &[&str], word: &str) -> (Child, BufReader<std
         }
         line.clear();
     }
-    panic!("no step {word}");
+    let ended = child.wait();
+    panic!("no step {word}: {ended:?}");
 }
 
 /// Is there a process with this word among its arguments?

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Built, Project, eventually};
+use super::{Built, Project};
 use crate::environment::{ran, tar_of};
 use crate::guest::{Ids, guest};
+use crate::lab::eventually;
 use crate::oci::Tar;
 
 /// What is outside of everything, and must be neither read nor written.
@@ -129,6 +130,15 @@ fn names_in_archives_lead_nowhere_else() {
     project.assert_clean();
 }
 
+/// Ends what runs beside a test, also where the test fails.
+struct EndAtLast<'a>(&'a AtomicBool);
+
+impl Drop for EndAtLast<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_context_that_changes_while_it_is_read_gives_nothing_of_elsewhere() {
     let Some(project) = Project::new() else { return };
@@ -148,11 +158,10 @@ fn a_context_that_changes_while_it_is_read_gives_nothing_of_elsewhere() {
             }
         });
         project.write("Dockerfile", "FROM base\nCOPY d /d\nCOPY d/20/file /one\n");
-        let mut succeeded = 0;
+        let _end = EndAtLast(&ended);
         for _ in 0..15 {
             let built = project.build(&["-t", "x", "--no-cache"]);
             if built.ran.code == 0 {
-                succeeded += 1;
                 let tree = project.exported("x");
                 for entry in walkdir::WalkDir::new(tree.join("d")).into_iter().flatten() {
                     let is_file = entry.file_type().is_file();
@@ -161,8 +170,6 @@ fn a_context_that_changes_while_it_is_read_gives_nothing_of_elsewhere() {
                 assert_eq!(fs::read_to_string(tree.join("one")).unwrap(), "mine");
             }
         }
-        ended.store(true, Ordering::Relaxed);
-        let _ = succeeded;
     });
     let found =
         ran(Command::new("grep").args(["-rl", OUTSIDE]).arg(project.environment.store()).output().unwrap());

@@ -48,9 +48,8 @@ impl Maker<'_> {
         store::remember(store, &node);
         self.write_files(&node, &names)?;
         if (arguments.resume || arguments.adopt.is_some()) && !made.used_instead {
-            let message =
-                "the step that failed last was not to be done in this build: nothing was taken of it";
-            context.output.say(message);
+            let what = "the step that failed last was not to be done in this build: nothing was taken of it";
+            context.output.say(what);
         }
         let known = if made.done == 0 { "all of it was there".to_owned() } else { steps(made) };
         match names.first() {
