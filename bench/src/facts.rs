@@ -98,7 +98,7 @@ impl Facts {
                 self.elapsed.as_secs(),
                 self.stolen.map_or("unknown share".to_owned(), |share| format!("{share:.1} %")),
             ),
-            "file systems: each in a sparse 12 GiB file by loop device, made and mounted with defaults"
+            "file systems: each in a sparse 20 GiB file by loop device, made and mounted with defaults"
                 .to_owned(),
             self.programs.join("; "),
         ];

@@ -13,7 +13,7 @@ use rootling_backends::{Context, Error, ErrorKind, Result};
 use crate::command::{command, output, timed};
 
 /// Size of each file system: the file is sparse.
-const SIZE: u64 = 12 << 30;
+const SIZE: u64 = 20 << 30;
 
 /// Runs this program again with the same words in a mount namespace of its own.
 pub(crate) fn run_again_in_private_namespace() -> Result<ExitCode> {
