@@ -16,6 +16,7 @@ pub(super) fn write_context(project: &Project) {
     }
     let archived = project.environment.path("archived");
     std::fs::create_dir_all(&archived).unwrap();
+    std::fs::set_permissions(&archived, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (name, content, options) in [("t.tar", "tar", None), ("t.tgz", "gzip", Some("-z"))] {
         for old in std::fs::read_dir(&archived).unwrap() {
             std::fs::remove_file(old.unwrap().path()).unwrap();
