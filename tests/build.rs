@@ -56,8 +56,7 @@ impl Project {
 
     /// Writes a file of the context.
     pub(super) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> &Self {
-        fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
-        fs::write(self.path(path), content).unwrap();
+        write(&self.path(path), content);
         self
     }
 
@@ -166,6 +165,22 @@ impl Built {
     /// Returns the instructions that were done, not found.
     pub(super) fn did(&self) -> Vec<&str> {
         self.steps.iter().filter_map(|step| step.strip_prefix("did ")).collect()
+    }
+}
+
+/// Writes a file of mode 644, in directories of mode 755: tests beside this one may have cleared the umask.
+pub(super) fn write(path: &Path, content: impl AsRef<[u8]>) {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let parent = path.parent().unwrap();
+    let missing: Vec<&Path> = parent.ancestors().take_while(|above| !above.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        fs::DirBuilder::new().mode(0o755).create(directory).unwrap();
+        fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let is_new = !path.exists();
+    fs::write(path, content).unwrap();
+    if is_new {
+        fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
     }
 }
 

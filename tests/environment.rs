@@ -133,6 +133,11 @@ impl Environment {
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/:/bin/sh\n")
             .expect("write");
         fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").expect("write");
+        // Tests that use the library clear the umask of all.
+        for file in ["etc/passwd", "etc/group"] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            fs::set_permissions(root.join(file), mode).expect("chmod");
+        }
         self.ok(["import", &format!("dir:{}", root.display()), "base"]);
         true
     }

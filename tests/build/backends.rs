@@ -24,8 +24,7 @@ fn every_backend_makes_the_same_image() {
         };
         let context = |path: &str| environment.path("context").join(path);
         for (path, content) in super::cases::CONTEXT {
-            std::fs::create_dir_all(context(path).parent().unwrap()).unwrap();
-            std::fs::write(context(path), content).unwrap();
+            super::write(&context(path), content);
         }
         for backend in backends {
             let mut ids = Vec::new();

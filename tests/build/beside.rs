@@ -33,7 +33,9 @@ struct Buildah<'a>(&'a Path);
 
 impl Buildah<'_> {
     fn run(&self, arguments: &[&str]) -> Ran {
-        let mut command = Command::new("buildah");
+        let mut command = Command::new("sh");
+        // Tests that use the library clear the umask of all.
+        command.args(["-c", "umask 022; exec buildah \"$@\"", "-"]);
         command.args(["--root", "buildah", "--runroot", "buildah-run", "--storage-driver", "vfs"]);
         ran(command.args(arguments).current_dir(self.0).output().unwrap())
     }

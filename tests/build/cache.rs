@@ -5,6 +5,7 @@ use std::fs;
 use super::{Built, Project};
 use crate::environment::ran;
 use crate::lab::eventually;
+use crate::registry::server::Registry;
 
 const RECIPE: &str = "FROM base\nARG V=1\nENV E=$V\nCOPY a b /\nRUN echo $V > /v\nRUN cat /a /b > /c\n";
 
@@ -241,4 +242,29 @@ fn explain_says_what_differed_by_its_name() {
     command.args(["build", "--explain", "--progress", "plain", "."]).current_dir(project.path(""));
     let plain = ran(command.output().unwrap());
     assert!(plain.stderr.contains("[1/3] COPY a b /: hit\n"), "{}", plain.stderr);
+}
+
+#[test]
+fn the_steps_of_an_image_are_found_in_another_store() {
+    let (Some(here), Some(there)) = (Project::new(), Project::new()) else { return };
+    let Some(registry) = Registry::plain() else { return };
+    let at = |name: &str| format!("{}/{name}", registry.host);
+    here.environment.ok(["push", "base", &at("base:1")]);
+    for project in [&here, &there] {
+        let recipe = RECIPE.replace("FROM base", &format!("FROM {}", at("base:1")));
+        project.write("a", "one").write("b", "two").write("Dockerfile", &recipe);
+    }
+    here.build(&["-t", "x", "--cache-to", "inline"]).succeeded();
+    here.environment.ok(["push", "x", &at("x:1")]);
+    let taken = there.build(&["-t", "x", "--cache-from", &at("x:1")]).succeeded();
+    assert_eq!(taken.steps, ALL_HIT);
+    assert_eq!(there.cat("x", "c"), here.cat("x", "c"));
+    there.write("b", "2");
+    let built = there.build(&["-t", "x", "--cache-from", &at("x:1")]).succeeded();
+    assert_eq!(built.did().len(), 3, "{:?}", built.steps);
+    // What says nothing of steps is no cache, and no error.
+    let built =
+        there.build(&["-t", "y", "--cache-from", &at("base:1"), "--cache-from", &at("none:1")]).succeeded();
+    assert!(built.ran.stderr.contains("says of no layer which step it is"), "{}", built.ran.stderr);
+    there.assert_clean();
 }

@@ -130,9 +130,9 @@ fn a_context_of_a_name_is_a_directory_an_image_or_instead_of_one() {
     let Some(project) = Project::new() else { return };
     let side = project.environment.path("side");
     fs::create_dir(&side).unwrap();
-    fs::write(side.join("f"), "side").unwrap();
-    fs::write(side.join("left"), "out").unwrap();
-    fs::write(side.join(".dockerignore"), "left\n").unwrap();
+    super::write(&side.join("f"), "side");
+    super::write(&side.join("left"), "out");
+    super::write(&side.join(".dockerignore"), "left\n");
     let named = format!("side={}", side.display());
     let recipe = "FROM base\nCOPY --from=side . /s\nRUN --mount=from=side,target=/m cat /m/f > /m2\n";
     project.built(recipe, &["--build-context", &named, "-t", "x"]);
@@ -140,7 +140,7 @@ fn a_context_of_a_name_is_a_directory_an_image_or_instead_of_one() {
         project.added("x"),
         "f 644 0:0 m2 = side\nd 755 0:0 s\nf 644 0:0 s/.dockerignore = left\nf 644 0:0 s/f = side\n"
     );
-    fs::write(side.join("f"), "SIDE").unwrap();
+    super::write(&side.join("f"), "SIDE");
     let built = project.built(recipe, &["--build-context", &named, "-t", "x"]);
     assert_eq!((built.did().len(), project.cat("x", "m2").as_str()), (2, "SIDE"));
 

@@ -18,7 +18,7 @@ const OUTSIDE: &str = "SECRET-OF-THE-HOST";
 fn outside(project: &Project) -> std::path::PathBuf {
     let outside = project.environment.path("outside");
     fs::create_dir_all(&outside).unwrap();
-    fs::write(outside.join("file"), OUTSIDE).unwrap();
+    super::write(&outside.join("file"), OUTSIDE);
     outside
 }
 

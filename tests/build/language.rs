@@ -16,12 +16,13 @@ pub(super) fn write_context(project: &Project) {
     }
     let archived = project.environment.path("archived");
     std::fs::create_dir_all(&archived).unwrap();
+    std::fs::set_permissions(&archived, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (name, content, options) in [("t.tar", "tar", None), ("t.tgz", "gzip", Some("-z"))] {
         for old in std::fs::read_dir(&archived).unwrap() {
             std::fs::remove_file(old.unwrap().path()).unwrap();
         }
         let is_tar = name == "t.tar";
-        std::fs::write(archived.join(if is_tar { "in" } else { "zip" }), content).unwrap();
+        super::write(&archived.join(if is_tar { "in" } else { "zip" }), content);
         let mut with = vec!["--mtime=@1000"];
         with.extend(options);
         if is_tar {
@@ -31,6 +32,8 @@ pub(super) fn write_context(project: &Project) {
             std::fs::set_permissions(archived.join("in"), mode).unwrap();
         }
         tar_of(&archived, &project.path(name), &with);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(project.path(name), mode).unwrap();
     }
 }
 

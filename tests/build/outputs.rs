@@ -21,8 +21,8 @@ fn files_go_to_a_directory_and_replace_what_is_there() {
     let out = project.environment.path("out");
     for output in [format!("type=local,dest={}", out.display()), out.display().to_string()] {
         fs::create_dir_all(out.join("d")).unwrap();
-        fs::write(out.join("d/x"), "old").unwrap();
-        fs::write(out.join("kept"), "kept").unwrap();
+        super::write(&out.join("d/x"), "old");
+        super::write(&out.join("kept"), "kept");
         project.build(&["-o", &output]).succeeded();
         assert_eq!(lines(&out), format!("{TREE}f 644 0:0 kept = kept\n"));
         fs::remove_dir_all(&out).unwrap();
