@@ -135,9 +135,12 @@ impl<'a> At<'a> {
         (self.stage.number, self.index)
     }
 
-    /// Returns what an error calls it: its lines and its instruction.
+    /// Returns what an error calls it: its lines, if it is in a file, and its instruction.
     fn named(&self) -> String {
         let (first, last) = self.step().lines;
+        if first == 0 {
+            return self.step().shown.clone();
+        }
         let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
         format!("{lines}: {}", self.step().shown)
     }

@@ -28,9 +28,13 @@ fn a_command_that_succeeds_is_kept_and_done_once() {
     let history = project.environment.ok(["history", "z"]);
     assert!(history.contains("RUN sh -c wc -l"), "{history}");
 
-    let failed = build(&project, &["-t", "x", "x"], &["sh", "-c", "echo gone > /id; exit 7"]);
+    let command = ["sh", "-c", "echo gone > /id; exit 7"];
+    let failed = build(&project, &["-t", "x", "x"], &command);
     assert_ne!(failed.ran.code, 0);
+    assert!(!failed.ran.stderr.contains("line "), "{}", failed.ran.stderr);
     assert_ne!(project.cat("x", "id"), "gone\n", "what failed is not kept");
+    assert_ne!(project.environment.run(["-q", "enter", "@fail", "--", "cat", "/id"]).code, 0);
+    build(&project, &["--on-error", "keep", "-t", "x", "x"], &command);
     assert_eq!(project.environment.ok(["-q", "enter", "@fail", "--", "cat", "/id"]), "gone\n");
     let refused = build(&project, &["--target", "a", "base"], &["true"]);
     assert!(refused.ran.stderr.contains("--target is for a Dockerfile"), "{}", refused.ran.stderr);

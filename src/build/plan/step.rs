@@ -48,7 +48,7 @@ pub enum Ground {
 /// One step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// First and last line of the instruction; for one that was left by a base, of the `FROM`.
+    /// First and last line of the instruction, 0 where it is in no file; for one that was left by a base, of the `FROM`.
     pub lines: (usize, usize),
     /// What is shown: the instruction on one line, as it was typed.
     pub shown: String,

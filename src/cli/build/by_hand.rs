@@ -157,7 +157,7 @@ impl Maker<'_> {
 fn plan(reference: &str, config: ImageConfig, args: Vec<String>, platform: Platform) -> Plan {
     let shown = format!("RUN {}", serde_json::to_string(&args).expect("a list of text"));
     let step = Step {
-        lines: (1, 1),
+        lines: (0, 0),
         created_by: format!("RUN {} # rootling", args.join(" ")),
         shown,
         work: Work::Run(run_step(args, &config)),
@@ -167,7 +167,7 @@ fn plan(reference: &str, config: ImageConfig, args: Vec<String>, platform: Platf
     let stage = Stage {
         number: 0,
         name: None,
-        lines: (1, 1),
+        lines: (0, 0),
         shown: format!("FROM {reference}"),
         ground: Ground::Image(reference.to_owned()),
         platform: platform.clone(),

@@ -113,7 +113,7 @@ impl Maker<'_> {
         let error = failed.error.context("build");
         let Some(left) = failed.left else { return Err(error) };
         let error = error.hint(format!("enter it: rootling enter @fail ({})", left.id));
-        if self.arguments.on_error == OnError::Shell {
+        if self.arguments.on_error == Some(OnError::Shell) {
             self.context.output.error(&error);
             return self.shell().map(Ended::with);
         }

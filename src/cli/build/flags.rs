@@ -140,9 +140,9 @@ pub(in super::super) struct Arguments {
     #[arg(short, long, value_name = "N")]
     pub(super) jobs: Option<NonZeroUsize>,
 
-    /// What happens when a step fails: keep what it left, to be entered as @fail; open a shell in it; or leave nothing
-    #[arg(long, value_enum, value_name = "WHAT", default_value = "keep")]
-    pub(super) on_error: OnError,
+    /// What happens when a step fails: keep what it left, to be entered as @fail; open a shell in it; or leave nothing [default: keep, without a Dockerfile fail]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(super) on_error: Option<OnError>,
 
     /// Do the step that failed last again in what it left
     #[arg(long, conflicts_with = "adopt")]

@@ -110,7 +110,7 @@ impl Maker<'_> {
             no_cache: self.no_cache(&plan)?,
             jobs: self.jobs(),
             recipe: name.clone(),
-            keeps_failed: arguments.on_error != OnError::Fail,
+            keeps_failed: arguments.on_error.map_or(main.is_some(), |what| what != OnError::Fail),
             instead: self.instead()?,
             report: &|event| view.tell(event),
         };
