@@ -44,7 +44,6 @@ mod place;
 pub use find::Source;
 pub(in crate::build) use gathered::Fetched;
 pub use git::{CheckedOut, Repository};
-pub(super) use hash::is_unchanged;
 pub use hash::{Contents, Modes, is_copied_xattr};
 pub use list::{Entry, Selection};
 pub use load::{DOCKERFILE_LIMIT, Loaded, Loading};

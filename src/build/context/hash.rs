@@ -277,7 +277,7 @@ fn mode(stat: &FileStat, modes: Modes) -> u32 {
 }
 
 /// Was nothing done to an inode from one look to the next?
-pub(in super::super) fn is_unchanged(a: &FileStat, b: &FileStat) -> bool {
+fn is_unchanged(a: &FileStat, b: &FileStat) -> bool {
     let of = |stat: &FileStat| {
         let times = (stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
         (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, times)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Context, Entry, Loading, Modes, Selection, Source, is_unchanged};
+use super::super::context::{Context, Entry, Loading, Modes, Selection, Source};
 use super::super::glob;
 use super::super::ignore::Patterns;
 use super::super::plan::CopyStep;
@@ -129,16 +129,6 @@ impl Chosen<'_> {
             listing.parts.push(listed);
         }
         Ok((whole.finish(), listing))
-    }
-
-    /// Is everything still what it was when it was listed? Who copies what was hashed asks afterwards. Costs a list.
-    pub fn is_still(&self, listing: &Listing) -> Result<bool> {
-        let now = self.list()?;
-        let (now, before) = (now.parts.iter().flatten(), listing.parts.iter().flatten());
-        let same_entry = |(a, b): (&Entry, &Entry)| a.path == b.path && is_unchanged(&a.stat, &b.stat);
-        let same = |(a, b): (&Vec<Entry>, &Vec<Entry>)| a.len() == b.len() && a.iter().zip(b).all(same_entry);
-        let (now, before) = (now.map(|(_, entries)| entries), before.map(|(_, entries)| entries));
-        Ok(now.clone().count() == before.clone().count() && now.zip(before).all(same))
     }
 
     /// Fails if a path that was named with `--parents` is not there.
