@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::environment::Environment;
+use crate::environment::{Environment, with_usual_umask};
 use crate::grounds::on_file_systems;
 use crate::host::command;
 
@@ -25,6 +25,7 @@ fn edit(environment: &Environment, name: &str, change: impl FnOnce(&Path)) {
     fs::create_dir_all(&at).unwrap();
     environment.ok(["mount", name, at.to_str().unwrap()]);
     change(&at);
+    with_usual_umask(&at);
     environment.ok(["umount", at.to_str().unwrap()]);
 }
 
@@ -192,6 +193,7 @@ deleted file mode 100644
         fs::write(work.join("usr/bin/tool"), "#!/bin/sh\necho tool\n").unwrap();
         fs::write(environment.path("patch"), patch).unwrap();
         command(Command::new("git").current_dir(&work).args(["apply", "../patch"])).unwrap();
+        with_usual_umask(&work);
         assert_eq!(fs::read_to_string(work.join("etc/motd")).unwrap(), "welcome\nback\n");
         assert_eq!(fs::read_to_string(work.join("srv/new\nline")).unwrap(), "x\n");
         assert_eq!(fs::metadata(work.join("usr/bin/tool")).unwrap().permissions().mode() & 0o777, 0o755);

@@ -108,6 +108,7 @@ impl Environment {
         fs::write(root.join("etc/motd"), "welcome\n").expect("write");
         fs::write(root.join("usr/bin/tool"), "#!/bin/sh\necho tool\n").expect("write");
         symlink("usr/bin", root.join("bin")).expect("symlink");
+        with_usual_umask(&root);
         self.ok(["import", &format!("dir:{}", root.display()), "base"]);
     }
 
@@ -133,11 +134,7 @@ impl Environment {
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/:/bin/sh\n")
             .expect("write");
         fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").expect("write");
-        // Tests that use the library clear the umask of all.
-        for file in ["etc/passwd", "etc/group"] {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            fs::set_permissions(root.join(file), mode).expect("chmod");
-        }
+        with_usual_umask(&root);
         self.ok(["import", &format!("dir:{}", root.display()), "base"]);
         true
     }
@@ -227,4 +224,20 @@ pub(crate) fn tar_of(root: &Path, archive: &Path, options: &[&str]) {
     let status =
         Command::new("tar").args(options).arg("-cf").arg(archive).arg("-C").arg(root).arg(".").status();
     assert!(status.expect("tar is there").success());
+}
+
+/// Gives what a test just made in a tree the modes that it has with the umask 022: tests that use the library clear the umask of all.
+pub(crate) fn with_usual_umask(root: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in walkdir::WalkDir::new(root) {
+        let entry = entry.expect("readable");
+        let kind = entry.file_type();
+        let mode = entry.metadata().expect("stat").permissions().mode() & 0o7777;
+        let usual = match mode {
+            0o666 if kind.is_file() => 0o644,
+            0o777 if kind.is_dir() || kind.is_file() => 0o755,
+            _ => continue,
+        };
+        fs::set_permissions(entry.path(), PermissionsExt::from_mode(usual)).expect("chmod");
+    }
 }
