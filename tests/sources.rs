@@ -533,9 +533,9 @@ fn a_bootstrap_is_ended_with_all_its_programs_when_it_is_in_vain() {
     let environment = Environment::new();
     packed(&environment, "tar -C root -cf packed .");
     let source = mirror(&environment, "one");
-    // Like the real one it waits for its programs before it tidies up, whatever it is asked.
-    let stub = "trap 'touch $D/asked' TERM; sh -c 'trap \"exit 1\" TERM; touch $D/began; while :; do sleep 0.1; done' & \
-                until test -e $D/began; do sleep 0.01; done; echo this is no archive; head -c 1000000 /dev/zero; wait; wait; touch $D/tidy";
+    // Like the real one it ends its programs and waits for them before it tidies up.
+    let stub = "trap 'touch $D/asked; kill $! 2>/dev/null' TERM; sh -c 'trap \"exit 1\" TERM; touch $D/began; while :; do sleep 0.1; done' & \
+                until test -e $D/began; do sleep 0.01; done; echo this is no archive; head -c 1000000 /dev/zero; while kill -0 $! 2>/dev/null; do wait; done; touch $D/tidy";
     let stub = format!("export D; {stub}");
     let failed = with_mmdebstrap(&environment, &stub, &["import", &source, "bad"]);
     assert!(failed.stderr.contains("neither tar"), "{}", failed.stderr);
