@@ -85,6 +85,9 @@ pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Owners, Process, Restrictions, Security,
     Spec, Time, Tmpfs, Tty, Ulimit, Userns,
 };
-pub use sys::{begin as begin_process, dies_with_caller, ends_with_caller, inherits, take_inherited};
+pub use sys::{
+    begin as begin_process, dies_with_caller, ends_with_caller, ends_with_caller_keeping, inherits,
+    take_inherited,
+};
 pub use user::{Account, User, read as read_account_file, resolve};
 pub use userns::{Entered, Forbidden, enter_userns, forbidden, is_root, join_userns};

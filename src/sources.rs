@@ -40,6 +40,7 @@ mod words;
 
 use std::fmt;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -79,6 +80,9 @@ enum Kind {
     Squashfs(Location),
 }
 
+/// Makes a program end with the thread that starts it, and keep a file open to its own end.
+pub type Bind = fn(&mut Command, OwnedFd);
+
 /// What making needs of the caller.
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
@@ -86,8 +90,8 @@ pub struct Means<'a> {
     pub fetch: &'a Fetch<'a>,
     /// A directory on a file system with room, for what has to lie somewhere first; it may have files without names.
     pub scratch: &'a Path,
-    /// Makes a program end with the thread that starts it.
-    pub bind: fn(&mut Command),
+    /// Makes a program end with the thread that starts it, and keep a file open to its own end.
+    pub bind: Bind,
     /// The variable `SOURCE_DATE_EPOCH`, for programs that make archives.
     pub source_date_epoch: Option<&'a str>,
     /// Who is told how it goes on.

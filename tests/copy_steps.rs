@@ -220,7 +220,7 @@ impl Bench {
     fn with_means<T>(&self, act: impl FnOnce(&Loading<'_>) -> T) -> T {
         let make = || Settings::of(&|_| None, 0).map(Client::new);
         let (fetch, scratch) = (Fetch::new(&make), self.store.root().join("tmp"));
-        let bind = rootling::runner::ends_with_caller;
+        let bind = rootling::runner::ends_with_caller_keeping;
         let means = Means { fetch: &fetch, scratch: &scratch, bind, source_date_epoch: None, tell: &|_| {} };
         act(&Loading::new(&self.store, &means, None))
     }

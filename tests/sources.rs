@@ -533,11 +533,32 @@ fn a_bootstrap_is_ended_with_all_its_programs_when_it_is_in_vain() {
     let environment = Environment::new();
     packed(&environment, "tar -C root -cf packed .");
     let source = mirror(&environment, "one");
-    // Like the real one it ends its programs and waits for them before it tidies up.
-    let stub = "trap 'touch $D/asked; kill $! 2>/dev/null' TERM; sh -c 'trap \"exit 1\" TERM; touch $D/began; while :; do sleep 0.1; done' & \
-                until test -e $D/began; do sleep 0.01; done; echo this is no archive; head -c 1000000 /dev/zero; while kill -0 $! 2>/dev/null; do sleep 0.05; done; touch $D/tidy";
+    // Like the real one it says so and waits for its programs before it tidies up, whatever it is asked. It tidies up by itself: it may be
+    // asked once more, and so may a program that it starts for that. Half a second: timeout(1) that is asked before it knows whom it started
+    // (a fork whose result it has not stored yet) ends alone.
+    let stub = "trap 'touch $D/asked' TERM; sh -c 'trap \"exit 1\" TERM; sleep 0.5; touch $D/began; while :; do sleep 0.1; done' & \
+                until test -e $D/began; do sleep 0.01; done; echo this is no archive; head -c 1000000 /dev/zero; while kill -0 $! 2>/dev/null; do sleep 0.05; done; echo tidying up >&2; : > $D/tidy";
     let stub = format!("export D; {stub}");
     let failed = with_mmdebstrap(&environment, &stub, &["import", &source, "bad"]);
     assert!(failed.stderr.contains("neither tar"), "{}", failed.stderr);
     assert!(environment.path("tidy").exists(), "it was killed, not asked");
+
+    // The one who imports is killed.
+    fs::remove_file(environment.path("tidy")).unwrap();
+    fs::remove_file(environment.path("began")).unwrap();
+    let path = format!("{}:{}", environment.path("bin").display(), std::env::var("PATH").unwrap());
+    let quiet = stub.replace("echo this is no archive; head -c 1000000 /dev/zero;", "");
+    fs::write(
+        environment.path("bin/mmdebstrap"),
+        format!("#!/bin/sh\nD={}\n{quiet}\n", environment.dir.path().display()),
+    )
+    .unwrap();
+    let mut import =
+        environment.command().env("PATH", path).args(["import", &source, "bad"]).spawn().unwrap();
+    crate::processes::wait_until("the stub runs", || environment.path("began").exists());
+    import.kill().unwrap();
+    import.wait().unwrap();
+    crate::processes::wait_until("the stub tidies up", || environment.path("tidy").exists());
+    environment.ok(["prune"]);
+    environment.assert_tidy(&[]);
 }

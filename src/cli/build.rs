@@ -63,7 +63,7 @@ fn build(context: &Context, arguments: &Arguments, quietly: bool) -> Result<Ende
     let means = Means {
         fetch: &fetch,
         scratch: &scratch,
-        bind: runner::ends_with_caller,
+        bind: runner::ends_with_caller_keeping,
         source_date_epoch: epoch.as_deref(),
         tell: &|_| {},
     };

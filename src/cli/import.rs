@@ -165,7 +165,7 @@ fn from_elsewhere(
     let means = Means {
         fetch: &fetch,
         scratch: &scratch,
-        bind: runner::ends_with_caller,
+        bind: runner::ends_with_caller_keeping,
         source_date_epoch: epoch.as_deref(),
         tell: &tell,
     };

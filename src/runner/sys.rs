@@ -41,6 +41,12 @@ pub fn ends_with_caller(command: &mut std::process::Command) {
     signal_when_caller_ends(command, libc::SIGTERM);
 }
 
+/// As [`ends_with_caller`]; the command also keeps the file open, whatever number it has, and so do those that it starts.
+pub fn ends_with_caller_keeping(command: &mut std::process::Command, file: OwnedFd) {
+    ends_with_caller(command);
+    inherits(command, file);
+}
+
 /// Has the command killed when the thread that starts it ends, however that ends.
 pub fn dies_with_caller(command: &mut std::process::Command) {
     signal_when_caller_ends(command, libc::SIGKILL);

@@ -1,7 +1,7 @@
 //! A program of the system that writes an archive, or makes a tree: started, listened to, ended.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 
+use super::Bind;
 use super::stream::{Progress, Tell};
 
 /// Lines of what it said that are kept for an error.
@@ -39,20 +40,18 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts the program called `name`; `package` is what has to be installed where it is missing. Its standard output is to be taken.
-    pub(crate) fn start(
-        name: &str,
-        command: &mut Command,
-        package: &str,
-        bind: fn(&mut Command),
-    ) -> Result<Self> {
+    pub(crate) fn start(name: &str, command: &mut Command, package: &str, bind: Bind) -> Result<Self> {
         log::debug!("start {command:?}");
-        // It ends with this thread, however that ends.
-        bind(command);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context(|| format!("execute {command:?}")).map_err(|error| {
+        let (stderr, said) = io::pipe().context(|| "pipe()")?;
+        // It ends with this thread, however that ends. To tidy up then it must be able to speak to nobody: a pipe that it could read
+        // itself does not kill it.
+        bind(command, stderr.try_clone().context(|| "dup(pipe)")?.into());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said);
+        let child = command.spawn().context(|| format!("execute {command:?}")).map_err(|error| {
             if error.kind() == ErrorKind::NotFound { missing(name, package) } else { error }
         })?;
-        let stderr = child.stderr.take().expect("it was asked for");
+        // Ours to write to it goes, or it would have no end.
+        command.stderr(Stdio::null());
         let (sender, lines) = channel();
         let listener = std::thread::spawn(move || {
             let mut stderr = BufReader::new(stderr);

@@ -203,7 +203,7 @@ impl Ground {
 fn with_means<T>(work: impl FnOnce(&Means<'_>) -> T) -> T {
     let make = || -> Result<Client> { panic!("nothing is downloaded") };
     let (fetch, scratch) = (Fetch::new(&make), std::env::temp_dir());
-    work(&Means { fetch: &fetch, scratch: &scratch, bind: |_| {}, source_date_epoch: None, tell: &|_| {} })
+    work(&Means { fetch: &fetch, scratch: &scratch, bind: |_, _| {}, source_date_epoch: None, tell: &|_| {} })
 }
 
 #[test]

@@ -24,8 +24,13 @@ impl Ground {
     fn loading<T>(&self, work: impl FnOnce(&Loading<'_>) -> T) -> T {
         let make = || Ok(Client::new(Settings::of(&|_| None, 0)?));
         let (fetch, scratch) = (Fetch::new(&make), std::env::temp_dir());
-        let means =
-            Means { fetch: &fetch, scratch: &scratch, bind: |_| {}, source_date_epoch: None, tell: &|_| {} };
+        let means = Means {
+            fetch: &fetch,
+            scratch: &scratch,
+            bind: |_, _| {},
+            source_date_epoch: None,
+            tell: &|_| {},
+        };
         work(&Loading::new(&self.store, &means, None))
     }
 
