@@ -132,18 +132,9 @@ fn sorted(text: &str) -> String {
 fn step(text: &str) -> CopyStep {
     let mut step = CopyStep {
         is_add: text.starts_with("ADD"),
-        from: From::MainContext,
         sources: Vec::new(),
-        heredocs: Vec::new(),
         destination: String::new(),
-        chown: None,
-        chmod: None,
-        link: false,
-        parents: false,
-        exclude: Vec::new(),
-        checksum: None,
-        unpack: None,
-        keep_git_dir: false,
+        ..CopyStep::of_all(From::MainContext)
     };
     for word in text.split_ascii_whitespace().skip(1) {
         match word.split_once('=').unwrap_or((word, "")) {

@@ -44,7 +44,7 @@ mod place;
 pub use find::Source;
 pub(in crate::build) use gathered::Fetched;
 pub use git::{CheckedOut, Repository};
-pub use hash::{Contents, Modes, is_copied_xattr};
+pub use hash::{Contents, is_copied_xattr};
 pub use list::{Entry, Selection};
 pub use load::{DOCKERFILE_LIMIT, Loaded, Loading};
 pub use place::{NamedContext, Place, canonical_name};

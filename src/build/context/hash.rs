@@ -42,16 +42,6 @@ const BUFFER: usize = 256 << 10;
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
 
-/// What counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Modes {
-    /// All bits.
-    #[default]
-    All,
-    /// Whether a file can be executed, and nothing else: what a umask takes away makes no difference.
-    Executable,
-}
-
 /// What is read, with what it comes to.
 #[derive(Debug, Clone)]
 pub struct Contents {
@@ -75,7 +65,7 @@ impl Context {
     /// Returns what a path comes to, by itself; `None` where there is nothing. See [`contents`](Self::contents).
     pub fn hash_path(&self, path: &Path, known: Option<&FileHashes>) -> Result<Option<Contents>> {
         let source = self.find(path)?;
-        source.map(|source| self.contents(&[source], &Selection::default(), Modes::All, known)).transpose()
+        source.map(|source| self.contents(&[source], &Selection::default(), known)).transpose()
     }
 
     /// Returns what some sources come to, as far as they are selected: lists them, for [`contents_of`](Self::contents_of).
@@ -83,11 +73,10 @@ impl Context {
         &self,
         sources: &[Source],
         selection: &Selection,
-        modes: Modes,
         known: Option<&FileHashes>,
     ) -> Result<Contents> {
         let list = |source: &Source| Ok((source.clone(), self.list(source, selection)?));
-        self.contents_of(sources.iter().map(list).collect::<Result<_>>()?, modes, known)
+        self.contents_of(sources.iter().map(list).collect::<Result<_>>()?, known)
     }
 
     /// Returns what was listed comes to.
@@ -97,7 +86,6 @@ impl Context {
     pub fn contents_of(
         &self,
         mut listed: Vec<(Source, Vec<Entry>)>,
-        modes: Modes,
         known: Option<&FileHashes>,
     ) -> Result<Contents> {
         let mut sums: HashMap<(usize, usize), Sum> = HashMap::new();
@@ -120,25 +108,10 @@ impl Context {
             text(&mut whole, source.path.as_os_str());
             number_of(&mut whole, entries.len() as u64);
             for (at, entry) in entries.iter().enumerate() {
-                self.add(&mut whole, source, entry, modes, sums.get(&(number, at)), &mut names)?;
+                self.add(&mut whole, source, entry, sums.get(&(number, at)), &mut names)?;
             }
         }
         Ok(Contents { digest: Digest::from_sha256(whole.finalize().into()), sources: listed, bytes_read })
-    }
-
-    /// Is everything still what it was when [`contents`](Self::contents) returned? Costs a list.
-    ///
-    /// Who copies what was hashed asks afterwards: if it is not, the digest is not that of the copy.
-    pub fn is_still(&self, contents: &Contents, selection: &Selection) -> Result<bool> {
-        for (source, entries) in &contents.sources {
-            let Some(found) = self.find(&source.path)? else { return Ok(false) };
-            let now = self.list(&Source { is_match: source.is_match, ..found }, selection)?;
-            let is_same = |(a, b): (&Entry, &Entry)| a.path == b.path && is_unchanged(&a.stat, &b.stat);
-            if now.len() != entries.len() || !now.iter().zip(entries).all(is_same) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Adds one entry, with lengths before all that has no fixed one: two different lists are never the same bytes.
@@ -147,7 +120,6 @@ impl Context {
         whole: &mut Sha256,
         source: &Source,
         entry: &Entry,
-        modes: Modes,
         sum: Option<&Sum>,
         names: &mut Names,
     ) -> Result<()> {
@@ -155,7 +127,7 @@ impl Context {
         text(whole, entry.path.as_os_str());
         whole.update([kind as u8]);
         if kind != EntryType::Symlink {
-            number_of(whole, mode(stat, modes).into());
+            number_of(whole, (stat.st_mode & 0o7777).into());
         }
         if self.ownership() == Ownership::Kept {
             number_of(whole, u64::from(stat.st_uid) << 32 | u64::from(stat.st_gid));
@@ -266,13 +238,6 @@ impl Names {
             return self.count;
         }
         *self.seen.entry((stat.st_dev, stat.st_ino)).or_insert(self.count)
-    }
-}
-
-fn mode(stat: &FileStat, modes: Modes) -> u32 {
-    match modes {
-        Modes::All => stat.st_mode & 0o7777,
-        Modes::Executable => stat.st_mode & 0o111,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, EntryType, Error, ErrorKind, Result};
 
-use super::super::context::{Context, Entry, Loading, Modes, Selection, Source};
+use super::super::context::{Context, Entry, Loading, Selection, Source};
 use super::super::glob;
 use super::super::ignore::Patterns;
 use super::super::plan::CopyStep;
@@ -118,8 +118,7 @@ impl Chosen<'_> {
                 Part::Remote(remote) => (remote.words(self.loading)?, Vec::new()),
                 Part::Repository(checkout) => (checkout.words(self.loading)?, Vec::new()),
                 Part::Local(local) => {
-                    let contents =
-                        self.context.contents(&local.sources, &local.selection, Modes::All, known)?;
+                    let contents = self.context.contents(&local.sources, &local.selection, known)?;
                     self.require(local, &contents.sources)?;
                     (contents.digest.to_string(), contents.sources)
                 }
