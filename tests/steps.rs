@@ -5,11 +5,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::environment::{Environment, Ran, is_root, ran};
 use crate::grounds::on_file_systems;
 use crate::host::FileSystem;
+use crate::lab::eventually;
 
 /// The program that is built with the tests.
 fn stepper() -> PathBuf {
@@ -271,7 +274,7 @@ fn two_builds_that_do_the_same_step_share_one() {
         let build = |name: &str| {
             let mut command = Command::new(stepper());
             command.arg(environment.store()).args(["build", "base", name, "12", "same"]);
-            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         let builds: Vec<_> = ["a:1", "b:1", "c:1"].iter().map(|name| build(name)).collect();
         for build in builds {
@@ -285,6 +288,62 @@ fn two_builds_that_do_the_same_step_share_one() {
         assert_eq!(environment.ok(["diff", "a:1", "b:1"]), "");
         environment.assert_clean();
     });
+}
+
+/// Begins something that stops at a point.
+fn stopped_at(environment: &Environment, point: &str, arguments: &[&str]) -> Child {
+    let mut command = Command::new(stepper());
+    command.arg(environment.store()).args(arguments).env("ROOTLING_FAULT_STOP", point);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stat = format!("/proc/{}/stat", child.id());
+    eventually("it stands in the middle", || fs::read_to_string(&stat).unwrap().contains(") T "));
+    child
+}
+
+/// Lets it go on to its end; returns what it printed.
+fn gone_on(child: Child) -> String {
+    let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGCONT).unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    ran.stdout.trim().to_owned()
+}
+
+#[test]
+fn a_key_that_gets_another_step_while_the_first_becomes_durable_is_not_durable() {
+    let environment = Environment::new();
+    environment.import_base();
+    let first = environment.id(["step", "base", "key", "a=1"]);
+    let other = environment.id(["step", "base", "other", "b=1"]);
+    environment.does(["settle"]);
+    let again = environment.id(["adopt", &first, "base", "key"]);
+    let settling = stopped_at(&environment, "steps.synced", &["settle"]);
+    let adopted = environment.id(["adopt", &other, "base", "key"]);
+    assert_eq!(gone_on(settling), "");
+    assert_eq!(environment.does(["look", "key"]), adopted);
+    let unsettled = |id: &str| environment.store().join("o").join(id).join("unsettled").is_symlink();
+    assert_eq!((unsettled(&again), unsettled(&adopted)), (false, true));
+    environment.lose_power();
+    assert_eq!(environment.does(["look", "key"]), "-", "nobody synced it");
+    assert_eq!(environment.does(["look", "other"]), other);
+    environment.assert_clean();
+}
+
+#[test]
+fn a_step_that_was_just_named_is_nobody_elses() {
+    let environment = Environment::new();
+    environment.import_base();
+    let step = stopped_at(&environment, "step.named", &["step", "base", "key", "a=1"]);
+    let mut command = Command::new(stepper());
+    let settling = command.arg(environment.store()).arg("settle").stderr(Stdio::piped()).spawn().unwrap();
+    sleep(Duration::from_millis(300));
+    let said = gone_on(step);
+    let settled = ran(settling.wait_with_output().unwrap());
+    assert_eq!(settled.code, 0, "{}", settled.stderr);
+    assert_eq!(said, format!("{} made", environment.does(["look", "key"])));
+    environment.lose_power();
+    assert_eq!(said, format!("{} made", environment.does(["look", "key"])), "it was settled");
+    environment.assert_clean();
 }
 
 #[test]
@@ -352,7 +411,7 @@ fn a_chain_of_steps_may_be_long() {
 }
 
 /// Something that goes on until it is told to end.
-struct Waiting(std::process::Child);
+struct Waiting(Child);
 
 impl Waiting {
     /// Returns it once it has the cache, with what it found there.
@@ -439,7 +498,7 @@ fn two_users_of_a_cache_share_it_or_do_not() {
             let mut command = Command::new(stepper());
             command.arg(environment.store()).args(["cache", "/root/.cache", "shared", "b=six", "good"]);
             let mut second = command.stdout(Stdio::piped()).spawn().unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            sleep(Duration::from_millis(200));
             assert!(second.try_wait().unwrap().is_none(), "it waits");
             one.end();
             ran(second.wait_with_output().unwrap())

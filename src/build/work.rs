@@ -128,10 +128,14 @@ impl Workshop<'_> {
             if end.as_ref().is_some_and(|end| end.identity.is_some()) {
                 continue;
             }
-            let before = self.contents().get(&of(step, number)).cloned();
-            if before
-                .is_some_and(|before| self.read(step, number, end.as_ref()).is_ok_and(|now| now != before))
-            {
+            let Some(before) = self.contents().get(&of(step, number)).cloned() else { continue };
+            let is_same = match self.read(step, number, end.as_ref()) {
+                Ok(now) => now == before,
+                // What is gone by now may have been gone, in part, when it was read.
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if !is_same {
                 let message = "files that it reads were changed meanwhile";
                 return Err(
                     Error::new(ErrorKind::Busy, message).hint("build again when nobody writes to them")

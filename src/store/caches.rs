@@ -265,8 +265,9 @@ impl Store {
         self.root.join("steps").join("turns")
     }
 
-    /// Returns the files of turns that nobody holds, of caches that are gone. The caller holds the store alone.
-    pub(super) fn idle_turns(&self) -> Result<Vec<PathBuf>> {
+    /// Returns the files of turns that nobody holds, of caches that are gone, each with its lock: who waits for one that is removed looks again.
+    /// The caller holds the store alone.
+    pub(super) fn idle_turns(&self) -> Result<Vec<(PathBuf, File)>> {
         let mut idle = Vec::new();
         for file_name in files::list(&self.turns_dir())? {
             let path = self.turns_dir().join(&file_name);
@@ -274,8 +275,8 @@ impl Store {
                 Ok(name) => self.resolve_name(&name.node_name())?.is_some(),
                 Err(_) => false,
             };
-            if !is_there && lock::try_lock_file(&path, Mode::Exclusive)?.is_some() {
-                idle.push(path);
+            if !is_there && let Some(alone) = lock::try_lock_file(&path, Mode::Exclusive)? {
+                idle.push((path, alone));
             }
         }
         Ok(idle)

@@ -246,7 +246,8 @@ impl Store {
 
     /// Checks the names of steps. One that is not true costs a build, and nothing else.
     fn check_steps(&self, checked: &mut Checked) -> Result<()> {
-        for lost in self.lost_steps()? {
+        let turns = self.idle_turns()?.into_iter().map(|(turn, _)| turn);
+        for lost in self.lost_steps()?.into_iter().chain(turns) {
             let place = lost.strip_prefix(&self.root).unwrap_or(&lost).display().to_string();
             checked.add(Severity::Note, place, "is no name of a step any more: prune removes it", false);
         }

@@ -10,10 +10,11 @@
 //! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck` |
 //! | repository | `refs/<repository>/` | - | while it changes |
 //! | change | `o/<id>/change` | - | while the object's record or place changes |
+//! | names of steps | `steps/<boot id>/` | - | while one of them is made or becomes lasting |
 //! | use | `o/<id>/`, `tmp/<id>/` | while the tree is mounted, entered or forked, or an ephemeral fork stands on it | while the tree is sealed in place, removed, or being built |
 //!
 //! They are taken in this order: turn, making, download, store, then repository, or change and use; that of the blobs at any time, since nobody
-//! waits to have it alone. A process that waits for a lock says who holds it.
+//! waits to have it alone, and that of the names of steps, since nobody waits who has it. A process that waits for a lock says who holds it.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -215,6 +215,21 @@ fn a_build_that_is_interrupted_ends_its_commands_and_says_so() {
 }
 
 #[test]
+fn a_step_whose_files_go_away_meanwhile_is_not_taken_for_one_that_had_them() {
+    let Some(project) = Project::new() else { return };
+    let recipe = "FROM base\nRUN --mount=source=d,target=/d while [ -e /d/f ]; do sleep 0.7654325; done\n";
+    project.write("d/f", "f").write("Dockerfile", recipe);
+    let mut command = project.command(&["-t", "x"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the command runs", || runs("0.7654325"));
+    fs::remove_dir_all(project.path("d")).unwrap();
+    let ended = ran(child.wait_with_output().unwrap());
+    assert_ne!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("files that it reads were changed meanwhile"), "{}", ended.stderr);
+    project.assert_clean();
+}
+
+#[test]
 fn a_failure_ends_what_runs_beside_it() {
     let Some(project) = Project::new() else { return };
     let recipe = "FROM base AS one\nRUN sleep 7654324\nFROM base AS two\nRUN sleep 1; exit 6\nFROM base\nCOPY --from=one / /1\nCOPY --from=two / /2\n";

@@ -11,6 +11,9 @@
 //!
 //! Only the last part of a link's target counts. A link that leads to nothing counts for nothing. The time of a link says when the step
 //! was last used, to the day.
+//!
+//! Tentative names are made, replaced and made lasting by one process at a time: the lock of their directory. So what becomes lasting is what
+//! the sync before it covered, and a step that was just named is nobody else's.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -79,43 +82,28 @@ impl Store {
     /// Gives a node that was just made its tentative name. Where another has the name, that is returned, and ours goes. The caller holds the
     /// store's lock.
     pub(super) fn name_step(&self, key: &Digest, node: Node) -> Result<Node> {
-        let link = self.tentative_link(key);
-        let linked = self.link_tentative(&link, &node.id);
-        fault::point("step.named");
-        let other = match linked {
-            // The end of another build may have made the name of its step lasting, and so the tentative one free, since we looked.
-            Ok(()) => match self.step_at(&self.step_link(key))? {
-                Some(other) => {
-                    files::remove_if_exists(&link)?;
-                    Some(other)
-                }
-                None => return Ok(node),
-            },
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            Err(_) => self.step_at(&link)?,
-        };
-        match other {
-            Some(other) => {
-                self.discard(&node.id, node.record.parent.as_ref(), None)?;
-                self.empty_trash()?;
-                Ok(other)
-            }
-            None => {
-                files::link_over(&target_of(&node.id), &link)?;
-                Ok(node)
-            }
+        let Some(other) = self.name_unless_named(key, &node.id)? else { return Ok(node) };
+        self.discard(&node.id, node.record.parent.as_ref(), None)?;
+        self.empty_trash()?;
+        Ok(other)
+    }
+
+    /// Gives a node a tentative name, or returns the step that the key leads to.
+    fn name_unless_named(&self, key: &Digest, id: &ObjectId) -> Result<Option<Node>> {
+        let _names = self.lock_tentative()?;
+        // The end of another build may have made the name of its step lasting since the caller looked.
+        if let Some(other) = self.step(key)? {
+            return Ok(Some(other));
         }
+        self.link_tentative(&self.tentative_link(key), id)?;
+        fault::point("step.named");
+        Ok(None)
     }
 
     /// Makes a key lead to this node, whatever it led to.
     pub(super) fn rename_step(&self, key: &Digest, node: &Node) -> Result<()> {
-        let link = self.tentative_link(key);
-        match self.link_tentative(&link, &node.id) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                files::link_over(&target_of(&node.id), &link)?;
-            }
-            linked => linked?,
-        }
+        let _names = self.lock_tentative()?;
+        self.link_tentative(&self.tentative_link(key), &node.id)?;
         fault::point("step.renamed");
         // The lasting name is looked at first.
         files::remove_if_exists(&self.step_link(key)).map(drop)
@@ -125,16 +113,7 @@ impl Store {
     pub fn note_alias(&self, key: &Digest, node: &Node) -> Result<()> {
         let intent = || format!("note {} as a key of step {}", key.short(), node.id);
         let _lock = self.share_to_write().context(intent)?;
-        if self.step(key).context(intent)?.is_some() {
-            return Ok(());
-        }
-        let link = self.tentative_link(key);
-        match self.link_tentative(&link, &node.id) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                files::link_over(&target_of(&node.id), &link).context(intent)
-            }
-            linked => linked.context(intent),
-        }
+        self.name_unless_named(key, &node.id).map(drop).context(intent)
     }
 
     /// As [`note_alias`](Self::note_alias), where what the key leads to is not what is wanted any more.
@@ -147,37 +126,61 @@ impl Store {
     pub(super) fn name_failure(&self, node: &Node) -> Result<()> {
         let when = node.record.created.as_microsecond();
         let link = self.tentative_dir().join(format!("{FAILED}{when:016}-{}", node.id));
+        let _names = self.lock_tentative()?;
         self.link_tentative(&link, &node.id)?;
         fault::point("step.failed");
         Ok(())
     }
 
-    fn link_tentative(&self, link: &Path, id: &ObjectId) -> Result<()> {
-        match files::link_new(&target_of(id), link) {
+    /// Keeps others from making tentative names, and from making them lasting.
+    fn lock_tentative(&self) -> Result<File> {
+        let directory = self.tentative_dir();
+        let lock = || lock::lock_dir(&directory, lock::Mode::Exclusive, "the names of steps");
+        match lock() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 files::make_dir(&self.steps_dir())?;
-                files::make_dir(&self.tentative_dir())?;
-                files::link_new(&target_of(id), link)
+                files::make_dir(&directory)?;
+                lock()
             }
+            locked => locked,
+        }
+    }
+
+    /// Makes a tentative name, in place of whatever it led to. The caller has locked the names.
+    fn link_tentative(&self, link: &Path, id: &ObjectId) -> Result<()> {
+        match files::link_new(&target_of(id), link) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => files::link_over(&target_of(id), link),
             linked => linked,
         }
+    }
+
+    /// Returns the tentative names, and what each leads to.
+    fn tentative_names(&self) -> Result<Vec<(String, ObjectId)>> {
+        let directory = self.tentative_dir();
+        let mut names = Vec::new();
+        for name in files::list(&directory)?.into_iter().filter(|name| !files::is_leftover(name)) {
+            // Another process may have made it lasting since.
+            let id = target(&directory.join(&name))?;
+            names.extend(id.map(|id| (name, id)));
+        }
+        Ok(names)
     }
 
     /// Makes all steps that were done, and noted, durable, and their names lasting: with one sync, and none where there is nothing new. For
     /// the end of a build, however it ends. A kill leaves names that are tentative still.
     pub fn settle_steps(&self) -> Result<()> {
         let intent = || "make the steps of a build durable";
-        let directory = self.tentative_dir();
-        // Before the sync: what is named later may not be covered by it.
-        let names = files::list(&directory).context(intent)?;
+        // Before the sync: what is named later, or leads elsewhere by then, may not be covered by it.
+        let names = self.tentative_names().context(intent)?;
         if names.is_empty() {
             return Ok(());
         }
         let _lock = self.share_to_write().context(intent)?;
         Dir::open(self.root.join("o")).and_then(|dir| dir.sync_file_system()).context(intent)?;
         fault::point("steps.synced");
-        for name in names.iter().filter(|name| !files::is_leftover(name)) {
-            self.settle_name(&directory.join(name), &self.steps_dir().join(name)).context(intent)?;
+        let _names = self.lock_tentative().context(intent)?;
+        for (name, id) in &names {
+            self.settle_name(name, id).context(intent)?;
             fault::point("steps.settled");
         }
         files::sync_dir(&self.steps_dir()).context(intent)?;
@@ -191,24 +194,18 @@ impl Store {
         mark.is_ok_and(|boot| boot != Path::new(boot_id()))
     }
 
-    fn settle_name(&self, tentative: &Path, lasting: &Path) -> Result<()> {
-        if let Some(id) = target(tentative)? {
-            files::remove_if_exists(&self.object_dir(&id).join(UNSETTLED))?;
+    /// Makes a name lasting that still leads to what was synced. The caller has locked the names.
+    fn settle_name(&self, name: &str, id: &ObjectId) -> Result<()> {
+        let (tentative, lasting) = (self.tentative_dir().join(name), self.steps_dir().join(name));
+        files::remove_if_exists(&self.object_dir(id).join(UNSETTLED))?;
+        // Another build was faster, or has something else for the name, and settles that.
+        if target(&tentative)?.as_ref() != Some(id) {
+            return Ok(());
         }
-        match files::rename_new(tentative, lasting) {
-            // Another build was faster.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if self.step_at(lasting)?.is_some() {
-                    return files::remove_if_exists(tentative).map(drop);
-                }
-                match fs::rename(tentative, lasting) {
-                    Err(error) if error.kind() == IoKind::NotFound => Ok(()),
-                    renamed => renamed.context(|| format!("rename({tentative:?}, {lasting:?})")),
-                }
-            }
-            renamed => renamed,
+        if self.step_at(&lasting)?.is_some() {
+            return files::remove_if_exists(&tentative).map(drop);
         }
+        fs::rename(&tentative, &lasting).context(|| format!("rename({tentative:?}, {lasting:?})"))
     }
 
     /// Makes durable what a record is about to stand on, where that is a step whose build has not ended.
@@ -216,14 +213,9 @@ impl Store {
         &self,
         mut needed: impl Iterator<Item = &'a ObjectId>,
     ) -> Result<()> {
-        let directory = self.tentative_dir();
-        let names = files::list(&directory)?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        let unsettled: Vec<ObjectId> =
-            names.iter().filter_map(|name| target(&directory.join(name)).ok().flatten()).collect();
-        if needed.any(|id| unsettled.contains(id)) { self.settle_steps() } else { Ok(()) }
+        let unsettled = self.tentative_names()?;
+        let is_unsettled = |needed: &ObjectId| unsettled.iter().any(|(_, id)| id == needed);
+        if needed.any(is_unsettled) { self.settle_steps() } else { Ok(()) }
     }
 
     /// Returns the links to the steps that failed, the latest first.
@@ -332,6 +324,10 @@ impl Store {
     /// Removes the names of steps that are not true: those of the time before the machine last started, those that lead to nothing, and what
     /// a kill left. The caller holds the store alone.
     pub(in super::super) fn sweep_steps(&self) -> Result<()> {
+        for (turn, _alone) in self.idle_turns()? {
+            files::remove_if_exists(&turn)?;
+            fault::point("prune.turn");
+        }
         for lost in self.lost_steps()? {
             if lost.is_dir() && !lost.is_symlink() {
                 fs::remove_dir_all(&lost).context(|| format!("remove {lost:?}"))?;
@@ -345,7 +341,7 @@ impl Store {
 
     /// Returns the names of steps that are not true, directories of them included. The caller holds the store alone.
     pub(in super::super) fn lost_steps(&self) -> Result<Vec<PathBuf>> {
-        let mut lost = self.idle_turns()?;
+        let mut lost = Vec::new();
         let ours = [self.tentative_dir(), self.notes_dir(), self.turns_dir()];
         for directory in [self.steps_dir(), self.tentative_dir(), self.notes_dir()] {
             for name in files::list(&directory)? {
