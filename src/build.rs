@@ -18,6 +18,7 @@
 //! | | `run` | `RUN` in a fork, with its mounts |
 //! | | `execute` | stages as a graph: looked up, or done; what failed is kept |
 //! | | `work` | what one step takes and does: bases, files, caches, forks |
+//! | | `once` | what several threads ask for and one makes |
 //! | | `explain` | why a step was there, or was not |
 //! | | `again` | what a command needs to find itself where that of a step was |
 //! | end | `result` | the last step becomes an image, a directory, an archive |
@@ -32,6 +33,7 @@ pub mod explain;
 pub mod glob;
 pub mod ignore;
 pub mod key;
+mod once;
 pub mod plan;
 pub mod result;
 pub mod run;

@@ -6,7 +6,8 @@
 //!     lists what is read                        graft, unpack, lay
 //! ```
 //!
-//! What is chosen is listed once: the digest of the list is what a key holds, and the same list is copied. The rules are those of docker:
+//! What is chosen is listed for the key, which holds the digest of the list, and again to be copied; whoever does the step makes sure that both
+//! say the same. The rules are those of docker:
 //!
 //! * A directory is copied by its content, anything else by its name. Links to sources are followed inside the source, those in directories
 //!   are copied. The destination is made where it is missing, mode 0755, owned as `--chown` says.

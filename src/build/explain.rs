@@ -1,6 +1,7 @@
 //! Why a step was there, or was not: what it depends on, beside what it depended on in the last build of the same recipe.
 //!
-//! The store keeps, for each recipe, what the steps of its last build depended on. Where the files of a context differ, the first that does
+//! The store keeps, for each recipe, what the steps of its last build depended on, and of those that it did not get to what
+//! they depended on before. Where the files of a context differ, the first that does
 //! is named: small lists of what they came to are kept, too.
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::execute::At;
 use super::key::Fields;
-use super::plan::Step;
+use super::plan::{Stage, Step};
 use crate::store::{StepRecord, Store};
 
 /// Files of which a list is kept.
@@ -32,6 +33,12 @@ struct Noted {
     /// What files came to, by path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     files: BTreeMap<String, String>,
+}
+
+impl Noted {
+    fn is_at(&self, stage: &str, index: usize) -> bool {
+        self.stage == stage && self.index == index
+    }
 }
 
 /// Compares the steps of a build with those of the one before.
@@ -75,17 +82,27 @@ impl Explainer {
             (false, Some(before)) => format!("miss: {}", difference(&noted, before, fields)),
         };
         let mut now = self.now();
-        now.steps.retain(|known| (&known.stage, known.index) != (&noted.stage, noted.index));
+        now.steps.retain(|known| !known.is_at(&noted.stage, noted.index));
         now.steps.push(noted);
         why
     }
 
-    /// Replaces what the last build left, if this one got anywhere.
-    pub fn save(&self, store: &Store) -> Result<()> {
-        let now = self.now();
+    /// Replaces what the last build left, if this one got anywhere. Of steps that it did not get to, as nobody asked for them or one before
+    /// them failed, what was noted before stays.
+    pub fn save(&self, store: &Store, stages: &[Stage]) -> Result<()> {
+        let mut now = self.now();
         if now.steps.is_empty() {
             return Ok(());
         }
+        let is_planned = |noted: &Noted| {
+            let mut stages =
+                stages.iter().map(|stage| (At { stage, index: 0 }.stage_name(), stage.steps.len()));
+            stages.any(|(name, count)| name == noted.stage && noted.index < count)
+        };
+        let is_new = |noted: &Noted| now.steps.iter().any(|step| step.is_at(&noted.stage, noted.index));
+        let before = self.before.steps.iter().filter(|noted| is_planned(noted) && !is_new(noted));
+        let before: Vec<Noted> = before.cloned().collect();
+        now.steps.extend(before);
         let bytes = serde_json::to_vec(&*now).expect("it has text for keys");
         store.write_recipe_note(&self.recipe, &bytes)
     }

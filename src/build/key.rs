@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{CopyStep, MountKind, Network, RunMount, RunStep, Security};
+use super::plan::{CopyStep, MountKind, Network, Owner, RunMount, RunStep, Security};
 use crate::image::{Digest, Platform};
 
 /// The language of the fields: steps that were made by another one are not found.
@@ -120,12 +120,20 @@ fn of_mount(mount: &RunMount) -> (String, String) {
     let name = format!("mount {}", mount.target);
     let value = match &mount.kind {
         MountKind::Bind { source, writable, .. } => format!("bind {source:?} writable={writable}"),
-        MountKind::Cache { read_only, .. } => format!("cache read-only={read_only}"),
+        MountKind::Cache { id, read_only, owner, .. } => {
+            format!("cache {id:?} read-only={read_only} owner={}", of_owner(owner))
+        }
         MountKind::Tmpfs { .. } => "tmpfs".to_owned(),
-        MountKind::Secret { env, is_file, .. } => format!("secret variable={env:?} file={is_file}"),
-        MountKind::Ssh { .. } => "ssh".to_owned(),
+        MountKind::Secret { id, env, is_file, owner, .. } => {
+            format!("secret {id:?} variable={env:?} file={is_file} owner={}", of_owner(owner))
+        }
+        MountKind::Ssh { id, owner, .. } => format!("ssh {id:?} owner={}", of_owner(owner)),
     };
     (name, value)
+}
+
+fn of_owner(Owner { uid, gid, mode }: &Owner) -> String {
+    format!("{uid}:{gid} mode={mode:o}")
 }
 
 /// Returns what a copy depends on.
@@ -174,6 +182,7 @@ pub fn of_dir(path: &str, user: &str, parent: &str, platform: &Platform) -> Fiel
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Sharing;
     use super::*;
 
     fn run(args: &[&str], env: &[(&str, &str)]) -> Fields {
@@ -205,6 +214,34 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             assert!(!keys[..index].contains(key), "{index}");
         }
+    }
+
+    #[test]
+    fn a_key_says_which_secret_and_cache_it_was_and_not_what_they_hold() {
+        let owner = Owner { uid: 0, gid: 0, mode: 0o400 };
+        let secret = |id: &str, required, owner| MountKind::Secret {
+            id: id.to_owned(),
+            required,
+            env: None,
+            is_file: true,
+            owner,
+        };
+        let of = |kind| of_mount(&RunMount { target: "/m".to_owned(), kind });
+        assert_eq!(of(secret("a", true, owner)), of(secret("a", false, owner)));
+        assert_ne!(of(secret("a", true, owner)), of(secret("b", true, owner)));
+        assert_ne!(of(secret("a", true, owner)), of(secret("a", true, Owner { mode: 0o444, ..owner })));
+        let ssh = |id: &str| MountKind::Ssh { id: id.to_owned(), required: true, owner };
+        assert_ne!(of(ssh("a")), of(ssh("b")));
+        let cache = |id: &str, sharing| MountKind::Cache {
+            id: id.to_owned(),
+            sharing,
+            from: None,
+            source: "/".to_owned(),
+            read_only: false,
+            owner,
+        };
+        assert_eq!(of(cache("a", Sharing::Shared)), of(cache("a", Sharing::Locked)));
+        assert_ne!(of(cache("a", Sharing::Shared)), of(cache("b", Sharing::Shared)));
     }
 
     #[test]

@@ -222,6 +222,30 @@ fn two_builds_at_once_end_with_the_same_steps() {
 }
 
 #[test]
+fn what_two_stages_have_in_common_is_done_once() {
+    let Some(project) = Project::new() else { return };
+    let recipe = |common: &str| {
+        format!(
+            "FROM base AS a\nRUN {common}\nRUN cat /x > /a\nFROM base AS b\nRUN {common}\nRUN cat /x > /b\n\
+             FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
+        )
+    };
+    let common = "sleep 0.3; cat /proc/sys/kernel/random/uuid > /x";
+    for flags in [&["-j", "2"][..], &["-j", "1", "--no-cache"], &["-j", "2", "--no-cache"]] {
+        let built = project.built(&recipe(common), &[flags, &["-t", "x"]].concat());
+        assert_eq!(built.did().len(), 5, "{:?}", built.steps);
+        assert_eq!(project.cat("x", "a"), project.cat("x", "b"), "{flags:?}");
+    }
+    // What fails is not tried again for the other.
+    project.write("Dockerfile", &recipe("sleep 0.3; exit 3"));
+    let failed = project.build(&["-j", "2", "--progress", "plain"]);
+    assert_eq!(failed.ran.code, 1);
+    let begun = failed.ran.stderr.lines().filter(|line| line.ends_with("exit 3"));
+    assert_eq!(begun.count(), 1, "{}", failed.ran.stderr);
+    project.assert_clean();
+}
+
+#[test]
 fn explain_says_what_differed_by_its_name() {
     let Some(project) = project() else { return };
     let explained = |recipe: &str, flags: &[&str]| {
@@ -237,6 +261,14 @@ fn explain_says_what_differed_by_its_name() {
     assert!(words.contains("WORKDIR /v2: miss"), "{words}");
     let words = explained(RECIPE, &["--no-cache"]);
     assert!(words.contains("not to be looked for"), "{words}");
+    // What nobody asked for in between is compared with what it was when somebody did.
+    let recipe = "FROM base AS one\nCOPY a /\nFROM base\nCOPY --from=one /a /\n";
+    project.built(recipe, &[]);
+    assert_eq!(explained(recipe, &[]), "");
+    project.write("a", "other\n");
+    let words = explained(recipe, &[]);
+    assert!(words.ends_with("file a is another"), "{words}");
+    project.built(RECIPE, &[]);
     // For people it is a word behind the step.
     let mut command = project.environment.command();
     command.args(["build", "--explain", "--progress", "plain", "."]).current_dir(project.path(""));

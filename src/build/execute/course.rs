@@ -10,6 +10,7 @@ use rootling_backends::{Error, ErrorKind, Result};
 use super::look::{Looked, look};
 use super::{At, Build, Done, End, Event, Failed, Instead, Made, Outcome, begins_with, reads};
 use crate::build::key::Fields;
+use crate::build::once::Once;
 use crate::build::plan::{Ground, Stage, Step, Work};
 use crate::image::{Digest, ImageConfig, Platform};
 use crate::store::{Failure, Node, StepRecord};
@@ -19,6 +20,8 @@ pub(super) struct Course<'a> {
     build: &'a Build<'a>,
     looked: BTreeMap<usize, Looked>,
     slots: BTreeMap<usize, Slot>,
+    /// What steps left that were done, by their keys.
+    did: Once<Option<Node>>,
     free: Mutex<usize>,
     freed: Condvar,
     stopped: AtomicBool,
@@ -54,6 +57,7 @@ impl<'a> Course<'a> {
             build,
             looked,
             slots: build.stages.iter().map(|stage| (stage.number, Slot::default())).collect(),
+            did: Once::default(),
             free: Mutex::new(build.jobs.max(1)),
             freed: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -131,18 +135,30 @@ impl<'a> Course<'a> {
         let ended = match self.make(stage) {
             Ok(ended) => Some(ended),
             Err(failed) => {
-                let mut failure = self.failure.lock().expect("nobody panics who holds it");
-                // What others say once one has failed is that they were stopped.
-                if !self.stopped.swap(true, Ordering::Relaxed) {
-                    *failure = Some(failed);
-                    self.build.worker.stop();
-                }
+                self.fail(|| failed);
                 None
             }
         };
         let slot = &self.slots[&stage.number];
         *slot.ended.lock().expect("nobody panics who holds it") = Some(ended);
         slot.changed.notify_all();
+    }
+
+    /// Ends the build. What others say once one has failed is that they were stopped.
+    fn fail(&self, why: impl FnOnce() -> Failed) {
+        if !self.stopped.swap(true, Ordering::Relaxed) {
+            *self.failure.lock().expect("nobody panics who holds it") = Some(why());
+            self.build.worker.stop();
+        }
+    }
+
+    /// Ends the build for a step that failed, and tells of it.
+    fn fail_at(&self, at: At<'_>, began: Instant, failed: Failed) -> Failed {
+        self.fail(|| {
+            (self.build.report)(Event::Failed(at, began.elapsed(), &failed.error));
+            failed.at(at)
+        });
+        stopped().into()
     }
 
     /// Waits for a stage.
@@ -186,12 +202,7 @@ impl<'a> Course<'a> {
                 return Err(stopped().into());
             }
             let began = Instant::now();
-            let node = self.step(at, &ended.end).map_err(|failed| {
-                if !self.stopped.load(Ordering::Relaxed) {
-                    (self.build.report)(Event::Failed(at, began.elapsed(), &failed.error));
-                }
-                failed.at(at)
-            })?;
+            let node = self.step(at, &ended.end).map_err(|failed| self.fail_at(at, began, failed))?;
             if let Some(node) = &node {
                 ended.end = self.build.end_at(node)?;
             }
@@ -239,19 +250,41 @@ impl<'a> Course<'a> {
             Some(by_content) if takes_anew => (by_content, Some(fields)),
             by_content => (fields, by_content),
         };
+        // What stages have in common is done by one of them, whether or not steps are looked up.
+        let mut is_first = false;
+        let all = [sources, begins].concat();
+        let left = self.did.get(&fields.key().to_string(), || {
+            is_first = true;
+            self.take_turn(at, over, &all, &fields)
+        })?;
+        if !is_first {
+            self.was_there(at, &fields);
+        }
+        if let (Some(node), Some(other)) = (&*left, &other) {
+            alias(&other.key(), node)?;
+        }
+        Ok(Option::clone(&left))
+    }
+
+    /// Does a step when it may be done, and tells of it.
+    fn take_turn(
+        &self,
+        at: At<'_>,
+        over: &End,
+        sources: &[Option<End>],
+        fields: &Fields,
+    ) -> std::result::Result<Option<Node>, Failed> {
         let _place = self.take_place();
         if self.stopped.load(Ordering::Relaxed) {
             return Err(stopped().into());
         }
-        (build.report)(Event::Begun(at, &fields));
+        (self.build.report)(Event::Begun(at, fields));
         let began = Instant::now();
-        let all = [sources, begins].concat();
-        let (node, done) = self.perform(at, over, &all, &fields)?;
-        if let (Some(node), Some(other)) = (&node, &other) {
-            alias(&other.key(), node)?;
-        }
+        // Who waits for the same step is not to try it again.
+        let performed = self.perform(at, over, sources, fields);
+        let (node, done) = performed.map_err(|failed| self.fail_at(at, began, failed))?;
         self.counts.lock().expect("nobody panics who holds it").1 += 1;
-        (build.report)(Event::Done(at, began.elapsed(), &done));
+        (self.build.report)(Event::Done(at, began.elapsed(), &done));
         Ok(node)
     }
 

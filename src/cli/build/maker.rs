@@ -116,7 +116,11 @@ impl Maker<'_> {
         };
         let made = execute(&build);
         drop(view);
-        save_notes(store, &explainer, main.into_iter().chain(named.values().filter_map(Named::files)));
+        save_notes(
+            store,
+            (&explainer, &plan.stages),
+            main.into_iter().chain(named.values().filter_map(Named::files)),
+        );
         match made {
             Ok(made) => self.finish(&plan, &made, &name),
             Err(failed) => self.failed(failed, &template.stop),
@@ -309,8 +313,13 @@ fn stand_on_files(plan: &mut Plan, named: &BTreeMap<String, Named>) {
 }
 
 /// Keeps what was learned for the next build; that this fails is no failure of the build.
-fn save_notes<'a>(store: &Store, explainer: &Explainer, files: impl Iterator<Item = &'a Files>) {
-    let saved = files.map(|files| files.hashes.save()).chain(std::iter::once_with(|| explainer.save(store)));
+fn save_notes<'a>(
+    store: &Store,
+    (explainer, stages): (&Explainer, &[Stage]),
+    files: impl Iterator<Item = &'a Files>,
+) {
+    let steps = std::iter::once_with(|| explainer.save(store, stages));
+    let saved = files.map(|files| files.hashes.save()).chain(steps);
     if let Err(error) = saved.collect::<Result<Vec<()>>>() {
         log::warn!("the next build will read more than it had to: {error}");
     }
