@@ -50,13 +50,26 @@ fn a_build_without_a_network_is_not_answered_with_what_was_done_with_one() {
     let ran = environment.run(["build", "--network", "none", "-t", "app", &context]);
     assert!(ran.stderr.contains("1 step") && !ran.stderr.contains("cached"), "{}", ran.stderr);
     assert_eq!(environment.ok(["-q", "run", "app", "--", "cat", "/interfaces"]), "lo\n");
+    let by_command = |network: &str| {
+        let flags = ["build", "--network", network, "-t", "app", "base", "--"];
+        environment.ok(flags.iter().chain(&["sh", "-c", "ls /sys/class/net > /interfaces"]));
+        environment.ok(["-q", "run", "app", "--", "cat", "/interfaces"])
+    };
+    by_command("host");
+    assert_eq!(by_command("none"), "lo\n");
 }
 
 #[test]
 fn what_is_settled_for_boxes_is_refused_before_anything_is_read() {
     let Some((environment, context)) = with_recipe("FROM nowhere\nRUN true\n") else { return };
-    for flags in [&["--dry-run"][..], &["--read-only"], &["--pid", "host"], &["--clock-offset", "boottime=1"]]
-    {
+    let flags_of_boxes: [&[&str]; 5] = [
+        &["--dry-run"],
+        &["--read-only"],
+        &["--pid", "host"],
+        &["--clock-offset", "boottime=1"],
+        &["--publish", "8080:80"],
+    ];
+    for flags in flags_of_boxes {
         let said = environment.fails(["build"].iter().chain(flags).chain([&context.as_str()]));
         assert!(said.contains(&format!("{} is for boxes", flags[0])), "{said}");
         let by_command = ["base", "--", "true"];
@@ -67,6 +80,34 @@ fn what_is_settled_for_boxes_is_refused_before_anything_is_read() {
         let said = environment.fails(["build"].iter().chain(&flags).chain(&["base", "--", "true"]));
         assert!(said.contains("is for a Dockerfile, and there is none"), "{said}");
     }
+    for flags in [&["--shm-size", "1m"][..], &["--adopt", "base"], &["--explain"]] {
+        let said = environment.fails(["build", "base"].iter().chain(flags));
+        assert!(said.contains(&format!("{} is for steps, and a shell is none", flags[0])), "{said}");
+    }
+}
+
+#[test]
+fn what_flags_name_that_is_not_there_is_told_with_its_cause() {
+    let Some((environment, context)) = with_recipe("FROM base AS one\nRUN true\n") else { return };
+    let said = environment.fails(["build", "--no-cache-filter", "two", &context]);
+    assert!(said.contains("no stage \"two\" is needed") && said.contains("these are: one"), "{said}");
+    let said = environment.fails(["build", "--build-arg", "=x", &context]);
+    assert!(said.contains("\"=x\" is no build argument"), "{said}");
+    let said = environment.fails(["build", "--cache-from", "NOT IMAGE", &context]);
+    assert!(said.contains("--cache-from"), "{said}");
+    // The steps are done here then.
+    let missing = format!("oci:{}", environment.path("missing").display());
+    let ran = environment.run(["build", "--cache-from", &missing, &context]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no steps are taken of oci:"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("because: ") && ran.stderr.contains("No such file"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_quiet_build_says_nothing_but_the_id() {
+    let Some((environment, context)) = with_recipe("FROM base\nRUN echo loud\n") else { return };
+    let ran = environment.run(["build", "--progress", "quiet", &context]);
+    assert_eq!((ran.code, ran.stdout.trim().len(), ran.stderr.as_str()), (0, 8, ""));
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Context {
     pub fn open(path: &Path) -> Result<Self> {
         let root = Dir::open(path).map_err(|error| match error.errno() {
             Some(Errno::ENOENT) => Error::new(ErrorKind::NotFound, format!("there is no directory {path:?}"))
-                .hint("the last argument of build is the context, mostly ."),
+                .hint("the last argument of build is the context, mostly .; with --build-context it is NAME=DIRECTORY"),
             Some(Errno::ENOTDIR) => Error::new(ErrorKind::InvalidInput, format!("{path:?} is no directory")),
             _ => error,
         });

@@ -1,7 +1,7 @@
 //! `build`: an image from a Dockerfile, each step a snapshot; or from a command in a fork of a tree.
 
 use base64::Engine as _;
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::Result;
 
 use super::{Context, places};
 use crate::build::context::{Loading, Place};
@@ -26,6 +26,7 @@ pub(super) use flags::Arguments;
 use flags::Form;
 use lint::Lint;
 use maker::Maker;
+use progress::Progress;
 use recipe::Recipe;
 
 /// How a build ended.
@@ -47,15 +48,16 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<i32> {
     build(context, arguments, false).map(|ended| ended.code)
 }
 
-/// Builds, and says nothing unless something has to be done; returns what was built.
-pub(super) fn quietly(context: &Context, arguments: &Arguments) -> Result<Node> {
-    let ended = build(context, arguments, true)?;
-    ended.node.map(|node| *node).ok_or_else(|| Error::new(ErrorKind::FailedPrecondition, "nothing was built"))
+/// Builds, and says nothing unless something has to be done.
+pub(super) fn quietly(context: &Context, arguments: &Arguments) -> Result<Ended> {
+    build(context, arguments, true)
 }
 
 fn build(context: &Context, arguments: &Arguments, quietly: bool) -> Result<Ended> {
     outputs::check(&arguments.output)?;
     arguments.walls.check()?;
+    let quiet = (arguments.progress == Progress::Quiet).then(|| context.quiet());
+    let context = quiet.as_ref().unwrap_or(context);
     let store = context.store()?;
     let make_client = places::anonymous(context);
     let (fetch, scratch) = (Fetch::new(&make_client), store.root().join("tmp"));

@@ -35,7 +35,8 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<i32> {
     let Command::Build(recipe) = parsed(words.into_iter().collect())? else {
         unreachable!("build was typed")
     };
-    let built = build::quietly(context, &recipe)?;
+    let ended = build::quietly(context, &recipe)?;
+    let Some(built) = ended.node else { return Ok(ended.code) };
     let mut words: Vec<OsString> = vec!["rootling".into(), "run".into(), built.id.as_str().into()];
     words.push("--".into());
     words.extend(arguments.arguments);

@@ -189,8 +189,8 @@ impl Command {
             | Self::Enter(_)
             | Self::Exec(_)
             | Self::Start(_)
-            | Self::Bisect(_) => true,
-            Self::BuildRun(_) => true,
+            | Self::Bisect(_)
+            | Self::BuildRun(_) => true,
             Self::Fork(arguments) => arguments.runs(),
             _ => false,
         }

@@ -87,7 +87,7 @@ impl NetFlags {
             Asked::Private(Some(way)) => Ok(way.check().map(|()| *way)?),
             Asked::Private(None) => Ok(Way::find()?),
             // Whoever publishes a port asked for a network that has ports.
-            Asked::Auto if !publish.is_empty() => Ok(Way::find()?),
+            Asked::Auto if self.publishes() => Ok(Way::find()?),
             Asked::Auto => Way::find().map_err(|lacking| {
                 say_lacking(context, &lacking);
                 Net::Host
@@ -122,10 +122,15 @@ impl NetFlags {
         }
     }
 
+    /// Are ports to be published?
+    pub(super) fn publishes(&self) -> bool {
+        !self.publish.is_empty()
+    }
+
     /// Returns the first of these flags that was given; the network itself may come from the environment.
     pub(super) fn given(&self) -> Option<&'static str> {
         let given = [
-            (!self.publish.is_empty(), "--publish"),
+            (self.publishes(), "--publish"),
             (!self.dns.is_empty(), "--dns"),
             (!self.dns_search.is_empty(), "--dns-search"),
         ];

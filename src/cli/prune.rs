@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, visible_alias = "all")]
     removed: bool,
 
-    /// Go on until so much is free on the store's file system: first with what was removed, then with snapshots that nobody asked for
+    /// Go on until so much is free on the store's file system: first with what was removed, then with steps of builds, then with snapshots that nobody asked for
     #[arg(long, value_name = "SIZE", value_parser = said(parse_size))]
     free: Option<u64>,
 

@@ -218,6 +218,7 @@ impl Walls {
             (!self.clock_offset.is_empty(), "--clock-offset"),
             (self.read_only, "--read-only"),
             (self.dry_run, "--dry-run"),
+            (self.net.publishes(), "--publish"),
         ];
         given.into_iter().find_map(|(given, flag)| given.then_some(flag))
     }

@@ -230,6 +230,25 @@ fn a_step_whose_files_go_away_meanwhile_is_not_taken_for_one_that_had_them() {
 }
 
 #[test]
+fn a_program_that_is_ended_while_it_is_built_says_so_with_its_code() {
+    let Some(project) = Project::new() else { return };
+    project.write("tool", "FROM base\nRUN sleep 7654325\n");
+    let mut command = project.environment.command();
+    command.args(["build-run", "tool"]).current_dir(project.path("")).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    eventually("the command runs", || runs("7654325"));
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let ended = ran(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, 143, "{}", ended.stderr);
+    assert!(
+        ended.stderr.ends_with("the build was ended; what was done of it is there\n"),
+        "{}",
+        ended.stderr
+    );
+    project.assert_clean();
+}
+
+#[test]
 fn a_failure_ends_what_runs_beside_it() {
     let Some(project) = Project::new() else { return };
     let recipe = "FROM base AS one\nRUN sleep 7654324\nFROM base AS two\nRUN sleep 1; exit 6\nFROM base\nCOPY --from=one / /1\nCOPY --from=two / /2\n";

@@ -37,13 +37,15 @@ impl Maker<'_> {
         let platform = self.arguments.platform.clone().unwrap_or_else(Platform::host);
         let mut images = self.images();
         let node = images.find(reference, &platform)?;
-        let plan = plan(reference, self.config_on(&node)?, args, platform);
+        let plan = self.plan_of(reference, &node, args, platform)?;
         let name = format!("by hand {reference}");
         self.make(Target { plan, main: None, named: &BTreeMap::new(), images: images.found, name })
     }
 
     /// Opens a shell in a fork of `reference`; leaving it with 0 keeps what was done.
     pub(super) fn build_by_shell(&self, reference: &str) -> Result<Ended> {
+        self.refuse_recipe_flags()?;
+        self.refuse_step_flags(reference)?;
         if !std::io::stdin().is_terminal() {
             let message = format!(
                 "{reference} is no context of a build, and nobody is at a terminal for a shell in it"
@@ -51,7 +53,6 @@ impl Maker<'_> {
             return Err(Error::new(ErrorKind::InvalidInput, message)
                 .hint(format!("say what to run: rootling build {reference} -- COMMAND")));
         }
-        self.refuse_recipe_flags()?;
         let (context, arguments, store) = (self.context, self.arguments, self.store);
         let surroundings = Surroundings::default();
         let flags = Flags {
@@ -90,7 +91,7 @@ impl Maker<'_> {
             context.output.say(format!("the shell ended with {code}: nothing is kept"));
             return Ok(Ended::with(code));
         }
-        let plan = plan(reference, self.config_on(&base)?, vec!["/bin/sh".to_owned()], platform);
+        let plan = self.plan_of(reference, &base, vec!["/bin/sh".to_owned()], platform)?;
         let name = format!("by hand {reference}");
         let step = StepRecord {
             key: Digest::sha256_of(format!("{} by hand in {}", base.id, fork.id()).as_bytes()),
@@ -128,6 +129,13 @@ impl Maker<'_> {
         Ok(config)
     }
 
+    /// Returns the plan of one command on one tree.
+    fn plan_of(&self, reference: &str, node: &Node, args: Vec<String>, platform: Platform) -> Result<Plan> {
+        let config = self.config_on(node)?;
+        let run = run_step(args, &config, self.arguments.walls.net.of_steps());
+        Ok(plan(reference, config, run, platform))
+    }
+
     fn refuse_recipe_flags(&self) -> Result<()> {
         let arguments = self.arguments;
         let given = [
@@ -139,28 +147,43 @@ impl Maker<'_> {
             (!arguments.secret.is_empty(), "--secret"),
             (!arguments.ssh.is_empty(), "--ssh"),
             (!arguments.allow.is_empty(), "--allow"),
+            (arguments.cache_on_success, "--cache-on-success"),
             (arguments.check, "--check"),
             (arguments.print.is_some(), "--print"),
         ];
-        match given.into_iter().find(|(is_given, _)| *is_given) {
-            Some((_, flag)) => Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("{flag} is for a Dockerfile, and there is none"),
-            )
-            .hint(format!("leave out {flag}, or the command"))),
-            None => Ok(()),
-        }
+        refuse(&given, "for a Dockerfile, and there is none", "leave it out, or the command")
+    }
+
+    /// Refuses what means nothing for a shell, which is done each time and kept only if it is left with 0.
+    fn refuse_step_flags(&self, reference: &str) -> Result<()> {
+        let arguments = self.arguments;
+        let given = [
+            (!arguments.cache_from.is_empty(), "--cache-from"),
+            (arguments.explain, "--explain"),
+            (arguments.on_error.is_some(), "--on-error"),
+            (arguments.resume, "--resume"),
+            (arguments.adopt.is_some(), "--adopt"),
+            (arguments.shm_size.is_some(), "--shm-size"),
+        ];
+        let hint = format!("leave it out, or say what to run: rootling build {reference} -- COMMAND");
+        refuse(&given, "for steps, and a shell is none", hint)
     }
 }
 
-/// Returns the plan of one command on one tree.
-fn plan(reference: &str, config: ImageConfig, args: Vec<String>, platform: Platform) -> Plan {
-    let shown = format!("RUN {}", serde_json::to_string(&args).expect("a list of text"));
+/// Refuses the first of these flags that was given.
+fn refuse(flags: &[(bool, &str)], why: &str, hint: impl Into<std::borrow::Cow<'static, str>>) -> Result<()> {
+    match flags.iter().find(|(is_given, _)| *is_given) {
+        Some((_, flag)) => Err(Error::new(ErrorKind::InvalidInput, format!("{flag} is {why}")).hint(hint)),
+        None => Ok(()),
+    }
+}
+
+fn plan(reference: &str, config: ImageConfig, run: RunStep, platform: Platform) -> Plan {
     let step = Step {
         lines: (0, 0),
-        created_by: format!("RUN {} # rootling", args.join(" ")),
-        shown,
-        work: Work::Run(run_step(args, &config)),
+        created_by: format!("RUN {} # rootling", run.args.join(" ")),
+        shown: format!("RUN {}", serde_json::to_string(&run.args).expect("a list of text")),
+        work: Work::Run(run),
         config: config.clone(),
         is_marked: false,
     };
@@ -180,7 +203,7 @@ fn plan(reference: &str, config: ImageConfig, args: Vec<String>, platform: Platf
     Plan { stages: vec![stage], target: 0, platform, epoch, warnings: Vec::new() }
 }
 
-fn run_step(args: Vec<String>, config: &ImageConfig) -> RunStep {
+fn run_step(args: Vec<String>, config: &ImageConfig, network: Network) -> RunStep {
     let pair = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         (name.to_owned(), value.to_owned())
@@ -196,7 +219,7 @@ fn run_step(args: Vec<String>, config: &ImageConfig) -> RunStep {
         user: config.user.clone(),
         workdir: workdir.to_owned(),
         mounts: Vec::new(),
-        network: Network::Default,
+        network,
         security: Security::Sandbox,
     }
 }

@@ -15,7 +15,9 @@ impl Maker<'_> {
         match self.steps_of(image) {
             Ok(0) => self.context.output.say(format!("rootling: {image} says of no layer which step it is")),
             Ok(_) => {}
-            Err(error) => log::warn!("no steps are taken of {image}: {error}"),
+            Err(error) => {
+                self.context.output.error(&error.context(format!("no steps are taken of {image}")));
+            }
         }
     }
 

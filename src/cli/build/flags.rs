@@ -16,6 +16,7 @@ use crate::build::context::NamedContext;
 use crate::build::result::{Output, annotation};
 use crate::build::run::{SecretFlag, SshFlag, parse_secret, parse_ssh};
 use crate::image::{ImageReference, Platform};
+use crate::reference::Place;
 use crate::store::Name;
 
 #[derive(Debug, clap::Args)]
@@ -223,12 +224,17 @@ fn cache_to(text: &str) -> Result<CacheTo> {
 
 /// Reads the name of an image, or `type=registry,ref=IMAGE`.
 fn cache_from(text: &str) -> Result<String> {
-    let Some(rest) = text.strip_prefix("type=") else { return Ok(text.to_owned()) };
-    match rest.strip_prefix("registry,ref=") {
-        Some(image) if !image.is_empty() => Ok(image.to_owned()),
-        _ => Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} is no cache that can be read"))
-            .hint("name an image that was built with --cache-to inline")),
+    let image = match text.strip_prefix("type=") {
+        None => text,
+        Some(rest) => rest.strip_prefix("registry,ref=").ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, format!("{text:?} is no cache that can be read"))
+                .hint("name an image that was built with --cache-to inline")
+        })?,
+    };
+    if Place::parse(image)?.is_none() {
+        ImageReference::parse(image)?;
     }
+    Ok(image.to_owned())
 }
 
 /// What steps may ask for beyond the walls.

@@ -174,6 +174,10 @@ impl Maker<'_> {
         let mut args = BTreeMap::new();
         for text in &arguments.build_arg {
             match text.split_once('=') {
+                Some(("", _)) => {
+                    let message = format!("{text:?} is no build argument");
+                    return Err(Error::new(ErrorKind::InvalidInput, message).hint("write NAME=VALUE"));
+                }
                 Some((name, value)) => drop(args.insert(name.to_owned(), value.to_owned())),
                 // As in docker: one that we have not is not given.
                 None => args.extend(std::env::var(text).ok().map(|value| (text.clone(), value))),
@@ -221,7 +225,10 @@ impl Maker<'_> {
                 stage.name.as_deref() == Some(&name.to_lowercase()) || stage.number.to_string() == *name
             };
             let stage = plan.stages.iter().find(is_it).ok_or_else(|| {
+                let called = |stage: &Stage| stage.name.clone().unwrap_or_else(|| stage.number.to_string());
+                let stages: Vec<String> = plan.stages.iter().map(called).collect();
                 Error::new(ErrorKind::NotFound, format!("no stage {name:?} is needed for this build"))
+                    .hint(format!("these are: {}", stages.join(", ")))
             })?;
             numbers.insert(stage.number);
         }

@@ -24,7 +24,7 @@ pub(super) enum Progress {
     Plain,
     /// A line of JSON for each event
     Json,
-    /// Nothing but errors
+    /// Nothing but errors, and the id of what was built
     Quiet,
 }
 
