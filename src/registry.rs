@@ -53,3 +53,4 @@ pub use retry::Patience;
 pub use settings::Settings;
 pub use transport::{Proxies, Timeouts, Trust};
 pub use url::Url;
+pub(crate) use url::unescaped;

@@ -230,13 +230,7 @@ impl Server {
         match answer {
             Ok(answer) | Err(Trouble::Refused(answer)) => Some(answer),
             Err(Trouble::Failed(error)) => {
-                let mut why = error.to_string();
-                let mut source = std::error::Error::source(&error);
-                while let Some(cause) = source {
-                    why.push_str(&format!(": {cause}"));
-                    source = cause.source();
-                }
-                log::warn!("{}: {why}", what());
+                log::warn!("{}: {}", what(), error.chain().join(": "));
                 Some(trouble::of_failure(&error))
             }
             Err(Trouble::Cut(error)) => {

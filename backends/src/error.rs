@@ -152,6 +152,28 @@ impl Error {
         }
     }
 
+    /// Returns what it says and what its causes say, the outermost first.
+    pub fn chain(&self) -> Vec<String> {
+        let mut chain = vec![self.to_string()];
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            chain.push(cause.to_string());
+            source = cause.source();
+        }
+        chain
+    }
+
+    /// Returns the error of which these words are left: its kind, [`chain`](Self::chain) and [`first_hint`](Self::first_hint). It knows no errno.
+    pub fn retold(kind: ErrorKind, chain: Vec<String>, hint: Option<String>) -> Self {
+        let mut texts = chain.into_iter().rev();
+        let innermost = Self::new(kind, texts.next().unwrap_or_default());
+        let error = texts.fold(innermost, Self::context);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
     /// Returns the errno at the bottom of the chain, if a system call failed there.
     pub fn errno(&self) -> Option<Errno> {
         match &self.0.source {
@@ -213,5 +235,19 @@ impl<T> Context<T> for io::Result<T> {
     /// Here the message is the call itself.
     fn context<M: Into<Cow<'static, str>>>(self, message: impl FnOnce() -> M) -> Result<T> {
         self.map_err(|error| Error::io(message(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_again_says_the_same() {
+        let error = Error::call("open(\"/x\")", Errno::ENOENT).hint("make it").context("read the list");
+        assert_eq!(error.chain()[..2], ["read the list", "open(\"/x\")"]);
+        let again = Error::retold(error.kind(), error.chain(), error.first_hint().map(str::to_owned));
+        assert_eq!((again.kind(), again.chain()), (error.kind(), error.chain()));
+        assert_eq!((again.first_hint(), again.errno()), (Some("make it"), None));
     }
 }

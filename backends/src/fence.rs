@@ -39,7 +39,7 @@ use crate::change::{Aspects, Change, DiffOptions};
 use crate::compare::{self, Compare, Directories, compare_stats};
 use crate::dir::{Dir, DirEntry, EntryType};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::{sys, walk};
+use crate::{small_file, sys, walk};
 
 /// The name of the file in the slot.
 pub const DIRS: &str = "dirs";
@@ -107,8 +107,7 @@ fn ctime(stat: &FileStat) -> (i64, i64) {
 /// Returns what the kernel calls the time since the machine last started.
 pub fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(PATH).context(|| format!("read({PATH:?})"))?;
-    Ok(text.trim().to_owned())
+    Ok(small_file::read_record(PATH)?.trim().to_owned())
 }
 
 fn clock_offset_ns() -> Result<i64> {

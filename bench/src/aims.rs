@@ -6,6 +6,7 @@ mod images;
 
 use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
 use crate::samples::{Key, Samples};
+use crate::stats::Summary;
 
 /// One aim and how it went.
 #[derive(Debug)]
@@ -181,12 +182,65 @@ fn scale(samples: &Samples) -> Verdict {
 
 /// A file system's own bookkeeping may differ by a few blocks.
 fn leak(samples: &Samples) -> Verdict {
-    let aim = "a thousand forks and removals leave less than 256 KiB behind";
-    let all = samples.keys().into_iter().filter(|key| key.case == SCALE_LEAK.id);
-    let all: Vec<_> = all
+    each_below(
+        samples,
+        "a thousand forks and removals leave less than 256 KiB behind",
+        |key| key.case == SCALE_LEAK.id,
+        (256.0, "KiB"),
+        |summary| summary.median,
+    )
+}
+
+fn is_ours(contender: &str) -> bool {
+    contender.starts_with("rootling")
+}
+
+/// Each of ours must be so many times as fast as the fastest of the peers that count.
+fn beside_fastest(
+    samples: &Samples,
+    aim: &'static str,
+    case: &'static str,
+    counts: fn(&str) -> bool,
+    times: f64,
+) -> Verdict {
+    let keys = samples.keys();
+    let median = |key: &Key| samples.median(key.case, key.file_system, key.tree, &key.contender);
+    let mut all = Vec::new();
+    for (file_system, tree) in places() {
+        let here = || {
+            keys.iter()
+                .filter(move |key| key.case == case && key.file_system == file_system && key.tree == tree)
+        };
+        let peers = here().filter(|key| counts(&key.contender)).filter_map(|key| Some((median(key)?, key)));
+        let Some((theirs, peer)) = peers.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+        for (ours, key) in
+            here().filter(|key| is_ours(&key.contender)).filter_map(|key| Some((median(key)?, key)))
+        {
+            let ratio = theirs / ours;
+            let text = format!(
+                "{file_system} {} {ours:.0} ms, {} {theirs:.0}: {ratio:.2} times as fast",
+                key.contender, peer.contender
+            );
+            all.push((ratio >= times, text));
+        }
+    }
+    together(aim, &all)
+}
+
+/// What is said of each of the places that count must be less than so much.
+fn each_below(
+    samples: &Samples,
+    aim: &'static str,
+    counts: fn(&Key) -> bool,
+    (most, unit): (f64, &str),
+    value: fn(&Summary) -> f64,
+) -> Verdict {
+    let keys = samples.keys().into_iter().filter(counts);
+    let all: Vec<_> = keys
         .filter_map(|key| {
-            let lost = samples.summary(&key)?.median;
-            Some((lost < 256.0, format!("{} {}: {lost:.0} KiB", key.file_system, key.contender)))
+            let value = value(&samples.summary(&key)?);
+            let text = format!("{} {}, {}: {value:.1} {unit}", key.file_system, key.contender, key.case);
+            Some((value < most, text))
         })
         .collect();
     together(aim, &all)

@@ -25,18 +25,17 @@ use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 use self::builder::{Builder, Contender};
 use self::recipes::{Recipes, STEPS};
-use crate::cases::Case;
 use crate::cases::build::{
     BIG, BIG_KNOWN, BIG_USED, CHANGED, FILES, STAGES, STAGES_CACHED, STEPS_CACHED, STEPS_COLD,
 };
 use crate::command::{command, output};
-use crate::fixture::{FileSystem, Loop, Scratch};
-use crate::load;
+use crate::fixture::Scratch;
 use crate::options::Options;
 use crate::proof::{Inventory, Strictness};
 use crate::report;
 use crate::samples::{Key, Samples};
 use crate::trees::Archive;
+use crate::turns::{Game, Turn};
 
 /// How often what is cached is built again in a turn.
 const AGAIN: usize = 3;
@@ -50,23 +49,13 @@ pub(crate) fn all(
 ) -> Result<()> {
     let Some(archive) = archives.first() else { return Ok(()) };
     let stage = Stage::set(archive, scratch, options, samples)?;
-    for kind in FileSystem::ALL {
-        if !options.wants_file_system(kind.name()) {
-            continue;
-        }
-        let mut contenders = Contender::of(kind);
-        for round in 1..=options.build_rounds() {
-            samples.processors.push(load::processors());
-            contenders.rotate_left(1);
-            stage.round(kind, &mut contenders, round, samples)?;
-        }
-    }
-    Ok(())
+    let (case, rounds) = (STEPS_COLD, options.build_rounds());
+    let game = Game { what: "builds", tree: archive.name, case, rounds, scratch };
+    game.play(options, Contender::of, samples, |contender, turn| stage.turn(*contender, turn))
 }
 
 /// What everybody begins with.
 struct Stage<'a> {
-    scratch: &'a Scratch,
     archive: &'a Archive,
     /// What lies below `usr` of the base image.
     programs: Inventory,
@@ -77,7 +66,7 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(
         archive: &'a Archive,
-        scratch: &'a Scratch,
+        scratch: &Scratch,
         options: &Options,
         samples: &mut Samples,
     ) -> Result<Self> {
@@ -107,87 +96,44 @@ impl<'a> Stage<'a> {
             archive.name,
             programs.len(),
         ));
-        Ok(Self { scratch, archive, programs, packages })
+        Ok(Self { archive, programs, packages })
     }
 
-    /// Gives each its turn; a peer that fails is noted and out, rootling's failure is ours.
-    fn round(
-        &self,
-        kind: FileSystem,
-        contenders: &mut Vec<Contender>,
-        round: usize,
-        samples: &mut Samples,
-    ) -> Result<()> {
-        let mut failed = Vec::new();
-        for contender in contenders.iter() {
-            let name = contender.name();
-            report::progress(&format!("{kind} {}: builds, round {round}, {name}", self.archive.name));
-            match self.turn(kind, *contender, round, samples) {
-                Err(error) if contender.is_ours() => return Err(error.context(format!("{name} on {kind}"))),
-                Err(error) => {
-                    let key = Key {
-                        case: STEPS_COLD.id,
-                        file_system: kind.name(),
-                        tree: self.archive.name,
-                        contender: name.clone(),
-                    };
-                    samples.fail(key, &error);
-                    failed.push(name);
-                }
-                Ok(()) => {}
-            }
-        }
-        contenders.retain(|contender| !failed.contains(&contender.name()));
-        Ok(())
-    }
-
-    fn turn(
-        &self,
-        kind: FileSystem,
-        contender: Contender,
-        round: usize,
-        samples: &mut Samples,
-    ) -> Result<()> {
-        let fixture = Loop::make(kind, self.scratch)?;
-        let recipes = Recipes::make(fixture.directory("contexts")?, self.packages.as_deref(), kind.clones())?;
-        let directory = fixture.directory("store")?;
-        let mut turn = Turn {
+    fn turn(&self, contender: Contender, turn: &mut Turn<'_>) -> Result<()> {
+        let file_system = turn.file_system;
+        let (contexts, clones) = (file_system.directory("contexts")?, file_system.kind().clones());
+        let recipes = Recipes::make(contexts, self.packages.as_deref(), clones)?;
+        let directory = file_system.directory("store")?;
+        let mut builds = Builds {
             builder: contender.open(&directory, self.archive)?,
             directory: Dir::open(&directory)?,
-            add: &mut |case: Case, value: f64| {
-                let (file_system, tree) = (kind.name(), self.archive.name);
-                samples.add(
-                    Key { case: case.id, file_system, tree, contender: contender.name() },
-                    round,
-                    value,
-                );
-            },
+            turn,
             stage: self,
         };
-        turn.steps(&recipes)?;
-        turn.stages(&recipes)?;
-        turn.files(&recipes)?;
-        turn.big(&recipes)
+        builds.steps(&recipes)?;
+        builds.stages(&recipes)?;
+        builds.files(&recipes)?;
+        builds.big(&recipes)
     }
 }
 
 /// What one builds of all that there is to be built.
-struct Turn<'a> {
+struct Builds<'a, 'b> {
     builder: Box<dyn Builder>,
     directory: Dir,
-    add: &'a mut dyn FnMut(Case, f64),
+    turn: &'a mut Turn<'b>,
     stage: &'a Stage<'a>,
 }
 
-impl Turn<'_> {
+impl Builds<'_, '_> {
     fn steps(&mut self, recipes: &Recipes) -> Result<()> {
         let context = recipes.steps();
         let time = self.build(&context, "steps")?;
         self.look("steps", &recipes::check_steps)?;
-        (self.add)(STEPS_COLD, time);
+        self.turn.add(STEPS_COLD, time);
         for _ in 0..AGAIN {
             let time = self.build(&context, "steps")?;
-            (self.add)(STEPS_CACHED, time);
+            self.turn.add(STEPS_CACHED, time);
         }
         self.look("steps", &recipes::check_steps)
     }
@@ -196,10 +142,10 @@ impl Turn<'_> {
         let Some(context) = recipes.stages() else { return Ok(()) };
         let time = self.build(&context, "stages")?;
         self.look("stages", &recipes::check_stages)?;
-        (self.add)(STAGES, time);
+        self.turn.add(STAGES, time);
         for _ in 0..AGAIN {
             let time = self.build(&context, "stages")?;
-            (self.add)(STAGES_CACHED, time);
+            self.turn.add(STAGES_CACHED, time);
         }
         Ok(())
     }
@@ -208,11 +154,11 @@ impl Turn<'_> {
         let context = recipes.files();
         let time = self.build(&context, "files")?;
         self.look("files", &|root| recipes.check_files(root))?;
-        (self.add)(FILES, time);
+        self.turn.add(FILES, time);
         recipes.change_one()?;
         let time = self.build(&context, "files")?;
         self.look("files", &|root| recipes.check_files(root))?;
-        (self.add)(CHANGED, time);
+        self.turn.add(CHANGED, time);
         Ok(())
     }
 
@@ -223,12 +169,12 @@ impl Turn<'_> {
         let time = self.build(&context, "big")?;
         let used = self.used_mib()? - before;
         self.look("big", &|root| recipes.check_big(root, "srv"))?;
-        (self.add)(BIG, time);
-        (self.add)(BIG_USED, used);
+        self.turn.add(BIG, time);
+        self.turn.add(BIG_USED, used);
         recipes.put_big_at("opt")?;
         let time = self.build(&context, "big-again")?;
         self.look("big-again", &|root| recipes.check_big(root, "opt"))?;
-        (self.add)(BIG_KNOWN, time);
+        self.turn.add(BIG_KNOWN, time);
         Ok(())
     }
 

@@ -32,14 +32,14 @@ use self::registry::Registry;
 use crate::cases::Case;
 use crate::cases::images::{COLD, PUSH, SHARED};
 use crate::command::{command, timed};
-use crate::fixture::{FileSystem, Loop, Scratch};
+use crate::fixture::{Loop, Scratch};
 use crate::history::{append, is_plain};
-use crate::load;
 use crate::options::Options;
 use crate::proof::{Inventory, Strictness};
 use crate::report;
-use crate::samples::{Key, Samples};
+use crate::samples::Samples;
 use crate::trees::Archive;
+use crate::turns::{Game, Party as _, Turn};
 
 /// The image that is pulled first, and the one that has all but the last of its layers.
 pub(crate) const FIRST: &str = "first";
@@ -60,24 +60,13 @@ pub(crate) fn all(
 ) -> Result<()> {
     let Some(archive) = archives.last() else { return Ok(()) };
     let stage = Stage::set(archive, scratch, samples)?;
-    for kind in FileSystem::ALL {
-        if !options.wants_file_system(kind.name()) {
-            continue;
-        }
-        let mut contenders = Contender::of(kind);
-        for round in 1..=options.image_rounds() {
-            samples.processors.push(load::processors());
-            contenders.rotate_left(1);
-            stage.round(kind, &mut contenders, round, samples)?;
-        }
-    }
-    Ok(())
+    let (case, rounds) = (COLD[0], options.image_rounds());
+    let game = Game { what: "image", tree: archive.name, case, rounds, scratch };
+    game.play(options, Contender::of, samples, |contender, turn| stage.turn(*contender, turn))
 }
 
 /// The image, where it is served, and what it holds.
-struct Stage<'a> {
-    scratch: &'a Scratch,
-    archive: &'a Archive,
+struct Stage {
     registry: Registry,
     tree: PathBuf,
     inventory: Inventory,
@@ -86,8 +75,8 @@ struct Stage<'a> {
     changed: Vec<PathBuf>,
 }
 
-impl<'a> Stage<'a> {
-    fn set(archive: &'a Archive, scratch: &'a Scratch, samples: &mut Samples) -> Result<Self> {
+impl Stage {
+    fn set(archive: &Archive, scratch: &Scratch, samples: &mut Samples) -> Result<Self> {
         let name = archive.name;
         report::progress(&format!("{name}: unpacking the tree for images"));
         let directory = scratch.path().join("images");
@@ -118,65 +107,36 @@ impl<'a> Stage<'a> {
             sampled.len(),
             changed.len()
         ));
-        Ok(Self { scratch, archive, registry, tree, inventory, sampled, changed })
+        Ok(Self { registry, tree, inventory, sampled, changed })
     }
 
-    /// Gives each its turn; a peer that fails is noted and out, rootling's failure is ours.
-    fn round(
-        &self,
-        kind: FileSystem,
-        contenders: &mut Vec<Contender>,
-        round: usize,
-        samples: &mut Samples,
-    ) -> Result<()> {
-        let mut failed = Vec::new();
-        for contender in contenders.iter() {
-            let name = contender.name();
-            report::progress(&format!("{kind} {}: image, round {round}, {name}", self.archive.name));
-            let fixture = Loop::make(kind, self.scratch)?;
-            match self.turn(&fixture, contender, round, samples) {
-                Err(error) if contender.is_ours() => return Err(error.context(format!("{name} on {kind}"))),
-                Err(error) => {
-                    samples.fail(self.key(COLD[0], kind, contender), &error);
-                    failed.push(name);
-                }
-                Ok(()) => {}
-            }
-        }
-        contenders.retain(|contender| !failed.contains(&contender.name()));
-        Ok(())
-    }
-
-    fn turn(&self, fixture: &Loop, contender: &Contender, round: usize, samples: &mut Samples) -> Result<()> {
-        let directory = fixture.directory("images")?;
+    fn turn(&self, contender: Contender, turn: &mut Turn<'_>) -> Result<()> {
+        let (file_system, round) = (turn.file_system, turn.round);
+        let directory = file_system.directory("images")?;
         let mut engine = contender.open(&directory)?;
         let mut add = |cases: &[Case; 4], spent: Spent| {
             let numbers = [spent.on_disk, spent.returned, spent.peak, spent.written];
             for (case, number) in cases.iter().zip(numbers) {
-                samples.add(self.key(*case, fixture.kind(), contender), round, number);
+                turn.add(*case, number);
             }
         };
         let (first, second) = (self.registry.reference(FIRST), self.registry.reference(SECOND));
-        let spent = spend(fixture, &directory, || engine.pull(&first, FIRST))?;
+        let spent = spend(file_system, &directory, || engine.pull(&first, FIRST))?;
         engine.look(&first, FIRST, &|root| self.check(root, Strictness::ExactBelowRoot))?;
         add(&COLD, spent);
-        let spent = spend(fixture, &directory, || engine.pull(&second, SECOND))?;
+        let spent = spend(file_system, &directory, || engine.pull(&second, SECOND))?;
         engine.look(&second, SECOND, &|root| self.check_second(root))?;
         add(&SHARED, spent);
         let line = format!("written in round {round}\n");
         if !engine.change(&second, SECOND, &|root| append(root, &self.changed, &line))? {
             return Ok(());
         }
-        let tag = format!("{}-{}-{round}", contender.name().replace([' ', '+'], "-"), fixture.kind());
+        let tag = format!("{}-{}-{round}", contender.name().replace([' ', '+'], "-"), file_system.kind());
         let to = self.registry.reference(&tag);
-        let spent = spend(fixture, &directory, || engine.push(&to))?;
+        let spent = spend(file_system, &directory, || engine.push(&to))?;
         self.registry.check_pushed(&tag, &self.changed, &line)?;
         add(&PUSH, spent);
         Ok(())
-    }
-
-    fn key(&self, case: Case, kind: FileSystem, contender: &Contender) -> Key {
-        Key { case: case.id, file_system: kind.name(), tree: self.archive.name, contender: contender.name() }
     }
 
     fn check(&self, root: &Path, strictness: Strictness) -> Result<()> {

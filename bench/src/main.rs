@@ -17,6 +17,7 @@
 //! | `history` | states of a box: kept, told apart, forked, gone back to |
 //! | `images` | images from a registry and back |
 //! | `build` | Dockerfiles: small steps, a compiler, files |
+//! | `turns` | rounds in which everybody has a turn on a file system of its own: `images`, `build` |
 //! | `scale` | a store that holds much: deep, wide, and forks that come and go |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
@@ -48,6 +49,7 @@ mod samples;
 mod scale;
 mod stats;
 mod trees;
+mod turns;
 
 use std::process::ExitCode;
 

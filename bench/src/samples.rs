@@ -55,12 +55,7 @@ impl Samples {
 
     /// Notes who did not run, and the whole chain of why.
     pub(crate) fn fail(&mut self, key: Key, error: &Error) {
-        let mut reason = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(error) = source {
-            reason = format!("{reason}: {error}");
-            source = error.source();
-        }
+        let reason = error.chain().join(": ");
         let reason = reason.replace(&self.scratch, "SCRATCH").replace(['|', '\n'], " ");
         self.not_run.push(NotRun { key, reason });
     }

@@ -287,12 +287,7 @@ impl Output {
 
     /// Prints a failure: what was tried, the causes, what to do.
     pub(crate) fn error(self, error: &Error) {
-        let mut text = format!("rootling: {error}");
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            text.push_str(&format!("\n  because: {cause}"));
-            source = cause.source();
-        }
+        let mut text = format!("rootling: {}", error.chain().join("\n  because: "));
         if let Some(hint) = error.first_hint().or_else(|| usual_hint(error.kind())) {
             text.push_str(&format!("\n  hint: {hint}"));
         }

@@ -39,38 +39,9 @@ const CLIENT: &str = "rootling";
 pub(super) struct Session {
     /// The address of the host's root, and with it the scheme.
     pub(super) root: OnceLock<Url>,
-    /// Held by the thread that finds out: the others wait, and take its failure for theirs.
-    finding: Mutex<Option<Failed>>,
+    /// Held by the thread that finds out: the others wait, and take its failure for theirs. When it failed last, and how.
+    finding: Mutex<Option<(Instant, Error)>>,
     state: Mutex<State>,
-}
-
-/// How finding out ended last.
-struct Failed {
-    at: Instant,
-    kind: ErrorKind,
-    message: String,
-    hint: Option<String>,
-}
-
-impl Failed {
-    fn of(error: &Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            message.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        let hint = error.first_hint().map(str::to_owned);
-        Self { at: Instant::now(), kind: error.kind(), message, hint }
-    }
-
-    fn error(&self) -> Error {
-        let error = Error::new(self.kind, self.message.clone());
-        match &self.hint {
-            Some(hint) => error.hint(hint.clone()),
-            None => error,
-        }
-    }
 }
 
 #[derive(Default)]
@@ -134,8 +105,8 @@ impl Session {
         if let Some(root) = self.root.get() {
             return Ok(root);
         }
-        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= asked) {
-            return Err(failed.error());
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(retold(error));
         }
         let found = find().and_then(|(root, response)| {
             self.learn(&response, &root).context(|| root.shown())?;
@@ -145,7 +116,7 @@ impl Session {
             // Last: whoever sees it knows the rest.
             Ok(root) => Ok(self.root.get_or_init(|| root)),
             Err(error) => {
-                *failed = Some(Failed::of(&error));
+                *failed = Some((Instant::now(), retold(&error)));
                 Err(error)
             }
         }
@@ -215,6 +186,11 @@ impl Session {
         self.state().tokens.clear();
         Ok(scopes)
     }
+}
+
+/// Returns the same for another thread.
+fn retold(error: &Error) -> Error {
+    Error::retold(error.kind(), error.chain(), error.first_hint().map(str::to_owned))
 }
 
 /// Returns what the challenges of an answer come to; bearer goes before basic, as docker has it.

@@ -170,7 +170,12 @@ fn modified(response: &Response) -> Option<i64> {
 
 /// Returns the parameter `filename` of a `Content-Disposition`, quoted or not.
 fn named(header: &str) -> Option<String> {
-    let after = header.split(';').skip(1).find_map(|part| {
+    let mut quoted = false;
+    let ends = |letter| {
+        quoted ^= letter == '"';
+        letter == ';' && !quoted
+    };
+    let after = header.split(ends).skip(1).find_map(|part| {
         let (key, value) = part.trim().split_once('=')?;
         key.trim().eq_ignore_ascii_case("filename").then_some(value.trim())
     })?;
@@ -191,5 +196,22 @@ impl Url {
     /// Returns what stands behind the last slash of the path, without the query.
     pub fn file_name(&self) -> &str {
         self.path_only().rsplit('/').next().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_have_what_ends_a_parameter_in_quotes() {
+        for (header, name) in [
+            ("attachment; filename=a.tar", Some("a.tar")),
+            ("attachment; x=1; FileName=\"a b\"", Some("a b")),
+            ("attachment; filename=\"a;b.tar\"; size=1", Some("a;b.tar")),
+            ("inline", None),
+        ] {
+            assert_eq!(named(header).as_deref(), name, "{header}");
+        }
     }
 }

@@ -172,6 +172,22 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// Returns the bytes of a text in which some are written as `%XX`; `None` where other than two hexadecimal digits come after a `%`.
+pub(crate) fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        bytes.push(u8::try_from(high << 4 | low).expect("two digits are a byte"));
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +226,17 @@ mod tests {
             assert!(Url::parse(text).is_err(), "{text:?}");
         }
         assert!(Url::parse(&format!("https://h/{}", "a".repeat(LIMIT))).is_err());
+    }
+
+    #[test]
+    fn what_was_escaped_is_read() {
+        for (text, expected) in [("a%20b", "a b"), ("%2F%2f", "//"), ("a+b", "a+b"), ("", "")] {
+            assert_eq!(unescaped(text).as_deref(), Some(expected.as_bytes()), "{text}");
+        }
+        assert_eq!(unescaped(&escaped("ä %/")).as_deref(), Some("ä %/".as_bytes()));
+        for text in ["%", "a%2", "%2x", "%+2", "%é"] {
+            assert_eq!(unescaped(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -362,11 +362,15 @@ impl<'a> Child<'a> {
     /// Writes a file in `/dev`, from where it is shown: a clone can only be taken of what is attached (before Linux 6.15).
     fn write_file(&self, name: &CStr, mut content: &[u8], (mode, owner): (u32, (u32, u32))) -> Result<Fd> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = sys::leave(nix::fcntl::openat(self.dev()?, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        let mode = Mode::from_bits_truncate(mode);
+        let file = sys::leave(nix::fcntl::openat(self.dev()?, name, flags, mode)?);
         if owner != (0, 0) {
             nix::unistd::fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
         }
-        nix::sys::stat::fchmod(file, Mode::from_bits_truncate(mode))?;
+        // The umask took some of it, or the new owner did.
+        if owner != (0, 0) || mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH) {
+            nix::sys::stat::fchmod(file, mode)?;
+        }
         while !content.is_empty() {
             let written = nix::unistd::write(file, content)?;
             content = content.get(written..).unwrap_or_default();
@@ -377,9 +381,11 @@ impl<'a> Child<'a> {
     /// Shows it over one of the tree, where its name in `/dev` then goes, or where it is.
     fn show_file(&self, file: Fd, name: &CStr, place: Option<Fd>, attributes: u64) -> Result<()> {
         let clone = sys::leave(kernel::open_tree_clone(file, c"", false)?);
-        // It comes with those of `/dev`.
-        const OF_DEV: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        kernel::mount_change(clone, attributes, OF_DEV & !attributes)?;
+        // It comes with those of `/dev`, which may have nodes: what may not be done with one matters to no file.
+        const OF_DEV: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+        if attributes & !MOUNT_ATTR_NODEV != OF_DEV {
+            kernel::mount_change(clone, attributes, (OF_DEV | MOUNT_ATTR_NODEV) & !attributes)?;
+        }
         match place {
             Some(place) => {
                 kernel::move_mount(clone, place)?;

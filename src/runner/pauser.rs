@@ -114,7 +114,7 @@ fn attend(running: &Running, slot: &Path, mut words: PipeReader, mut answers: Pi
             (_, Some((what, _lock))) => go_on(&what, slot),
             (_, None) => Ok(()),
         };
-        let answer = done.err().map(|error| chain(&error)).unwrap_or_default();
+        let answer = done.err().map(|error| error.chain().join(": ").replace('\n', " ")).unwrap_or_default();
         if answers.write_all(format!("{answer}\n").as_bytes()).is_err() {
             break;
         }
@@ -123,16 +123,6 @@ fn attend(running: &Running, slot: &Path, mut words: PipeReader, mut answers: Pi
         // Nobody listens any more; the file stays where it fails.
         drop(go_on(&what, slot));
     }
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text.replace('\n', " ")
 }
 
 fn stop(running: &Running, slot: &Path) -> Result<(Stopped, File)> {

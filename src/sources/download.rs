@@ -8,7 +8,7 @@ use rootling_backends::{Context, Error, ErrorKind, Result};
 use super::fetch::{Fetch, ours};
 use super::stream::{Expected, Passing, Tell};
 use crate::image::Digest;
-use crate::registry::{Client, Url};
+use crate::registry::{Client, Url, unescaped};
 
 /// What was downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,21 +69,8 @@ pub fn name_of(url: &Url) -> Result<Option<String>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).expect("two digits are a byte"));
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
+    // A sign of percent that escapes nothing is one.
+    let bytes = unescaped(text).unwrap_or_else(|| text.as_bytes().to_vec());
     let name = String::from_utf8_lossy(&bytes).into_owned();
     if name.contains('/') || plain(&name).is_none() {
         let message = format!("{name:?}, the last part of the address, is no name of a file");

@@ -2,6 +2,8 @@
 
 use rootling_backends::{Error, ErrorKind, Result};
 
+use crate::registry;
+
 /// Bytes in the longest source that is read.
 const LIMIT: usize = 4 << 10;
 
@@ -74,20 +76,8 @@ fn wrong(text: &str, why: String) -> Error {
 
 /// Decodes `%26` and its like; everything else stays as it is.
 fn unescaped(text: &str, value: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let byte = byte.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or_else(|| wrong(text, "after % come two hexadecimal digits".to_owned()))?);
-        rest = &after[2..];
-    }
+    let bytes = registry::unescaped(value)
+        .ok_or_else(|| wrong(text, "after % come two hexadecimal digits".to_owned()))?;
     let decoded =
         String::from_utf8(bytes).map_err(|_| wrong(text, "what is behind % is no text".to_owned()))?;
     match decoded.chars().any(char::is_control) {

@@ -1,76 +1,54 @@
 //! What building is to cost.
 
-use super::{Verdict, places, together};
+use super::{Verdict, beside_fastest, each_below, is_ours};
 use crate::samples::Samples;
 
 /// Judges them all.
 pub(super) fn judge(samples: &Samples) -> Vec<Verdict> {
     vec![
-        beside(
+        beside_fastest(
             samples,
             "40 small steps, nothing there, take less than a fifth of BuildKit's time",
-            "BuildKit overlay2",
+            "build-steps-cold",
+            |peer| peer == "BuildKit overlay2",
             5.0,
         ),
-        beside(
+        beside_fastest(
             samples,
             "40 small steps, nothing there, take less than a twentieth of buildah's time",
-            "buildah overlay",
+            "build-steps-cold",
+            |peer| peer == "buildah overlay",
             20.0,
         ),
-        at_most(
+        each_below(
             samples,
             "a build of which everything is there takes less than 50 ms",
-            "build-steps-cached",
-            50.0,
-            "ms",
+            |key| key.case == "build-steps-cached" && is_ours(&key.contender),
+            (50.0, "ms"),
+            |summary| summary.median,
         ),
-        at_most(samples, "COPY of 2 GiB on XFS and btrfs takes less than 50 ms", "build-big", 50.0, "ms"),
-        at_most(
+        each_below(
+            samples,
+            "COPY of 2 GiB on XFS and btrfs takes less than 50 ms",
+            |key| key.case == "build-big" && is_ours(&key.contender),
+            (50.0, "ms"),
+            |summary| summary.median,
+        ),
+        each_below(
             samples,
             "COPY of 2 GiB on XFS and btrfs takes less than 50 ms where the file was read before",
-            "build-big-known",
-            50.0,
-            "ms",
+            |key| key.case == "build-big-known" && is_ours(&key.contender),
+            (50.0, "ms"),
+            |summary| summary.median,
         ),
-        at_most(
+        each_below(
             samples,
             "COPY of 2 GiB on XFS and btrfs takes no bytes but those of the records (1 MiB)",
-            "build-big-used",
-            1.0,
-            "MiB",
+            |key| key.case == "build-big-used" && is_ours(&key.contender),
+            (1.0, "MiB"),
+            |summary| summary.median,
         ),
     ]
-}
-
-/// Each of ours must be so many times as fast as that peer.
-fn beside(samples: &Samples, aim: &'static str, peer: &str, times: f64) -> Verdict {
-    let case = "build-steps-cold";
-    let mut all = Vec::new();
-    for (file_system, tree) in places() {
-        let Some(theirs) = samples.median(case, file_system, tree, peer) else { continue };
-        for ours in ["rootling overlay", "rootling reflink", "rootling btrfs"] {
-            let Some(time) = samples.median(case, file_system, tree, ours) else { continue };
-            let ratio = theirs / time;
-            let text =
-                format!("{file_system} {ours} {time:.0} ms, {peer} {theirs:.0}: {ratio:.1} times as fast");
-            all.push((ratio > times, text));
-        }
-    }
-    together(aim, &all)
-}
-
-/// Each of ours must take at most so much.
-fn at_most(samples: &Samples, aim: &'static str, case: &'static str, most: f64, unit: &str) -> Verdict {
-    let keys = samples.keys().into_iter();
-    let ours = keys.filter(|key| key.case == case && key.contender.starts_with("rootling"));
-    let all: Vec<_> = ours
-        .filter_map(|key| {
-            let taken = samples.summary(&key)?.median;
-            Some((taken < most, format!("{} {} {taken:.1} {unit}", key.file_system, key.contender)))
-        })
-        .collect();
-    together(aim, &all)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What pulling and pushing images is to cost.
 
-use super::{Verdict, places, together};
+use super::{Verdict, beside_fastest, each_below, is_ours};
 use crate::samples::{Key, Samples};
 
 /// Judges them all.
@@ -24,55 +24,15 @@ pub(super) fn judge(samples: &Samples) -> Vec<Verdict> {
     ]
 }
 
-fn is_ours(contender: &str) -> bool {
-    contender.starts_with("rootling")
-}
-
-/// Each of ours must be so many times as fast as the fastest of the peers that count.
-fn beside_fastest(
-    samples: &Samples,
-    aim: &'static str,
-    case: &'static str,
-    counts: fn(&str) -> bool,
-    times: f64,
-) -> Verdict {
-    let keys = samples.keys();
-    let median = |key: &Key| samples.median(key.case, key.file_system, key.tree, &key.contender);
-    let mut all = Vec::new();
-    for (file_system, tree) in places() {
-        let here = || {
-            keys.iter()
-                .filter(move |key| key.case == case && key.file_system == file_system && key.tree == tree)
-        };
-        let peers = here().filter(|key| counts(&key.contender)).filter_map(|key| Some((median(key)?, key)));
-        let Some((theirs, peer)) = peers.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
-        for (ours, key) in
-            here().filter(|key| is_ours(&key.contender)).filter_map(|key| Some((median(key)?, key)))
-        {
-            let ratio = theirs / ours;
-            let text = format!(
-                "{file_system} {} {ours:.0} ms, {} {theirs:.0}: {ratio:.2} times as fast",
-                key.contender, peer.contender
-            );
-            all.push((ratio >= times, text));
-        }
-    }
-    together(aim, &all)
-}
-
 fn memory(samples: &Samples) -> Verdict {
-    let aim = "pull and push hold less than 150 MB (143 MiB)";
-    let cases = ["pull-cold-peak", "pull-shared-peak", "push-small-peak"];
-    let keys = samples.keys().into_iter();
-    let ours = keys.filter(|key| cases.contains(&key.case) && is_ours(&key.contender));
-    let all: Vec<_> = ours
-        .filter_map(|key| {
-            let most = samples.summary(&key)?.p90;
-            let text = format!("{} {} {}: {most:.0} MiB", key.file_system, key.contender, key.case);
-            Some((most < 150e6 / f64::from(1 << 20), text))
-        })
-        .collect();
-    together(aim, &all)
+    let counts = |key: &Key| {
+        is_ours(&key.contender)
+            && ["pull-cold-peak", "pull-shared-peak", "push-small-peak"].contains(&key.case)
+    };
+    let most = 150e6 / f64::from(1 << 20);
+    each_below(samples, "pull and push hold less than 150 MB (143 MiB)", counts, (most, "MiB"), |summary| {
+        summary.p90
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::buildkit::BuildKit;
 use super::ours::Ours;
 use crate::fixture::FileSystem;
 use crate::trees::Archive;
+use crate::turns::Party;
 
 /// Someone with a store of its own that has the base image.
 pub(super) trait Builder: fmt::Debug {
@@ -44,20 +45,6 @@ impl Contender {
         [own, &peers].concat()
     }
 
-    /// Returns what tables call it.
-    pub(super) fn name(self) -> String {
-        match self {
-            Self::Ours(kind) => format!("rootling {kind}"),
-            Self::Buildah(program, driver) => format!("{} {driver}", program.name()),
-            Self::BuildKit(driver) => format!("BuildKit {driver}"),
-        }
-    }
-
-    /// Is it rootling?
-    pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Ours(_))
-    }
-
     /// Makes a new store for it in an empty directory, with the base image.
     pub(super) fn open(self, directory: &Path, archive: &Archive) -> Result<Box<dyn Builder>> {
         Ok(match self {
@@ -65,5 +52,19 @@ impl Contender {
             Self::Buildah(program, driver) => Box::new(Buildah::open(program, driver, directory, archive)?),
             Self::BuildKit(driver) => Box::new(BuildKit::open(driver, directory, archive)?),
         })
+    }
+}
+
+impl Party for Contender {
+    fn name(&self) -> String {
+        match self {
+            Self::Ours(kind) => format!("rootling {kind}"),
+            Self::Buildah(program, driver) => format!("{} {driver}", program.name()),
+            Self::BuildKit(driver) => format!("BuildKit {driver}"),
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Ours(_))
     }
 }

@@ -21,7 +21,7 @@ pub(crate) const STEPS_COLD: Case = case(
     "Build: 40 small RUN steps, nothing there",
     "ms",
     "Whole processes, and the sync of the file system after them. `buildah bud` and `podman build` keep a layer for each step (`--layers`), which they pack \
-     and hash; BuildKit packs and hashes nothing before a push, and neither does rootling, whose trees are what a store takes for steps by itself: overlay, or subvolumes on btrfs (with reflink trees each step makes every file of the base anew, which is twice as slow as buildah). Steps of rootling and BuildKit have namespaces, a filter of \
+     and hash; BuildKit packs and hashes nothing before a push, and neither does rootling, whose trees are what a store takes for steps by itself: overlay, or subvolumes on btrfs (reflink trees, of which each step makes every file of the base anew, are not measured). Steps of rootling and BuildKit have namespaces, a filter of \
      system calls and a mount of their own, those of buildah and podman a chroot and a filter (`--isolation=chroot`, the faster of their ways). All of them \
      use the network of the machine. BuildKit's engine runs already and is no part of the time.",
 );

@@ -12,6 +12,7 @@ use super::podman::PodmanEngine;
 use super::umoci::Umoci;
 use crate::fixture::FileSystem;
 use crate::podman::Podman;
+use crate::turns::Party;
 
 /// Looks at a tree, or writes to it.
 pub(super) type Visit<'a> = &'a dyn Fn(&Path) -> Result<()>;
@@ -51,21 +52,6 @@ impl Contender {
         [own, &[Self::Podman("overlay"), Self::Umoci, Self::Containerd]].concat()
     }
 
-    /// Returns what tables call it.
-    pub(super) fn name(self) -> String {
-        match self {
-            Self::Ours(kind) => format!("rootling {kind}"),
-            Self::Podman(driver) => Podman::name_of(driver),
-            Self::Umoci => "skopeo + umoci".to_owned(),
-            Self::Containerd => "ctr overlayfs".to_owned(),
-        }
-    }
-
-    /// Is it rootling?
-    pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Ours(_))
-    }
-
     /// Makes a new store for it in an empty directory.
     pub(super) fn open(self, directory: &Path) -> Result<Box<dyn Engine>> {
         Ok(match self {
@@ -74,5 +60,20 @@ impl Contender {
             Self::Umoci => Box::new(Umoci::open(directory)),
             Self::Containerd => Box::new(Containerd::open(directory)?),
         })
+    }
+}
+
+impl Party for Contender {
+    fn name(&self) -> String {
+        match self {
+            Self::Ours(kind) => format!("rootling {kind}"),
+            Self::Podman(driver) => Podman::name_of(driver),
+            Self::Umoci => "skopeo + umoci".to_owned(),
+            Self::Containerd => "ctr overlayfs".to_owned(),
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Ours(_))
     }
 }

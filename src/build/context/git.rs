@@ -20,6 +20,7 @@ use nix::fcntl::OFlag;
 use rootling_backends::{Context as _, Dir, EntryType, Error, ErrorKind, Result};
 
 use crate::build::glob;
+use crate::registry;
 use crate::sources::{Means, Program, missing};
 
 /// Characters in the longest that is read.
@@ -467,21 +468,7 @@ fn truth(text: &str, key: &str) -> Result<bool, String> {
 
 /// Reads `%2F` and the like.
 fn unescaped(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        bytes.push(
-            u8::from_str_radix(std::str::from_utf8(digits).ok().filter(|text| is_hex(text))?, 16).ok()?,
-        );
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(registry::unescaped(text)?).ok()
 }
 
 /// Writes a value as git's configuration has it.

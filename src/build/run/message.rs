@@ -1,7 +1,5 @@
 //! What a build and the process of a step say to each other: what to run in one direction, what came of it in the other.
 
-use std::error::Error as _;
-
 use rootling_backends::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -65,25 +63,13 @@ const KINDS: [ErrorKind; 13] = [
 
 impl Said {
     pub(super) fn of(error: &Error) -> Self {
-        let mut chain = vec![error.to_string()];
-        let mut source = error.source();
-        while let Some(cause) = source {
-            chain.push(cause.to_string());
-            source = cause.source();
-        }
         let kind = KINDS.iter().position(|kind| *kind == error.kind()).unwrap_or(0);
-        Self { kind, chain, hint: error.first_hint().map(str::to_owned) }
+        Self { kind, chain: error.chain(), hint: error.first_hint().map(str::to_owned) }
     }
 
     pub(super) fn into_error(self) -> Error {
         let kind = KINDS.get(self.kind).copied().unwrap_or(ErrorKind::Io);
-        let mut texts = self.chain.into_iter().rev();
-        let innermost = Error::new(kind, texts.next().unwrap_or_default());
-        let error = texts.fold(innermost, Error::context);
-        match self.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
+        Error::retold(kind, self.chain, self.hint)
     }
 }
 

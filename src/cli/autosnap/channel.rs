@@ -221,12 +221,7 @@ fn parsed(line: &[u8]) -> Option<(u32, String)> {
 
 /// An error in one short line.
 fn said(error: &rootling_backends::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
+    let text = error.chain().join(": ");
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
 }
 

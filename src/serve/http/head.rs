@@ -1,5 +1,7 @@
 //! The head of a request: from bytes to what is asked.
 
+use crate::registry::unescaped;
+
 /// Bytes in the largest head.
 pub const HEAD_MAX: usize = 16 << 10;
 
@@ -191,19 +193,8 @@ fn split_target(target: &str) -> Result<(String, Lines), Refusal> {
 
 /// Decodes a word of a query: `%2F`. A plus stays one: media types have it, and clients do not always encode it.
 fn decoded(text: &str) -> Result<String, Refusal> {
-    let refusal = Refusal::new(400, "the query is malformed");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or(refusal);
-        let (high, low) = (digit()?, digit()?);
-        bytes.push(u8::try_from(high << 4 | low).map_err(|_| refusal)?);
-    }
-    String::from_utf8(bytes).map_err(|_| refusal)
+    let bytes = unescaped(text).and_then(|bytes| String::from_utf8(bytes).ok());
+    bytes.ok_or(Refusal::new(400, "the query is malformed"))
 }
 
 /// Finds out where the body ends ([RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)); nothing is guessed.
