@@ -237,7 +237,7 @@ fn what_two_stages_have_in_common_is_done_once() {
         assert_eq!(project.cat("x", "a"), project.cat("x", "b"), "{flags:?}");
     }
     // What fails is not tried again for the other.
-    project.write("Dockerfile", &recipe("sleep 0.3; exit 3"));
+    project.write("Dockerfile", recipe("sleep 0.3; exit 3"));
     let failed = project.build(&["-j", "2", "--progress", "plain"]);
     assert_eq!(failed.ran.code, 1);
     let begun = failed.ran.stderr.lines().filter(|line| line.ends_with("exit 3"));
