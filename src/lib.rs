@@ -35,6 +35,7 @@
 //! | [`process`] | a tree's own settings and what was asked for -> what is run | image, runner | store |
 //! | [`build`] | Dockerfiles, where every step is a snapshot | transfer, process, runner, store, layer, image, registry, sources, reference, near | sockets of its own |
 //! | [`serve`] | the store as a registry | store, image, registry, transfer | processes |
+//! | `containerd` | containerd's snapshotter and differ (feature `containerd`) | store, layer, image, transfer, serve | processes |
 //! | [`cli`] | commands | everything | being imported |
 //!
 //! **Invariants.** `unsafe` stands in two files: `backends/src/sys.rs` and `src/runner/sys.rs`. Only `cli/output.rs` prints.
@@ -43,6 +44,8 @@
 
 pub mod build;
 pub mod cli;
+#[cfg(feature = "containerd")]
+pub mod containerd;
 pub mod image;
 pub mod layer;
 pub mod loop_store;

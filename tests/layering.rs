@@ -69,6 +69,7 @@ fn imports_point_one_way() {
             ],
         ),
         ("serve", &["store", "image", "registry", "transfer"]),
+        ("containerd", &["store", "layer", "image", "transfer", "serve"]),
         (
             "cli",
             &[
@@ -86,6 +87,7 @@ fn imports_point_one_way() {
                 "process",
                 "serve",
                 "build",
+                "containerd",
             ],
         ),
         ("main", &[]),
@@ -165,5 +167,12 @@ fn nothing_is_left_unfinished() {
     for needle in ["todo!(", "unimplemented!(", "dbg!(", "#[allow("] {
         let files = files_with(needle);
         assert!(files.is_empty(), "{needle} in {files:?}");
+    }
+}
+
+#[test]
+fn one_module_has_an_async_runtime() {
+    for name in files_with("tokio::").into_iter().chain(files_with("async fn")) {
+        assert!(name.starts_with("src/containerd"), "{name} runs in threads");
     }
 }
