@@ -2,9 +2,9 @@
 //! program sees of them, and many at once.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -12,122 +12,24 @@ use crate::environment::{Environment, skip};
 use crate::grounds::on_file_systems;
 use crate::host::FileSystem;
 use crate::oci::{Tar, write_layout};
+use holding::Holder;
 
-fn example(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{path:?} is missing: `cargo build --examples` makes it");
-    path
+mod holding;
+
+#[track_caller]
+fn open(environment: &Environment, kind: &str) -> Holder {
+    Holder::open(&environment.store(), kind)
 }
 
-/// The program that holds trees, running.
-struct Holder {
-    child: Child,
-    calls: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Holder {
-    fn try_open(store: &Path, kind: &str) -> Result<Self, Value> {
-        let mut command = Command::new(example("holder"));
-        command.arg(store).arg(kind).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let calls = child.stdin.take();
-        let mut holder = Self { answers: BufReader::new(child.stdout.take().unwrap()), child, calls };
-        let opened = holder.answer();
-        if opened["ok"] == "open" { Ok(holder) } else { Err(opened) }
-    }
-
-    #[track_caller]
-    fn open(environment: &Environment, kind: &str) -> Self {
-        Self::try_open(&environment.store(), kind).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
-    }
-
-    fn call(&mut self, call: &Value) -> Value {
-        writeln!(self.calls.as_mut().unwrap(), "{call}").unwrap();
-        self.answer()
-    }
-
-    /// Does what must succeed.
-    #[track_caller]
-    fn ok(&mut self, call: Value) -> Value {
-        let mut answer = self.call(&call);
-        assert!(answer.get("ok").is_some(), "{call}: {answer}");
-        answer["ok"].take()
-    }
-
-    /// Does what must fail; returns the kind of error.
-    #[track_caller]
-    fn fails(&mut self, call: Value) -> String {
-        let answer = self.call(&call);
-        assert!(answer.get("error").is_some(), "{call}: {answer}");
-        answer["error"].as_str().unwrap().to_owned()
-    }
-
-    #[track_caller]
-    fn sh(&mut self, key: &str, script: &str) -> String {
-        self.ok(json!(["sh", key, script])).as_str().unwrap().to_owned()
-    }
-
-    fn stat(&mut self, key: &str) -> Value {
-        self.ok(json!(["stat", key]))
-    }
-
-    /// Prepares, does something in it, commits.
-    #[track_caller]
-    fn layer(&mut self, name: &str, parent: &str, script: &str) {
-        let key = format!("making {name}");
-        self.ok(json!(["prepare", key, parent, {}]));
-        self.sh(&key, script);
-        self.ok(json!(["commit", name, key, "", {}]));
-    }
-
-    /// Keys of all, in order.
-    fn keys(&mut self) -> Vec<String> {
-        let all = self.ok(json!(["walk"]));
-        all.as_array().unwrap().iter().map(|info| info["key"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// Removes everything, children first, and asserts that nothing is left of it.
-    #[track_caller]
-    fn empty(mut self, environment: &Environment) {
-        while let Some(last) = {
-            let keys = self.keys();
-            (!keys.is_empty()).then_some(keys)
-        } {
-            let before = last.len();
-            for key in last {
-                self.call(&json!(["remove", key]));
-            }
-            assert!(self.keys().len() < before, "nothing can be removed any more");
-        }
-        self.ok(json!(["cleanup"]));
-        self.close();
-        environment.ok(["prune"]);
-        for directory in ["o", "held", "tmp", "trash"] {
-            let left: Vec<_> = fs::read_dir(environment.store().join(directory)).unwrap().collect();
-            assert!(left.is_empty(), "left in {directory}/: {left:?}");
-        }
-    }
-
-    fn close(mut self) {
-        drop(self.calls.take());
-        assert!(self.child.wait().unwrap().code().is_some());
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.calls.take());
-        // Does nothing to a process that was waited for.
-        self.child.kill().ok();
-        self.child.wait().ok();
+/// Removes everything, and asserts that nothing is left of it.
+#[track_caller]
+fn empty(mut holder: Holder, environment: &Environment) {
+    holder.remove_all();
+    holder.close();
+    environment.ok(["prune"]);
+    for directory in ["o", "held", "tmp", "trash"] {
+        let left: Vec<_> = fs::read_dir(environment.store().join(directory)).unwrap().collect();
+        assert!(left.is_empty(), "left in {directory}/: {left:?}");
     }
 }
 
@@ -148,7 +50,7 @@ fn on_backends(test: impl Fn(&Environment, &str) + Sync) {
 #[test]
 fn a_held_tree_lives_from_prepare_to_remove() {
     on_backends(|environment, kind| {
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         let odd = "../../k8s.io/1/a b\n\u{1f}ä";
         let shown = holder.ok(json!(["prepare", odd, "", {"a": "1"}]));
         assert_eq!(shown["access"], "ReadWrite");
@@ -187,14 +89,14 @@ fn a_held_tree_lives_from_prepare_to_remove() {
         holder.ok(json!(["prepare", "two!", "one", {}]));
         assert_eq!(holder.sh("two!", "ls etc"), "both\none\n");
         environment.ok(["fsck", "--verify"]);
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
 #[test]
 fn what_cannot_be_done_says_which_kind_of_mistake_it_is() {
     on_file_systems(|environment, _| {
-        let mut holder = Holder::open(environment, "-");
+        let mut holder = open(environment, "-");
         holder.layer("base", "", "touch x");
         holder.ok(json!(["prepare", "active", "base", {}]));
         holder.ok(json!(["view", "view", "base", {}]));
@@ -223,14 +125,14 @@ fn what_cannot_be_done_says_which_kind_of_mistake_it_is() {
             assert_eq!(holder.fails(call.clone()), kind, "{call}");
         }
         assert_eq!(holder.keys(), ["active", "base", "view"], "nothing of it was done");
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
 #[test]
 fn what_is_held_outlives_who_serves_it_and_one_serves_at_a_time() {
     on_file_systems(|environment, _| {
-        let mut holder = Holder::open(environment, "-");
+        let mut holder = open(environment, "-");
         holder.layer("base", "", "echo hello > x");
         holder.ok(json!(["prepare", "active", "base", {"l": "old"}]));
         holder.ok(json!(["view", "view", "base", {}]));
@@ -244,19 +146,19 @@ fn what_is_held_outlives_who_serves_it_and_one_serves_at_a_time() {
         // As a kill -9 leaves it.
         holder.child.kill().unwrap();
         drop(holder);
-        let mut holder = Holder::open(environment, "-");
+        let mut holder = open(environment, "-");
         assert_eq!(holder.ok(json!(["walk"])), before);
         assert_eq!(holder.sh("active", "cat x"), "hello\n");
         assert_eq!(holder.sh("view", "cat x"), "hello\n");
         assert_eq!(holder.fails(json!(["remove", "base"])), "FailedPrecondition");
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
 #[test]
 fn many_at_once_do_not_get_in_each_others_way() {
     on_backends(|environment, kind| {
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         holder.layer("base", "", "echo hello > x");
         let calls =
             |call: &dyn Fn(usize) -> Value| json!(["together", (0..32).map(call).collect::<Vec<_>>()]);
@@ -295,14 +197,14 @@ fn many_at_once_do_not_get_in_each_others_way() {
             }
         }
         environment.ok(["fsck", "--verify"]);
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
 #[test]
 fn what_was_prepared_on_nothing_gets_its_parent_when_it_is_committed() {
     on_backends(|environment, kind| {
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         holder.layer("base", "", "mkdir d e; echo 1 > d/old; echo 1 > gone; echo 1 > e/under");
         // All three are unpacked at once, as OverlayFS would write them.
         let marks = "setfattr -n trusted.overlay.opaque -v y";
@@ -325,9 +227,9 @@ fn what_was_prepared_on_nothing_gets_its_parent_when_it_is_committed() {
         assert_eq!(holder.sh("k", "rm d/old; find . | LC_ALL=C sort"), ".\n./d\n./d/new\n./e\n./e/over\n");
         environment.ok(["fsck", "--verify"]);
         drop(holder);
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         assert_eq!(holder.sh("v", "cat d/new e/over"), "2\n3\n");
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
@@ -337,7 +239,7 @@ fn a_chain_never_grows_beyond_what_its_holder_can_mount() {
         if sort == FileSystem::Btrfs {
             return;
         }
-        let mut holder = Holder::open(environment, "overlay");
+        let mut holder = open(environment, "overlay");
         holder.layer("n0", "", "echo 0 > f0");
         let mut most = 0;
         for number in 1..340 {
@@ -370,7 +272,7 @@ fn options_of(mount: &Value) -> usize {
 #[test]
 fn usage_is_what_a_tree_adds_and_is_known_once() {
     on_backends(|environment, kind| {
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         holder.layer(
             "base",
             "",
@@ -397,16 +299,16 @@ fn usage_is_what_a_tree_adds_and_is_known_once() {
         holder.ok(json!(["view", "v", "n", {}]));
         assert_eq!(usage(&mut holder, "v"), (0, 0));
         holder.close();
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         assert_eq!(usage(&mut holder, "n"), known);
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
 #[test]
 fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
     on_backends(|environment, kind| {
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         holder.layer("default/1/base", "", "mkdir etc; echo one > etc/one");
         holder.ok(json!(["prepare", "default/2/web", "default/1/base", {"owner": "me"}]));
         holder.sh("default/2/web", "echo two > etc/two");
@@ -468,14 +370,14 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         for name in ["late", "of-web", "of-base", "committed"] {
             environment.ok(["rm", "--now", name]);
         }
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
 #[test]
 fn nobody_writes_to_a_delta_that_may_be_mounted_elsewhere() {
     on_file_systems(|environment, sort| {
-        let mut holder = Holder::open(environment, "overlay");
+        let mut holder = open(environment, "overlay");
         holder.layer("base", "", "mkdir etc; echo one > etc/one");
         holder.ok(json!(["prepare", "web", "base", {}]));
         for command in ["exec", "enter"] {
@@ -491,7 +393,7 @@ fn nobody_writes_to_a_delta_that_may_be_mounted_elsewhere() {
         assert!(environment.fails(["snapshot", "containerd:web"]).contains("is not a box"));
         assert!(environment.fails(["undo", "containerd:web"]).contains("is not a box"));
         assert!(environment.fails(["rename", "containerd:web", "x"]).contains("no name"));
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
@@ -523,7 +425,7 @@ fn layers_that_were_pulled_are_not_unpacked_again_for_the_holder() {
         let layout = environment.path("layout");
         let chains = write_image(&layout);
         environment.ok(["-q", "pull", &format!("oci:{}", layout.display()), "app:1"]);
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         for namespace in ["", "other/"] {
             let mut parent = String::new();
             for chain in &chains {
@@ -558,7 +460,7 @@ fn layers_that_were_pulled_are_not_unpacked_again_for_the_holder() {
         environment.ok(["prune"]);
         environment.ok(["fsck", "--verify"]);
         assert_eq!(holder.sh("run", "cat etc/motd etc/second"), "welcome\nadded\n");
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
@@ -567,7 +469,7 @@ fn layers_that_a_holder_unpacked_are_not_unpacked_again_by_a_pull() {
     on_backends(|environment, kind| {
         let layout = environment.path("layout");
         let chains = write_image(&layout);
-        let mut holder = Holder::open(environment, kind);
+        let mut holder = open(environment, kind);
         let first = format!("k8s.io/7/{}", chains[0]);
         holder.layer(&first, "", "mkdir etc; echo welcome > etc/motd");
         let second = format!("k8s.io/8/{}", chains[1]);
@@ -595,7 +497,7 @@ fn layers_that_a_holder_unpacked_are_not_unpacked_again_by_a_pull() {
         environment.ok(["-q", "save", "-o", saved.to_str().unwrap(), "app:1"]);
         environment.ok(["rm", "--now", "dev"]);
         environment.ok(["rm", "--now", "app:1"]);
-        holder.empty(environment);
+        empty(holder, environment);
     });
 }
 
@@ -607,11 +509,11 @@ fn thousands_are_listed_from_memory() {
         if sort != FileSystem::Ext4 {
             return;
         }
-        let mut holder = Holder::open(environment, "overlay");
+        let mut holder = open(environment, "overlay");
         holder.layer("base", "", "touch x");
         holder.ok(json!(["time", 1000, ["prepare", "k#", "base", {"l": "#"}]]));
         holder.close();
-        let mut holder = Holder::open(environment, "overlay");
+        let mut holder = open(environment, "overlay");
         assert_eq!(holder.keys().len(), 1001);
         let Some(calls) = calls_of(&mut holder, &json!(["walk"])) else { return };
         assert!(calls.iter().all(|call| !call.contains("store")), "{calls:?}");

@@ -513,10 +513,7 @@ impl Store {
         }
         (pruned.blobs, pruned.blob_bytes) = self.sweep_blobs()?;
         self.sweep_hints()?;
-        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
-            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
-            pruned.drafts += 1;
-        }
+        pruned.drafts += self.sweep_drafts()?;
         for directory in ["", "n"] {
             let directory = self.root.join(directory);
             for leftover in files::list(&directory)?.into_iter().filter(|name| files::is_leftover(name)) {
@@ -524,6 +521,16 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// Moves the drafts of processes that died to the trash. The caller holds the store alone.
+    pub(super) fn sweep_drafts(&self) -> Result<u64> {
+        let mut swept = 0;
+        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
+            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
+            swept += 1;
+        }
+        Ok(swept)
     }
 
     pub(crate) fn empty_trash(&self) -> Result<Pruned> {

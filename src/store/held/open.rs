@@ -96,8 +96,12 @@ impl HeldTrees {
         }
     }
 
-    /// Moves objects to the trash that were held, or about to be, and that nothing needs.
+    /// Moves objects to the trash that were held, or about to be, and that nothing needs; and drafts of who was killed.
     fn let_lost_ones_go(&self) -> Result<()> {
+        // Not waited for: a draft does no harm.
+        if let Some(_alone) = lock::try_lock_file(&self.store.root().join("lock"), lock::Mode::Exclusive)? {
+            self.store.sweep_drafts()?;
+        }
         let _lock = self.store.share_to_write()?;
         let ids = self.store.ids()?.into_par_iter();
         let lost = ids.filter(|id| self.index.of_object(id).is_none()).filter(|id| {
