@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! prepare:  draft ─> fork ─> o/<id> ─> link held/<key>                                        (the link is the commit point)
-//! commit:   two records aside ─> one sync ─> record "is becoming" ─> rename held/<key> to held/<name> ─> record "is committed" ─> seal
+//! commit:   two records aside ─> one sync ─> record "is becoming" ─> rename held/<key> to held/<name> ─> seal ─> record "is committed"
 //! remove:   unlink held/<key> ─> the object goes to the trash, unless something else needs it
 //! ```
 //!

@@ -528,6 +528,7 @@ impl Store {
         let mut swept = 0;
         for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
             self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
+            fault::point("draft.swept");
             swept += 1;
         }
         Ok(swept)

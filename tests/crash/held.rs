@@ -195,7 +195,10 @@ pub(crate) fn run(operation: Operation, kind: Kind, root: &Path, scratch: &Path)
     let (trace, call) = (root.join("trace"), (operation.call)());
     let killed = if operation.cut.is_some() { json!(["walk"]) } else { call.clone() };
     // Before the commit point that a cut operation has passed nothing can be seen of it.
-    let before = operation.cut.is_none().then(|| place.held(&mut Holder::open(&place.store.root, kind)));
+    let before = operation.cut.is_none().then(|| {
+        let place = begin("before");
+        place.held(&mut Holder::open(&place.store.root, kind))
+    });
     let output = place.command(&killed).env("ROOTLING_FAULT_TRACE", &trace).output().unwrap();
     let provides = operation.name == "provide";
     assert!(output.status.success() || provides, "{}: {}", operation.name, said(&output));
