@@ -117,8 +117,7 @@ fn script(held: &HeldTrees, key: &str, script: &str) -> Result<String> {
 
 fn together(held: &HeldTrees, calls: &[Value]) -> Value {
     std::thread::scope(|scope| {
-        let calls: Vec<_> =
-            calls.iter().map(|call| scope.spawn(move || said(called(held, call)))).collect();
+        let calls: Vec<_> = calls.iter().map(|call| scope.spawn(move || said(called(held, call)))).collect();
         calls.into_iter().map(|call| call.join().expect("no call panics")).collect()
     })
 }
