@@ -21,6 +21,7 @@
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `settings` | what a box is started with; its home |
+//! | `bundles` `mounted` | boxes made for other runtimes; what is mounted where, and who runs in it |
 //! | `chain` `shed` | how chains of deltas, and records, stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `blobs` | bytes known by their digest: written, verified, kept, swept |
@@ -58,6 +59,7 @@ use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, 
 
 mod blobs;
 mod boxes;
+mod bundles;
 mod caches;
 mod chain;
 mod check;

@@ -116,7 +116,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         let wanted = Wish::of(context, &store, arguments, &config, &name)?;
         let fork = store.ephemeral(base, arguments.materialize.options())?;
         let root = fork.open_parent(&store)?;
-        let planned = wanted.planned(&store, &fork.mount(&store, Access::ReadWrite, false)?, &root, directory)?;
+        let planned = wanted.planned(&store, &fork.mount(&store, Access::ReadWrite, false)?, &root)?;
         let configuration = planned.configuration(directory, annotations)?;
         context.output.data(&configuration, || configuration.to_text());
         return Ok(());
@@ -139,7 +139,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     context.output.cost(&format!("forked {reference} as {name}"), node.record.backend, &node.record.cost);
     let (shown, _) = store.mount(node)?;
     let root = store.open_root(node)?;
-    let planned = wish.planned(&store, &shown, &root, making.path())?;
+    let planned = wish.planned(&store, &shown, &root)?;
     let configuration = planned.configuration(making.path(), annotations)?;
     making.write(&planned.spec, &configuration)?;
     let (node, path) = making.finish(mount_walls(&planned.wanted))?;
@@ -195,7 +195,7 @@ impl<'a> Wish<'a> {
     }
 
     /// Looks up in the tree, and in the store, what the words of the flags mean.
-    fn planned(self, store: &Store, shown: &Mount, root: &Dir, _directory: &Path) -> Result<Planned> {
+    fn planned(self, store: &Store, shown: &Mount, root: &Dir) -> Result<Planned> {
         let wanted = self.wanted.mounted(self.flags, store, root)?;
         let is_terminal = self.flags.surroundings.wants_terminal();
         let terminal = is_terminal.then(|| ("TERM", OsString::from("xterm")));
@@ -274,11 +274,7 @@ fn free_name(store: &Store, name: &Name) -> Result<Name> {
 }
 
 /// What the image says of itself, by the rules of the image specification (conversion.md, "Annotations"): labels go before what is implied.
-fn annotations(
-    store: &Store,
-    node: Option<&Node>,
-    config: &ImageConfig,
-) -> Result<BTreeMap<String, String>> {
+fn annotations(store: &Store, node: Option<&Node>, config: &ImageConfig) -> Result<BTreeMap<String, String>> {
     let mut said = BTreeMap::new();
     let mut say = |key: &str, value: String| {
         if !value.is_empty() {

@@ -3,9 +3,9 @@
 use clap::Subcommand;
 
 use super::{
-    attach, bisect, blame, build, build_run, bundle, commit, completion, cp, create, detach, diff, doctor, du, enter,
-    export, fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging,
-    mount, policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show,
+    attach, bisect, blame, build, build_run, bundle, commit, completion, cp, create, detach, diff, doctor,
+    du, enter, export, fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks,
+    merging, mount, policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show,
     snapshot, stats, stop, trying, undelete, unshare, verify, volume, walls,
 };
 

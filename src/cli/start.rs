@@ -22,7 +22,8 @@ use crate::process::{self, Person, Request};
 use crate::runner::log::Log;
 use crate::runner::net::Dns;
 use crate::runner::{
-    self, Attendant, Bind, Entered, Net, Outcome, Plan, Process, Running, Seccomp, Security, Spec, User, Userns,
+    self, Attendant, Bind, Entered, Net, Outcome, Plan, Process, Running, Seccomp, Security, Spec, User,
+    Userns,
 };
 use crate::store::{BoxSettings, HomeMode, Name, Store, Trigger};
 

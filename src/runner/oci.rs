@@ -235,7 +235,11 @@ impl Configuration {
             time_offsets: offsets(&spec.namespaces.time),
             devices: devices::nodes(&spec.devices)?,
             resources: WithDevices { devices: devices::rules(spec)?, rest: spec.limits.oci()? },
-            sysctl: spec.sysctls.iter().map(|(name, value)| (name.replace('/', "."), value.clone())).collect(),
+            sysctl: spec
+                .sysctls
+                .iter()
+                .map(|(name, value)| (name.replace('/', "."), value.clone()))
+                .collect(),
             seccomp,
             masked_paths: paths(&spec.security.masked)?,
             readonly_paths: paths(&spec.security.read_only)?,
@@ -344,7 +348,11 @@ fn mappings(userns: &Userns, which: fn(Vec<IdMap>, Vec<IdMap>) -> Vec<IdMap>) ->
     let Userns::Private { uid_map, gid_map, .. } = userns else { return Vec::new() };
     let ranges = which(uid_map.clone(), gid_map.clone()).into_iter();
     ranges
-        .map(|IdMap { inside, outside, count }| IdMapping { container_id: inside, host_id: outside, size: count })
+        .map(|IdMap { inside, outside, count }| IdMapping {
+            container_id: inside,
+            host_id: outside,
+            size: count,
+        })
         .collect()
 }
 

@@ -20,7 +20,7 @@ use rootling_backends::{Context as _, Error, ErrorKind, Result};
 use super::super::{Context, mount, output};
 use super::name_of;
 use crate::runner::{Spec, oci};
-use crate::store::{Base, CreateOptions, Name, Node, State, Store, fault};
+use crate::store::{Base, CreateOptions, Name, Node, Store, fault};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const ROOTFS: &str = "rootfs";
@@ -183,15 +183,18 @@ pub(super) fn default_name(directory: &Path) -> Result<Name> {
 pub(super) fn remove(context: &Context, store: &Store, directory: &Path, keep_box: bool) -> Result<()> {
     let intent = || format!("take the bundle {directory:?} away");
     let path = directory.canonicalize().context(|| format!("realpath({directory:?})")).context(intent)?;
-    let is_ours = |node: &Node| {
-        node.record.state == State::Active && node.record.life.bundle.as_deref() == Some(path.as_path())
-    };
-    let node = store.nodes()?.into_iter().find(is_ours);
     let rootfs = path.join(ROOTFS);
+    let node = store.box_of_bundle(&path, &rootfs).context(intent)?;
     if node.is_none() && !is_all_there_is(&path, &rootfs)? {
         let message = format!("{path:?} is not a bundle of this store");
         return Err(Error::new(ErrorKind::InvalidInput, message)
             .hint("its box may have been removed: then remove the directory by hand, or undelete the box"));
+    }
+    if let Some(node) = node.as_ref().filter(|node| !keep_box && node.record.life.marks.locked) {
+        let message = format!("{} is locked", node.label());
+        return Err(Error::new(ErrorKind::FailedPrecondition, message)
+            .hint(format!("rootling unlock {}, or leave the box: --keep-box", node.label()))
+            .context(intent()));
     }
     if store.shows_at(&rootfs)? {
         mount::refuse_while_used(&rootfs).context(intent)?;
@@ -200,19 +203,23 @@ pub(super) fn remove(context: &Context, store: &Store, directory: &Path, keep_bo
     fault::point("bundle.unmounted");
     remove_files(&path).context(intent)?;
     fault::point("bundle.emptied");
+    if let Some(node) = &node {
+        let node = store.leave_bundle(node)?;
+        fault::point("bundle.left");
+        let name = node.label();
+        if keep_box {
+            context.output.say(format!("took the bundle away; its box is {name}"));
+        } else {
+            store.retire(&node, false)?;
+            context.output.say(format!(
+                "took the bundle away and removed {name}: rootling undelete {name} brings it back"
+            ));
+        }
+    }
+    fault::point("bundle.retired");
     if let Err(error) = fs::remove_dir(&path) {
         context.output.say(format!("{} stays: {error}", output::plain(&path)));
     }
-    let Some(node) = node else { return Ok(()) };
-    if keep_box {
-        context.output.say(format!("took the bundle away; the box is {}", node.label()));
-        return Ok(());
-    }
-    store.retire(&node, false)?;
-    context.output.say(format!(
-        "took the bundle away and removed {0}: rootling undelete {0} brings it back",
-        node.label()
-    ));
     Ok(())
 }
 

@@ -107,7 +107,7 @@ fn entries(rules: &[Rule], default: Action) -> Vec<Syscall> {
             of_call.entry(call).or_default().push(rule);
         }
     }
-    let mut decided: Vec<(Vec<(Cube, Action)>, Vec<String>)> = Vec::new();
+    let mut decided: Vec<(Decision, Vec<String>)> = Vec::new();
     for (call, rules) in of_call {
         let mut cubes = decide(&rules, default);
         if call == MULTIPLEXER && !(cubes.len() == 1 && cubes[0].0 == Cube::ALL) {
@@ -171,7 +171,9 @@ impl Argument {
 struct Cube([(u64, u64); 6]);
 
 /// What is decided of a call: cubes of which no two fit the same arguments. What is left over gets the default.
-fn decide(rules: &[&Rule], default: Action) -> Vec<(Cube, Action)> {
+type Decision = Vec<(Cube, Action)>;
+
+fn decide(rules: &[&Rule], default: Action) -> Decision {
     let mut decided = Vec::new();
     let mut rest = vec![Cube::ALL];
     for rule in rules {
