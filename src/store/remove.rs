@@ -333,8 +333,12 @@ impl Store {
     }
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
-        // The children first: most parents have one, and names cost a look at all of them.
-        Ok(self.has_children(id)? || self.has_name(id)? || self.is_removed(id)? || self.is_step(id)?)
+        // Two cheap looks first: most parents have a child, and names cost a look at all of them.
+        Ok(self.is_held(id)?
+            || self.has_children(id)?
+            || self.has_name(id)?
+            || self.is_removed(id)?
+            || self.is_step(id)?)
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
@@ -388,8 +392,8 @@ impl Store {
         Ok(parents)
     }
 
-    /// Returns what is kept for its own sake: what a name leads to, one that was removed and can be brought back, that of a step of a build, or a living
-    /// draft.
+    /// Returns what is kept for its own sake: what a name leads to, one that was removed and can be brought back, that of a step of a build, what
+    /// another program holds, or a living draft.
     pub(super) fn roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
         let steps = self.step_links()?.into_iter().map(|(_, id)| id);
         Ok(self.named_roots()?.chain(steps))
@@ -398,7 +402,8 @@ impl Store {
     /// As [`roots`](Self::roots), without the steps of builds.
     pub(super) fn named_roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
         let removed = self.removed()?.into_iter().map(|removed| removed.id);
-        Ok(self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?))
+        let held = self.held_links()?.into_iter().map(|(_, id)| id);
+        Ok(self.all_names()?.into_values().chain(removed).chain(held).chain(self.draft_parents()?))
     }
 
     /// Returns everything that is kept.
