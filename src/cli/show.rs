@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{Context, kept, merging, output, policy, store};
 use crate::image::ImageConfig;
 use crate::store::{
-    BoxSettings, Built, Cause, Failure, Held, HeldKind, Image, Merging, Name, Naming, Node, ObjectId, Policy,
-    Sides, State, StepRecord, Store,
+    BoxSettings, Built, Cause, Failure, Held, HeldKind, Image, Merging, MountedTrees, Name, Naming, Node,
+    ObjectId, Policy, Sides, State, StepRecord, Store,
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,8 @@ pub(super) struct Summary {
     parent: Option<String>,
     pub(super) created: Timestamp,
     in_use: bool,
+    /// Directories of the host.
+    mounted: Vec<PathBuf>,
     message: Option<String>,
     /// What containerd holds it as; null where it does not.
     held: Option<Held>,
@@ -67,6 +69,8 @@ struct Shown<'a> {
     note: Option<String>,
     /// The merge whose conflicts are to be settled.
     merging: Option<Unfinished<'a>>,
+    /// The directory of the runtime bundle that it was made for.
+    bundle: Option<PathBuf>,
     /// When a box is snapshotted by itself, and which of its snapshots stay.
     policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
@@ -121,7 +125,12 @@ impl Summary {
             self.backend.to_owned(),
             self.parent.clone().unwrap_or_else(|| "-".to_owned()),
             output::age(self.created, now),
-            if self.in_use { "yes" } else { "" }.to_owned(),
+            match (self.in_use, self.mounted.is_empty()) {
+                (true, _) => "yes",
+                (false, false) => "mounted",
+                (false, true) => "",
+            }
+            .to_owned(),
         ]
     }
 
@@ -149,16 +158,23 @@ fn says(held: &Held) -> String {
 pub(super) fn summary(store: &Store, node: &Node) -> Result<Summary> {
     let parent = node.record.parent.as_ref();
     let name = parent.map(|parent| store.name_of(parent)).transpose()?.flatten();
-    summarize(store, node, |id| name.as_ref().map_or_else(|| id.to_string(), ToString::to_string))
+    let label = |id: &ObjectId| name.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
+    summarize(store, node, &MountedTrees::read()?, label)
 }
 
 /// Returns what is printed of many nodes; what was removed meanwhile is left out.
 pub(super) fn summaries(store: &Store, nodes: &[Node], naming: &Naming<'_>) -> Result<Vec<Summary>> {
-    let rows = nodes.par_iter().map(|node| summarize(store, node, |id| naming.label(id)));
+    let mounted = MountedTrees::read()?;
+    let rows = nodes.par_iter().map(|node| summarize(store, node, &mounted, |id| naming.label(id)));
     rows.filter(|row| !row.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)).collect()
 }
 
-fn summarize(store: &Store, node: &Node, label: impl Fn(&ObjectId) -> String) -> Result<Summary> {
+fn summarize(
+    store: &Store,
+    node: &Node,
+    mounted: &MountedTrees,
+    label: impl Fn(&ObjectId) -> String,
+) -> Result<Summary> {
     let outside = node.record.outside.as_ref().map(|path| format!("host:{}", path.display()));
     let held = store.held(node)?;
     Ok(Summary {
@@ -171,6 +187,7 @@ fn summarize(store: &Store, node: &Node, label: impl Fn(&ObjectId) -> String) ->
         parent: node.record.parent.as_ref().map(label).or(outside),
         created: node.record.created,
         in_use: store.is_in_use(node)?,
+        mounted: mounted.of(store, node).to_vec(),
         message: node.record.message.clone(),
         snapshot_count: None,
     })
@@ -213,7 +230,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let children = store.children(&node.id)?;
     let is_committed = node.record.state == State::Committed;
     let shown = Shown {
-        summary: summarize(&store, &node, |id| naming.label(id))?,
+        summary: summarize(&store, &node, &MountedTrees::read()?, |id| naming.label(id))?,
         names: naming.of(&node.id).iter().map(ToString::to_string).collect(),
         path: tree.fs(),
         layers: tree.layers(),
@@ -228,6 +245,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         locked: node.record.marks().locked,
         note: node.record.marks().note.clone(),
         merging: node.record.life.unfinished().filter(|_| !is_committed).map(Unfinished::of),
+        bundle: node.record.life.bundle.clone().filter(|_| !is_committed),
         policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         image: node.record.image.clone(),
@@ -286,6 +304,9 @@ fn render(shown: &Shown<'_>) -> String {
     lines.extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, some_of(list))));
     lines.extend(shown.cause.and_then(why).map(|why| ("cause", why.to_owned())));
     lines.extend(shown.expires.map(|time| ("expires", time.to_string())));
+    let places = summary.mounted.iter().map(|place| ("mounted", place));
+    let places = places.chain(shown.bundle.iter().map(|bundle| ("bundle", bundle)));
+    lines.extend(places.map(|(key, place)| (key, output::plain(place).into_owned())));
     lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
     let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));

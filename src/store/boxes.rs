@@ -1,5 +1,7 @@
 //! What makes nodes: import, create, fork, and the forks that are thrown away.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use rootling_backends::entry::CloneMode;
 use rootling_backends::{
@@ -29,6 +31,8 @@ pub struct CreateOptions {
     pub config: ImageConfig,
     /// For imports: what those have in common that make the same tree.
     pub source_key: Option<Digest>,
+    /// For boxes: the directory of the runtime bundle that it is made for.
+    pub bundle: Option<PathBuf>,
     /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
     pub settings: Option<BoxSettings>,
 }
@@ -152,7 +156,8 @@ impl Store {
         let base = committed.as_ref().map_or(base, Base::Node);
         let (draft, record) = self.draft_of_box(base, name, &options)?;
         fault::point("create.forked");
-        let record = Record { life: Life { settings, ..record.life }, ..record };
+        let record =
+            Record { life: Life { settings, bundle: options.bundle.clone(), ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced)
     }
 
