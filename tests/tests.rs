@@ -31,6 +31,7 @@
 //! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `transfer` | images in and out, as a person moves them, beside other programs |
+//! | `held` | trees that another program holds, as containerd does |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
@@ -78,6 +79,8 @@ mod formats;
 mod grounds;
 #[cfg(test)]
 mod guest;
+#[cfg(test)]
+mod held;
 #[cfg(test)]
 mod home;
 #[cfg(test)]

@@ -74,11 +74,7 @@ impl Store {
 
     fn take_away(&self, node: &Node, force: bool, fate: Fate) -> Result<()> {
         let Some(name) = &node.name else {
-            return Err(Error::new(
-                ErrorKind::FailedPrecondition,
-                format!("{} has no name to remove", node.id),
-            )
-            .hint("it goes when nothing needs it any more"));
+            return Err(self.nothing_to_remove(node)?);
         };
         let intent = || format!("remove {name}");
         let _lock = self.share_to_write().context(intent)?;
