@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +19,9 @@ use crate::store::HeldTrees;
 
 /// How long calls may go on once the end was asked for.
 const LAST: Duration = Duration::from_secs(20);
+
+/// How long an answer may take to be sent after that.
+const WORDS: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether something is to be destroyed.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -110,13 +113,28 @@ impl Server {
             None => {
                 told(Moment::Stopping);
                 drop(end);
-                tokio::time::timeout(LAST, serving).await.unwrap_or_else(|_| {
-                    log::warn!("calls go on after {} seconds: they are left", LAST.as_secs());
-                    Ok(())
-                })
+                tokio::select! {
+                    served = serving => served,
+                    () = self.are_answered() => Ok(()),
+                }
             }
         };
         served.map_err(|error| Error::new(ErrorKind::Io, format!("serve: {error}")))
+    }
+
+    /// Waits until no call is running, and what was answered had time to be sent, to clients that do not hang up as well.
+    async fn are_answered(&self) {
+        let begun = Instant::now();
+        let mut quiet_since = begun;
+        while quiet_since.elapsed() < WORDS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if self.calls.metrics.running() > 0 {
+                quiet_since = Instant::now();
+            }
+            if begun.elapsed() > LAST {
+                return log::warn!("calls go on after {} seconds: they are left", LAST.as_secs());
+            }
+        }
     }
 }
 
