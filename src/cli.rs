@@ -21,6 +21,7 @@ mod bisect;
 mod blame;
 mod build;
 mod build_run;
+mod bundle;
 mod commit;
 mod completion;
 mod cp;
@@ -269,7 +270,7 @@ fn read() -> std::result::Result<(Arguments, Given, Vec<OsString>), i32> {
 }
 
 /// The commands that have the flags of boxes.
-const OF_BOXES: [&str; 7] = ["run", "try", "enter", "exec", "start", "create", "set"];
+const OF_BOXES: [&str; 8] = ["run", "try", "enter", "exec", "start", "create", "set", "bundle"];
 
 /// The commands that end as the command they run, or say with 1 or 2 what came of it.
 const RUNNING: [&str; 8] = ["run", "try", "exec", "enter", "shell", "start", "bisect", "build-run"];
@@ -435,6 +436,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Du(arguments) => du::run(context, &arguments),
         Command::Mount(arguments) => mount::mount(context, &arguments),
         Command::Umount(arguments) => mount::umount(context, &arguments),
+        Command::Bundle(arguments) => bundle::run(context, &arguments),
         Command::Volume(command) => volume::run(context, &command),
         Command::Unshare(arguments) => return unshare::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),

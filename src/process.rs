@@ -25,6 +25,8 @@ use crate::runner::{
 pub struct Command {
     /// The command; empty for the user's shell.
     pub args: Vec<OsString>,
+    /// Variables that it has besides those that follow from the user and the machine; those below win.
+    pub ambient: Vec<(&'static str, OsString)>,
     /// Variables of the image or box; those below win.
     pub image_env: Vec<String>,
     /// `NAME=value`, or `NAME` to pass ours on; the last one of a name holds.
@@ -73,6 +75,13 @@ pub struct Request {
 }
 
 impl Command {
+    /// Returns the variables that a command of ours has: what it runs in, and what the caller's terminal and language are.
+    pub fn usual_ambient() -> Vec<(&'static str, OsString)> {
+        let callers = ["TERM", "LANG", "COLORTERM"].into_iter();
+        let callers = callers.filter_map(|name| std::env::var_os(name).map(|value| (name, value)));
+        std::iter::once(("container", "rootling".into())).chain(callers).collect()
+    }
+
     /// Makes the command and its surroundings: names become ids by the tree's own files, the environment starts from empty.
     pub fn process(&self, root: &Dir) -> Result<Process> {
         let account = match &self.person {
@@ -89,12 +98,9 @@ impl Command {
             ("PATH".into(), DEFAULT_PATH.into()),
             ("HOME".into(), home.clone().into_os_string()),
             ("HOSTNAME".into(), self.hostname.clone().into()),
-            ("container".into(), "rootling".into()),
         ];
         env.extend(account.name.as_ref().map(|name| ("USER".into(), name.into())));
-        for ours in ["TERM", "LANG", "COLORTERM"] {
-            env.extend(std::env::var_os(ours).map(|value| (ours.into(), value)));
-        }
+        env.extend(self.ambient.iter().map(|(name, value)| ((*name).into(), value.clone())));
         for given in &self.image_env {
             let (name, value) = given.split_once('=').unwrap_or((given, ""));
             env.retain(|(known, _)| known != OsStr::new(name));

@@ -5,6 +5,7 @@
 //! | data | `spec` | what to run |
 //! | | `plan` | what will be done, in order, with every string made |
 //! | | `running` | how a running box is found again |
+//! | | [`oci`] | the same for other runtimes |
 //! | | `user`, `idmap` | users by the tree's own files; ids of the host that nobody has |
 //! | the caller | `spawn` | clones, prepares what only the caller can, listens, waits |
 //! | | `sources`, `device`, `give` | what of the host a box gets: opened once, made, or made another's |
@@ -47,6 +48,7 @@ mod join;
 mod landlock;
 pub mod log;
 pub mod net;
+pub mod oci;
 mod pauser;
 mod plan;
 mod processes;

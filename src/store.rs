@@ -21,6 +21,7 @@
 //! | `forks` `identity` | many boxes at once; what tells one machine from another |
 //! | `promote` `trying` | a box takes the name of another, or the place of what it was forked from |
 //! | `settings` | what a box is started with; its home |
+//! | `bundles` `mounted` | boxes made for other runtimes; what is mounted where, and who runs in it |
 //! | `chain` `shed` | how chains of deltas, and records, stay short |
 //! | `three_way` `merging` | changes of one line of states taken over to another |
 //! | `blobs` | bytes known by their digest: written, verified, kept, swept |
@@ -59,6 +60,7 @@ use rootling_backends::{Backend, Context, Error, ErrorKind, Form, Kind, Result, 
 
 mod blobs;
 mod boxes;
+mod bundles;
 mod caches;
 mod chain;
 mod check;
@@ -66,7 +68,7 @@ mod diff;
 mod draft;
 mod envelope;
 mod extents;
-mod fault;
+pub(crate) mod fault;
 mod files;
 mod forks;
 mod format;
@@ -89,6 +91,7 @@ mod line;
 mod lock;
 mod marks;
 mod merging;
+mod mounted;
 mod name;
 mod names;
 mod needed;
@@ -138,6 +141,7 @@ pub use life::Life;
 pub use line::{Documents, Line, LineState, PackedState};
 pub use marks::Marks;
 pub use merging::{Merged, Merging, Range, Sides};
+pub use mounted::{MountedTrees, process_rooted_in};
 pub use name::{Label, Name};
 pub use names::Naming;
 pub use policy::{Keep, Policy, Trigger};

@@ -5,9 +5,9 @@ use clap::Subcommand;
 #[cfg(feature = "containerd")]
 use super::snapshotter;
 use super::{
-    attach, bisect, blame, build, build_run, commit, completion, cp, create, detach, diff, doctor, du, enter,
-    export, fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks, merging,
-    mount, policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show,
+    attach, bisect, blame, build, build_run, bundle, commit, completion, cp, create, detach, diff, doctor,
+    du, enter, export, fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks,
+    merging, mount, policy, promote, prune, ps, pull, push, rename, restore, rm, run, save, serve, set, show,
     snapshot, stats, stop, trying, undelete, unshare, verify, volume, walls,
 };
 
@@ -145,6 +145,8 @@ pub(super) enum Command {
     Mount(mount::MountArguments),
     /// Undo a mount
     Umount(mount::UmountArguments),
+    /// Make a directory that runc, crun and other OCI runtimes run: a configuration, and a box mounted as its root file system
+    Bundle(Box<bundle::Arguments>),
     /// Make, show, snapshot and remove volumes: data that boxes mount and that outlives them
     #[command(subcommand)]
     Volume(volume::Command),

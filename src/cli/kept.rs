@@ -51,6 +51,11 @@ impl Given {
         self.0.is_empty()
     }
 
+    /// Returns one of those that were typed.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.0.keys().next().map(String::as_str)
+    }
+
     /// Was this flag typed?
     pub(super) fn has(&self, long: &str) -> bool {
         self.0.contains_key(long)

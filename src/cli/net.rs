@@ -113,6 +113,32 @@ impl NetFlags {
         }
     }
 
+    /// Returns the network for another runtime, which connects none: loopback, unless it is named.
+    pub(super) fn named(&self, store: &Store) -> Result<(Net, Dns)> {
+        let refuse = |what: &str| {
+            let message = format!("{what}: no other runtime connects a network");
+            Error::new(ErrorKind::Unsupported, message)
+                .hint("make one beforehand and name it: --net ns:/run/netns/NAME; else --net host or none")
+        };
+        if let Some(port) = self.publish.iter().flatten().next() {
+            return Err(refuse(&format!("--publish {port}")));
+        }
+        let dns = Dns { servers: self.dns.clone(), search: self.dns_search.clone() };
+        let net = match &self.net {
+            Asked::Auto | Asked::None => Net::None,
+            Asked::Host => Net::Host,
+            Asked::Private(way) => {
+                return Err(refuse(&format!("--net {}", way.map_or("private", Way::name))));
+            }
+            Asked::Join(place) => match place.find(store)? {
+                Namespace::Host => Net::Host,
+                Namespace::Private => Net::None,
+                Namespace::Join(join) => Net::Join(join),
+            },
+        };
+        Ok((net, dns))
+    }
+
     /// Says which ports were chosen, because the person could not know.
     pub(super) fn say_ports(&self, context: &Context, plan: &Plan) {
         let asked = self.publish.iter().flatten();

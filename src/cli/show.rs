@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{Context, kept, merging, output, policy, store};
 use crate::image::ImageConfig;
 use crate::store::{
-    BoxSettings, Built, Cause, Failure, Image, Merging, Name, Naming, Node, ObjectId, Policy, Sides, State,
-    StepRecord, Store,
+    BoxSettings, Built, Cause, Failure, Held, HeldKind, Image, Merging, MountedTrees, Name, Naming, Node,
+    ObjectId, Policy, Sides, State, StepRecord, Store,
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 pub(super) struct Summary {
     name: Option<String>,
     id: String,
-    /// `box`, `tree`, `snapshot` or `step`.
+    /// `box`, `tree`, `snapshot`, `step` or `held`.
     kind: &'static str,
     backend: &'static str,
     form: Form,
@@ -33,7 +33,11 @@ pub(super) struct Summary {
     parent: Option<String>,
     pub(super) created: Timestamp,
     in_use: bool,
+    /// Directories of the host.
+    mounted: Vec<PathBuf>,
     message: Option<String>,
+    /// What containerd holds it as; null where it does not.
+    held: Option<Held>,
     /// Of a box in a list: how many snapshots it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) snapshot_count: Option<usize>,
@@ -65,6 +69,8 @@ struct Shown<'a> {
     note: Option<String>,
     /// The merge whose conflicts are to be settled.
     merging: Option<Unfinished<'a>>,
+    /// The directory of the runtime bundle that it was made for.
+    bundle: Option<PathBuf>,
     /// When a box is snapshotted by itself, and which of its snapshots stay.
     policy: Option<Policy>,
     /// How it wants to be run, in the words of the OCI; null where it says nothing.
@@ -119,40 +125,69 @@ impl Summary {
             self.backend.to_owned(),
             self.parent.clone().unwrap_or_else(|| "-".to_owned()),
             output::age(self.created, now),
-            if self.in_use { "yes" } else { "" }.to_owned(),
+            match (self.in_use, self.mounted.is_empty()) {
+                (true, _) => "yes",
+                (false, false) => "mounted",
+                (false, true) => "",
+            }
+            .to_owned(),
         ]
     }
 
     /// Returns the committer's words as they can be shown in one line.
     pub(super) fn message(&self) -> String {
-        self.message.as_deref().map_or_else(String::new, output::one_line)
+        match (&self.message, &self.held) {
+            (Some(message), _) => output::one_line(message),
+            (None, Some(held)) => output::one_line(&says(held)),
+            (None, None) => String::new(),
+        }
     }
+}
+
+/// Says what containerd holds a node as.
+fn says(held: &Held) -> String {
+    let kind = match held.kind {
+        HeldKind::Active => " (active)",
+        HeldKind::View => " (view)",
+        HeldKind::Committed => "",
+    };
+    format!("containerd:{}{kind}", held.key)
 }
 
 /// Returns what is printed of one node. It has a look at the names of the parent: see [`summaries`] for many, [`made`] for one that was just made.
 pub(super) fn summary(store: &Store, node: &Node) -> Result<Summary> {
     let parent = node.record.parent.as_ref();
     let name = parent.map(|parent| store.name_of(parent)).transpose()?.flatten();
-    summarize(store, node, |id| name.as_ref().map_or_else(|| id.to_string(), ToString::to_string))
+    let label = |id: &ObjectId| name.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
+    summarize(store, node, &MountedTrees::read()?, label)
 }
 
 /// Returns what is printed of many nodes; what was removed meanwhile is left out.
 pub(super) fn summaries(store: &Store, nodes: &[Node], naming: &Naming<'_>) -> Result<Vec<Summary>> {
-    let rows = nodes.par_iter().map(|node| summarize(store, node, |id| naming.label(id)));
+    let mounted = MountedTrees::read()?;
+    let rows = nodes.par_iter().map(|node| summarize(store, node, &mounted, |id| naming.label(id)));
     rows.filter(|row| !row.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)).collect()
 }
 
-fn summarize(store: &Store, node: &Node, label: impl Fn(&ObjectId) -> String) -> Result<Summary> {
+fn summarize(
+    store: &Store,
+    node: &Node,
+    mounted: &MountedTrees,
+    label: impl Fn(&ObjectId) -> String,
+) -> Result<Summary> {
     let outside = node.record.outside.as_ref().map(|path| format!("host:{}", path.display()));
+    let held = store.held(node)?;
     Ok(Summary {
         name: node.name.as_ref().map(ToString::to_string),
         id: node.id.to_string(),
-        kind: kind(node),
+        kind: if held.is_some() && node.name.is_none() { "held" } else { kind(node) },
+        held,
         backend: node.record.backend.name(),
         form: node.record.form,
         parent: node.record.parent.as_ref().map(label).or(outside),
         created: node.record.created,
         in_use: store.is_in_use(node)?,
+        mounted: mounted.of(store, node).to_vec(),
         message: node.record.message.clone(),
         snapshot_count: None,
     })
@@ -195,7 +230,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let children = store.children(&node.id)?;
     let is_committed = node.record.state == State::Committed;
     let shown = Shown {
-        summary: summarize(&store, &node, |id| naming.label(id))?,
+        summary: summarize(&store, &node, &MountedTrees::read()?, |id| naming.label(id))?,
         names: naming.of(&node.id).iter().map(ToString::to_string).collect(),
         path: tree.fs(),
         layers: tree.layers(),
@@ -210,6 +245,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         locked: node.record.marks().locked,
         note: node.record.marks().note.clone(),
         merging: node.record.life.unfinished().filter(|_| !is_committed).map(Unfinished::of),
+        bundle: node.record.life.bundle.clone().filter(|_| !is_committed),
         policy: node.record.life.policy.clone().filter(|_| !is_committed),
         config: Some(node.record.config.clone()).filter(|config| !config.is_empty()),
         image: node.record.image.clone(),
@@ -268,9 +304,13 @@ fn render(shown: &Shown<'_>) -> String {
     lines.extend(lists.iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (*key, some_of(list))));
     lines.extend(shown.cause.and_then(why).map(|why| ("cause", why.to_owned())));
     lines.extend(shown.expires.map(|time| ("expires", time.to_string())));
+    let places = summary.mounted.iter().map(|place| ("mounted", place));
+    let places = places.chain(shown.bundle.iter().map(|bundle| ("bundle", bundle)));
+    lines.extend(places.map(|(key, place)| (key, output::plain(place).into_owned())));
     lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
     let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
+    lines.extend(summary.held.iter().flat_map(held_lines));
     lines.extend(shown.step.iter().flat_map(|step| step_lines(step)));
     lines.extend(shown.merging.iter().flat_map(|merging| unfinished(merging, summary.label())));
     lines.extend(shown.policy.iter().flat_map(policy::lines));
@@ -283,6 +323,16 @@ fn render(shown: &Shown<'_>) -> String {
         lines.push(("copied", format!("{}: {reason}", output::plain(path))));
     }
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+}
+
+/// What containerd says of what it holds.
+fn held_lines(held: &Held) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("held", output::one_line(&says(held)))];
+    lines.extend(Some(("made on", output::one_line(&held.parent))).filter(|_| !held.parent.is_empty()));
+    lines.extend(
+        held.labels.iter().map(|(name, value)| ("label", output::one_line(&format!("{name}={value}")))),
+    );
+    lines
 }
 
 /// What is said of a step of a build.

@@ -20,8 +20,10 @@ use super::walls::Walls;
 use crate::image::ImageConfig;
 use crate::process::{self, Person, Request};
 use crate::runner::log::Log;
+use crate::runner::net::Dns;
 use crate::runner::{
-    self, Attendant, Bind, Entered, Outcome, Plan, Process, Running, Seccomp, Spec, User, Userns,
+    self, Attendant, Bind, Entered, Net, Outcome, Plan, Process, Running, Seccomp, Security, Spec, User,
+    Userns,
 };
 use crate::store::{BoxSettings, HomeMode, Name, Store, Trigger};
 
@@ -116,10 +118,32 @@ pub(super) fn request(
     config: &ImageConfig,
     label: &str,
 ) -> Result<Wanted> {
-    let walls = flags.walls;
-    walls.check()?;
-    let is_me = flags.surroundings.is_me();
-    let chosen = users::choose(context, store, walls, is_me)?;
+    flags.walls.check()?;
+    let chosen = users::choose(context, store, flags.walls, flags.surroundings.is_me())?;
+    let (net, dns) = flags.walls.net.settle(context, store)?;
+    request_with(context, store, flags, args, config, label, Settled { chosen, net, dns })
+}
+
+/// Whose users and which network something has.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) chosen: Chosen,
+    pub(super) net: Net,
+    pub(super) dns: Dns,
+}
+
+/// As [`request`], with users and a network that were settled for it.
+pub(super) fn request_with(
+    context: &Context,
+    store: &Store,
+    flags: Flags<'_>,
+    args: Vec<OsString>,
+    config: &ImageConfig,
+    label: &str,
+    settled: Settled,
+) -> Result<Wanted> {
+    let (walls, is_me) = (flags.walls, flags.surroundings.is_me());
+    let Settled { chosen, net, dns } = settled;
     let me = match flags.kept.and_then(|kept| kept.me) {
         _ if !is_me => None,
         Some(uid) => Some(uid),
@@ -140,7 +164,6 @@ pub(super) fn request(
     let mut inherited =
         Inherited { workdir: command.cwd.clone(), user: Some(command.user.clone()), me, ..image };
     inherited.env.extend(command.env.iter().filter_map(|given| with_value(given)));
-    let (net, dns) = walls.net.settle(context, store)?;
     let request = Request {
         command,
         hosts: flags.mounts.hosts(&net)?,
@@ -200,6 +223,22 @@ impl Wanted {
         Ok(Self { request: Request { binds, tmpfs, ..self.request }, _used: used, ..self })
     }
 
+    /// Returns what it may not do.
+    pub(super) fn security(&self) -> &Security {
+        &self.request.security
+    }
+
+    /// Returns the box as it would be started, for another runner, whose `ambient` variables the command gets.
+    pub(super) fn spec_for(
+        &self,
+        mount: Mount,
+        root: &Dir,
+        ambient: Vec<(&'static str, OsString)>,
+    ) -> Result<Spec> {
+        let command = process::Command { ambient, ..self.request.command.clone() };
+        Request { command, ..self.request.clone() }.spec(mount, root)
+    }
+
     /// Lets a shell ask for a snapshot after each of its commands.
     pub(super) fn autosnapped(mut self, channel: Channel) -> Self {
         self.request.binds.push(channel.bind());
@@ -253,6 +292,7 @@ fn command(
     let Flags { walls, surroundings, .. } = flags;
     Ok(process::Command {
         args,
+        ambient: process::Command::usual_ambient(),
         image_env: inherited.env.clone(),
         env: surroundings.env()?,
         cwd: surroundings.workdir.clone().or_else(|| inherited.workdir.clone()),

@@ -17,7 +17,7 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    fn given(userns: Userns) -> Self {
+    pub(super) fn given(userns: Userns) -> Self {
         Self { userns, optional: false, _block: None }
     }
 }

@@ -411,29 +411,11 @@ fn device(text: &str) -> Result<Device> {
 
 /// `NAME=SOFT[:HARD]`, numbers or `unlimited`, as getrlimit(2) names and counts them.
 fn ulimit(text: &str) -> Result<Ulimit> {
-    const NAMES: [(&str, libc::__rlimit_resource_t); 16] = [
-        ("as", libc::RLIMIT_AS),
-        ("core", libc::RLIMIT_CORE),
-        ("cpu", libc::RLIMIT_CPU),
-        ("data", libc::RLIMIT_DATA),
-        ("fsize", libc::RLIMIT_FSIZE),
-        ("locks", libc::RLIMIT_LOCKS),
-        ("memlock", libc::RLIMIT_MEMLOCK),
-        ("msgqueue", libc::RLIMIT_MSGQUEUE),
-        ("nice", libc::RLIMIT_NICE),
-        ("nofile", libc::RLIMIT_NOFILE),
-        ("nproc", libc::RLIMIT_NPROC),
-        ("rss", libc::RLIMIT_RSS),
-        ("rtprio", libc::RLIMIT_RTPRIO),
-        ("rttime", libc::RLIMIT_RTTIME),
-        ("sigpending", libc::RLIMIT_SIGPENDING),
-        ("stack", libc::RLIMIT_STACK),
-    ];
     let bad =
         || invalid(format!("{text:?} is no limit"), "write --ulimit NAME=SOFT[:HARD], as nofile=1024:4096");
     let (name, value) = text.split_once('=').ok_or_else(bad)?;
-    let (_, resource) = NAMES.iter().find(|(known, _)| *known == name).ok_or_else(|| {
-        let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+    let (_, resource) = Ulimit::NAMES.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+        let names: Vec<&str> = Ulimit::NAMES.iter().map(|(name, _)| *name).collect();
         invalid(format!("there is no limit {name:?}"), format!("there are {}", names.join(", ")))
     })?;
     let number = |text: &str| match text {

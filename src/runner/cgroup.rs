@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `limits` | what may be asked for, as data, and its words |
 //! | `settings` | limits as files and texts of the kernel |
+//! | `oci` | limits as other runtimes read them |
 //! | `layout` | which hierarchies there are, and where we may make cgroups |
 //! | `make` | directories and limits of a new one |
 //! | `enable` | version 2: handing controllers down |
@@ -39,6 +40,7 @@ mod enable;
 mod layout;
 mod limits;
 mod make;
+mod oci;
 mod pause;
 mod settings;
 mod stats;
@@ -50,6 +52,7 @@ pub use limits::{
     IoKind, IoRate, Limits, UNLIMITED, parse_cpus, parse_list, parse_pids, parse_rate, parse_size,
     parse_size_or_unlimited,
 };
+pub use oci::{BlockIo, Cpu, Memory, Pids, Resources, Throttle};
 pub use pause::Stopped;
 pub use stats::Stats;
 pub use systemd::delegate;

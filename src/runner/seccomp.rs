@@ -8,6 +8,7 @@
 //! | `profile` | what both are read into |
 //! | `arch` | numbers of calls |
 //! | `generate` | from a profile to the kernel's program |
+//! | `oci` | from a profile to what other runtimes read |
 //!
 //! # When it is installed
 //!
@@ -35,6 +36,7 @@
 mod arch;
 mod docker;
 mod generate;
+mod oci;
 mod policy;
 mod profile;
 #[cfg(test)]
@@ -49,6 +51,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::caps;
 use profile::{Profile, Rule};
+
+pub use oci::{Argument, Seccomp as OciSeccomp, Syscall};
 
 /// Which filter a box gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

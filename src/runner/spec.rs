@@ -328,6 +328,33 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
+impl Ulimit {
+    /// What can be limited, in docker's words and by number.
+    pub const NAMES: [(&str, libc::__rlimit_resource_t); 16] = [
+        ("as", libc::RLIMIT_AS),
+        ("core", libc::RLIMIT_CORE),
+        ("cpu", libc::RLIMIT_CPU),
+        ("data", libc::RLIMIT_DATA),
+        ("fsize", libc::RLIMIT_FSIZE),
+        ("locks", libc::RLIMIT_LOCKS),
+        ("memlock", libc::RLIMIT_MEMLOCK),
+        ("msgqueue", libc::RLIMIT_MSGQUEUE),
+        ("nice", libc::RLIMIT_NICE),
+        ("nofile", libc::RLIMIT_NOFILE),
+        ("nproc", libc::RLIMIT_NPROC),
+        ("rss", libc::RLIMIT_RSS),
+        ("rtprio", libc::RLIMIT_RTPRIO),
+        ("rttime", libc::RLIMIT_RTTIME),
+        ("sigpending", libc::RLIMIT_SIGPENDING),
+        ("stack", libc::RLIMIT_STACK),
+    ];
+
+    /// Returns the word for what is limited, if there is one.
+    pub fn name(&self) -> Option<&'static str> {
+        Self::NAMES.iter().find(|(_, resource)| *resource == self.resource).map(|(name, _)| *name)
+    }
+}
+
 /// One range of ids: `count` from `inside` on are `outside` and those after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMap {

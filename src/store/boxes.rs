@@ -1,5 +1,7 @@
 //! What makes nodes: import, create, fork, and the forks that are thrown away.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use rootling_backends::entry::CloneMode;
 use rootling_backends::{
@@ -29,6 +31,8 @@ pub struct CreateOptions {
     pub config: ImageConfig,
     /// For imports: what those have in common that make the same tree.
     pub source_key: Option<Digest>,
+    /// For boxes: the directory of the runtime bundle that it is made for.
+    pub bundle: Option<PathBuf>,
     /// For boxes: what it is started with; `None` is what is forked, with a fork of its home.
     pub settings: Option<BoxSettings>,
 }
@@ -152,7 +156,8 @@ impl Store {
         let base = committed.as_ref().map_or(base, Base::Node);
         let (draft, record) = self.draft_of_box(base, name, &options)?;
         fault::point("create.forked");
-        let record = Record { life: Life { settings, ..record.life }, ..record };
+        let record =
+            Record { life: Life { settings, bundle: options.bundle.clone(), ..record.life }, ..record };
         self.publish(draft, &record, Some(name), Durability::Synced)
     }
 
@@ -269,6 +274,7 @@ impl Store {
         loop {
             let node = self.settle(node)?;
             node.require_box()?;
+            self.require_not_held(&node)?;
             let what = what_is(&node);
             let used = match lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what) {
                 // Another tree has taken its place already.
@@ -308,6 +314,12 @@ impl Store {
             (found, name) => Node { name: name.clone(), ..found? },
         };
         if now.record.state == State::Active {
+            if !self.backend(now.record.backend)?.capabilities().live_snapshot && self.held(&now)?.is_some() {
+                log::warn!(
+                    "{} is containerd's: files that change together just now may show two moments",
+                    now.label()
+                );
+            }
             let description = Description { cause: Cause::Fork, ..Description::default() };
             self.freeze(node, &Freezing { description: &description, call: Call::Nothing, exact: false })
                 .map(Some)

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! prepare:  draft ─> fork ─> o/<id> ─> link held/<key>                                        (the link is the commit point)
-//! commit:   two records aside ─> one sync ─> record "is becoming" ─> rename held/<key> to held/<name> ─> record "is committed" ─> seal
+//! commit:   two records aside ─> one sync ─> record "is becoming" ─> rename held/<key> to held/<name> ─> seal ─> record "is committed"
 //! remove:   unlink held/<key> ─> the object goes to the trash, unless something else needs it
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! | `held.rs` | looking |
 //! | [`record`] | what is said of a held tree |
 //! | [`links`] | the links in `held/`, for the rest of the store |
+//! | [`known`] | what people are told |
 //! | [`index`] | what is in memory; who waits for whom |
 //! | [`barrier`] | one sync for many |
 //! | [`open`] | the lock, what a kill left, loading |
@@ -40,6 +41,7 @@ mod barrier;
 mod chains;
 mod commit;
 mod index;
+mod known;
 mod links;
 mod open;
 mod prepare;

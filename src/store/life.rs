@@ -1,6 +1,7 @@
 //! What belongs to a box whichever tree it has: it moves on when the box's name moves to another object.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,9 @@ pub struct Life {
     /// box gives it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merging: Option<Merging>,
+    /// The directory of the runtime bundle that it was made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,

@@ -74,11 +74,7 @@ impl Store {
 
     fn take_away(&self, node: &Node, force: bool, fate: Fate) -> Result<()> {
         let Some(name) = &node.name else {
-            return Err(Error::new(
-                ErrorKind::FailedPrecondition,
-                format!("{} has no name to remove", node.id),
-            )
-            .hint("it goes when nothing needs it any more"));
+            return Err(self.nothing_to_remove(node)?);
         };
         let intent = || format!("remove {name}");
         let _lock = self.share_to_write().context(intent)?;
@@ -517,10 +513,7 @@ impl Store {
         }
         (pruned.blobs, pruned.blob_bytes) = self.sweep_blobs()?;
         self.sweep_hints()?;
-        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
-            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
-            pruned.drafts += 1;
-        }
+        pruned.drafts += self.sweep_drafts()?;
         for directory in ["", "n"] {
             let directory = self.root.join(directory);
             for leftover in files::list(&directory)?.into_iter().filter(|name| files::is_leftover(name)) {
@@ -528,6 +521,17 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// Moves the drafts of processes that died to the trash. The caller holds the store alone.
+    pub(super) fn sweep_drafts(&self) -> Result<u64> {
+        let mut swept = 0;
+        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
+            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
+            fault::point("draft.swept");
+            swept += 1;
+        }
+        Ok(swept)
     }
 
     pub(crate) fn empty_trash(&self) -> Result<Pruned> {

@@ -134,7 +134,7 @@ fn file_name(stem: &str) -> String {
 }
 
 /// Numbers of the devices of the limits, in order.
-fn device_numbers(limits: &Limits) -> Result<Vec<DeviceNumber>> {
+pub(super) fn device_numbers(limits: &Limits) -> Result<Vec<DeviceNumber>> {
     let number = |rate: &super::IoRate| {
         let meta = std::fs::metadata(&rate.device)
             .context(|| format!("stat({:?})", rate.device))

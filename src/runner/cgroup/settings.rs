@@ -58,7 +58,7 @@ pub(super) struct Setting {
 pub(super) type DeviceNumber = (u64, u64);
 
 /// Period of processor time, in microseconds: the kernel's default.
-const PERIOD_US: u64 = 100_000;
+pub(super) const PERIOD_US: u64 = 100_000;
 
 /// Returns what has to be written, in order. `devices` are the numbers of the limits' devices, in their order.
 pub(super) fn settings(
@@ -91,7 +91,7 @@ fn number_or_max(number: u64) -> String {
 }
 
 /// Docker's default: as much swap as memory.
-fn memory_and_swap(limits: &Limits) -> Option<u64> {
+pub(super) fn memory_and_swap(limits: &Limits) -> Option<u64> {
     Some(limits.memory_swap_bytes.unwrap_or(limits.memory_bytes?.saturating_mul(2)))
 }
 
@@ -193,7 +193,7 @@ impl List {
 }
 
 /// Time in a period, in microseconds; the kernel takes no less than a millisecond.
-fn quota_us(thousandths: u64) -> u64 {
+pub(super) fn quota_us(thousandths: u64) -> u64 {
     (thousandths.saturating_mul(PERIOD_US) / 1000).max(1000)
 }
 

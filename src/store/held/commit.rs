@@ -151,12 +151,12 @@ impl HeldTrees {
         self.settle(&changed.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
         fault::point("held.committed");
         // From here on it is committed, whatever happens: who opens the held trees next would do this.
-        let finished = done_aside.becomes(&Record::path(&slot));
-        fault::point("held.finished");
-        if let Err(error) = finished.and_then(|()| seal(store, &was)) {
+        let sealed = seal(store, &was);
+        fault::point("held.sealed");
+        if let Err(error) = sealed.and_then(|()| done_aside.becomes(&Record::path(&slot))) {
             log::warn!("{name:?} is committed, and is finished later: {error}");
         }
-        fault::point("held.sealed");
+        fault::point("held.finished");
         // Best effort: a hint that is missing costs an unpacking.
         if let Err(error) = self.note_chain(&name, id) {
             log::debug!("{error:?}");
@@ -168,14 +168,16 @@ impl HeldTrees {
     pub(super) fn finish_late(&self, was: &Record, done: &Record) -> Result<()> {
         let slot = self.store.object_dir(&was.id);
         let _change = lock::lock_file(&slot.join("change"), lock::Mode::Exclusive, was.id.as_str())?;
+        seal(&self.store, was)?;
+        fault::point("held.sealed");
         done.write(&slot, Durability::Synced)?;
         fault::point("held.finished");
-        seal(&self.store, was)
+        Ok(())
     }
 }
 
 /// Seals a tree as the backend does that it was made with.
-fn seal(store: &Store, was: &Record) -> Result<()> {
+pub(super) fn seal(store: &Store, was: &Record) -> Result<()> {
     let tree = Tree { slot: store.object_dir(&was.id), form: was.form, lowers: Vec::new() };
     store.backend(was.backend)?.seal(&tree)
 }

@@ -11,7 +11,7 @@ use super::barrier::Barrier;
 use super::index::{Entry, Index};
 use super::links::file_name;
 use super::record::Held;
-use super::{HeldTrees, commit};
+use super::{HeldKind, HeldTrees, commit};
 
 impl HeldTrees {
     /// Opens the held trees of a store, to be served by this process until the value is dropped; `backend` makes new ones, `None` is the
@@ -80,6 +80,11 @@ impl HeldTrees {
         };
         match &held.becoming {
             _ if file_name(&held.key) == link => {
+                if held.kind == HeldKind::Committed && record.backend == Kind::Btrfs && record.tree.is_none()
+                {
+                    // A power cut may have taken what btrfs keeps beside the tree that the record is in.
+                    commit::seal(&self.store, &record)?;
+                }
                 let held = Held { becoming: None, ..(**held).clone() };
                 Ok(Some(Entry::new(&record, &held)))
             }
@@ -96,8 +101,12 @@ impl HeldTrees {
         }
     }
 
-    /// Moves objects to the trash that were held, or about to be, and that nothing needs.
+    /// Moves objects to the trash that were held, or about to be, and that nothing needs; and drafts of who was killed.
     fn let_lost_ones_go(&self) -> Result<()> {
+        // Not waited for: a draft does no harm.
+        if let Some(_alone) = lock::try_lock_file(&self.store.root().join("lock"), lock::Mode::Exclusive)? {
+            self.store.sweep_drafts()?;
+        }
         let _lock = self.store.share_to_write()?;
         let ids = self.store.ids()?.into_par_iter();
         let lost = ids.filter(|id| self.index.of_object(id).is_none()).filter(|id| {

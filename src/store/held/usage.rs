@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nix::sys::stat::FileStat;
-use rootling_backends::{ChangeKind, Context, DiffOptions, Dir, ErrorKind, Form, Result, Tree};
+use rootling_backends::{ChangeKind, Context, DiffOptions, Dir, ErrorKind, Form, Result, Tree, footprint};
 
 use super::super::files::{self, Durability};
 use super::super::{Node, Store};
@@ -55,7 +55,7 @@ impl Store {
     pub(super) fn own_usage(&self, node: &Node) -> Result<HeldUsage> {
         let backend = self.backend(node.record.backend)?;
         let parent = if node.record.form == Form::Full { self.parent_tree(node)? } else { None };
-        let Some(parent) = parent else { return self.footprint_of(&self.own_tree(node)?, node) };
+        let Some(parent) = parent else { return blocks(&self.own_tree(node)?) };
         let tree = self.tree(node)?;
         let changes = backend.changes(&tree, &parent, &node.record.baseline, DiffOptions::default())?;
         let root = Dir::open(tree.fs())?;
@@ -69,11 +69,11 @@ impl Store {
         }
         Ok(usage)
     }
+}
 
-    fn footprint_of(&self, tree: &Tree, node: &Node) -> Result<HeldUsage> {
-        let found = self.backend(node.record.backend)?.footprint(tree)?;
-        Ok(HeldUsage { bytes: found.own_bytes + found.extents.data_bytes(), inodes: found.entries })
-    }
+fn blocks(tree: &Tree) -> Result<HeldUsage> {
+    let (inodes, bytes) = footprint::blocks(&Dir::open(tree.fs())?)?;
+    Ok(HeldUsage { bytes, inodes })
 }
 
 fn look(root: &Dir, path: &Path) -> Result<Option<FileStat>> {
