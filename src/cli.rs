@@ -71,6 +71,8 @@ mod serve;
 mod set;
 mod show;
 mod snapshot;
+#[cfg(feature = "containerd")]
+mod snapshotter;
 mod start;
 mod stats;
 mod step;
@@ -441,6 +443,8 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Fsck(arguments) => return fsck::run(context, &arguments),
         Command::Verify(arguments) => return verify::run(context, &arguments),
         Command::Serve(arguments) => serve::run(context, &arguments),
+        #[cfg(feature = "containerd")]
+        Command::Snapshotter(arguments) => snapshotter::run(context, &arguments),
         Command::Prune(arguments) => prune::run(context, &arguments),
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Completion(arguments) => completion::completion(context, &arguments),

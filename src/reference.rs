@@ -6,6 +6,7 @@
 //! 3f9a      the beginning of an id (>= 4)      - or @   the last one used
 //! A..B      a range                            host:/   the running machine
 //! @fail     the step of a build that failed last; @fail:2 the failure before that
+//! containerd:KEY   what containerd holds by this key, or the last parts of one; nothing is read behind it
 //! REF:/p    a path inside
 //! ```
 //!
@@ -31,6 +32,9 @@ use rootling_backends::{Error, ErrorKind, Result};
 use crate::image::ImageReference;
 use crate::sources;
 use crate::store::{Name, ObjectId};
+
+/// How a reference to what containerd holds begins.
+const HELD: &str = "containerd:";
 
 /// What something can be forked, run, shown or compared by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +71,11 @@ pub enum Which {
     Named(Name),
     /// The one used last.
     Last,
+    /// What containerd holds.
+    Held {
+        /// Its key, or the last parts of that.
+        key: String,
+    },
     /// A step of a build that failed: the last one, or so many failures before that.
     Failed {
         /// How many failures came after it.
@@ -138,6 +147,9 @@ impl Reference {
         if Self::is_host(text) {
             return Ok(Self::Host);
         }
+        if let Some(key) = Self::held_key(text) {
+            return Ok(Self::Node { which: Which::Held { key: key.to_owned() }, back: 0 });
+        }
         const PLACES: [&str; 13] = [
             "dir:",
             "tar:",
@@ -186,6 +198,11 @@ impl Reference {
         before.ok_or_else(|| unknown(text, "@fail is the last step that failed, @fail:2 the one before it"))
     }
 
+    /// Returns the key of what containerd holds, if a text says one.
+    pub fn held_key(text: &str) -> Option<&str> {
+        text.strip_prefix(HELD).filter(|key| !key.is_empty())
+    }
+
     /// Does a text mean the running machine?
     pub fn is_host(text: &str) -> bool {
         text == "host:/" || text == "host:"
@@ -217,7 +234,7 @@ impl Which {
     pub fn id_prefix(&self) -> Option<&str> {
         match self {
             Self::Named(name) => Some(name.as_str()).filter(|text| ObjectId::is_prefix(text)),
-            Self::Last | Self::Failed { .. } => None,
+            Self::Last | Self::Held { .. } | Self::Failed { .. } => None,
         }
     }
 }
@@ -282,6 +299,7 @@ impl fmt::Display for Reference {
                 match which {
                     Which::Named(name) => fmt::Display::fmt(name, f)?,
                     Which::Last => f.write_str("-")?,
+                    Which::Held { key } => write!(f, "{HELD}{key}")?,
                     Which::Failed { before: 0 } => f.write_str("@fail")?,
                     Which::Failed { before } => write!(f, "@fail:{}", u64::from(*before) + 1)?,
                 }
@@ -363,6 +381,12 @@ mod tests {
         for text in ["@fail:0", "@fail:", "@failed", "@fail:x"] {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
+        let held = |key: &str| Reference::Node { which: Which::Held { key: key.to_owned() }, back: 0 };
+        assert_eq!(Reference::parse("containerd:k8s.io/7/a b~1").unwrap(), held("k8s.io/7/a b~1"));
+        assert_eq!(
+            Reference::parse_path("containerd:x/7/a:/etc").unwrap(),
+            Some((held("x/7/a"), "/etc".into()))
+        );
         let snapshot = Which::Named(Name::parse_with_label("dev@clean").unwrap());
         assert_eq!(Reference::parse("dev@clean~2").unwrap(), Reference::Node { which: snapshot, back: 2 });
         assert_eq!(Reference::parse_path("dev:/etc/x").unwrap(), Some((named("dev", 0), "/etc/x".into())));

@@ -31,6 +31,7 @@
 //! | `repositories` | what was pushed to the store as a registry, not unpacked; what tags mean |
 //! | `verify` | is it still what was unpacked; repairing it from its blob |
 //! | `volumes` | trees that are mounted in boxes: volumes and their snapshots |
+//! | `held` | trees that another program names and removes itself: containerd's snapshots |
 //! | `hashes` | what files of the host hashed to, so that contexts of builds need not be read again |
 //! | `caches` | volumes that builds write to, one after the other or together |
 //! | `home` | a volume that begins as a directory of the host |
@@ -73,6 +74,7 @@ mod forks;
 mod format;
 mod freeze;
 mod hashes;
+mod held;
 mod home;
 mod host;
 mod host_changes;
@@ -128,6 +130,7 @@ pub use files::Durability;
 pub use format::{Features, Format};
 pub use freeze::Still;
 pub use hashes::FileHashes;
+pub use held::{Held, HeldInfo, HeldKind, HeldMount, HeldTrees, HeldUsage};
 pub use host_changes::{HostReview, HostUndone};
 pub use id::ObjectId;
 pub use identity::Identity;

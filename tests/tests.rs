@@ -31,6 +31,7 @@
 //! | `volumes` | what is mounted in boxes, and volumes of the store |
 //! | `sizes` | what `du` says, beside what the file system says |
 //! | `transfer` | images in and out, as a person moves them, beside other programs |
+//! | `held` | trees that another program holds, as containerd does |
 //! | `wrong` | every command used wrong, and file systems that fail |
 //! | `processes` | what is left running, listed, visited and ended; terminals |
 //! | `registry` | the registry client beside docker-registry, and beside servers that fail |
@@ -41,6 +42,7 @@
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
 //! | `bundle` | trees handed over to runc, crun and podman |
+//! | `snapshotter` | the store as containerd's snapshotter: its suite and more, kills, the end |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
@@ -80,6 +82,8 @@ mod formats;
 mod grounds;
 #[cfg(test)]
 mod guest;
+#[cfg(test)]
+mod held;
 #[cfg(test)]
 mod home;
 #[cfg(test)]
@@ -131,6 +135,8 @@ mod runner;
 mod serve;
 #[cfg(test)]
 mod sizes;
+#[cfg(all(test, feature = "containerd"))]
+mod snapshotter;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

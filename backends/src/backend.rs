@@ -268,6 +268,9 @@ pub struct ForkOptions {
     /// Snapshot the parent's outermost subvolume or fail with kind `CrossDevice`: nothing is copied, and subvolumes nested in
     /// it become empty directories. Backends without subvolumes always fail.
     pub outermost_only: bool,
+    /// Make a whole tree instead of a delta that, shown read-only, would have more layers than this: for who mounts it in a way that
+    /// takes fewer than the backend's own. `None` is as many as the backend can show.
+    pub most_layers: Option<usize>,
 }
 
 /// One way of materializing trees on one file system. See the module's head for the words.

@@ -70,12 +70,15 @@ enum Way {
 /// Measures a tree's own directory, with what is in it. O(entries), on all cores.
 pub fn measure(tree: &Dir) -> Result<Footprint> {
     let walk = Walk { way: Way::of(tree)?, inode_bytes: inode_bytes(tree)?, sum: Mutex::default() };
-    walk::for_each(vec![PathBuf::new()], |path, more: &mut Vec<PathBuf>| {
-        let Some(dir) = walk::enter(tree, &path)? else { return Ok(1) };
-        walk.directory(&dir, &path, more)
-    })
-    .context(|| format!("measure {:?}", tree.path()))?;
-    Ok(walk.sum.into_inner().expect("no thread panics while it holds the lock").finish())
+    walk.measure(tree)
+}
+
+/// Returns how many inodes a tree's own directory has, and their blocks in bytes, as du(1) counts: what is shared with other trees counts, and
+/// what is not written out yet. O(entries), on all cores.
+pub fn blocks(tree: &Dir) -> Result<(u64, u64)> {
+    let walk = Walk { way: Way::Blocks, inode_bytes: 0, sum: Mutex::default() };
+    let found = walk.measure(tree)?;
+    Ok((found.entries, found.own_bytes))
 }
 
 /// Returns the bytes on disk of what lies in a slot beside the tree: records, logs, caches, scratch directories.
@@ -172,6 +175,15 @@ impl Sum {
 }
 
 impl Walk {
+    fn measure(self, tree: &Dir) -> Result<Footprint> {
+        walk::for_each(vec![PathBuf::new()], |path, more: &mut Vec<PathBuf>| {
+            let Some(dir) = walk::enter(tree, &path)? else { return Ok(1) };
+            self.directory(&dir, &path, more)
+        })
+        .context(|| format!("measure {:?}", tree.path()))?;
+        Ok(self.sum.into_inner().expect("no thread panics while it holds the lock").finish())
+    }
+
     fn directory(&self, dir: &Dir, path: &Path, more: &mut Vec<PathBuf>) -> Result<usize> {
         let mut found = vec![(OsStr::new(".").to_owned(), dir.stat_self()?)];
         for entry in dir.entries()? {

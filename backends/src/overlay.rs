@@ -107,7 +107,9 @@ impl Backend for OverlayFs {
         // Shown read-only, the fork is one more lower layer.
         let layers = parent.layers().len() + 1;
         // The kernel is asked only where its answer matters.
-        if layers > Overlay::SHORT_LIMIT && layers > layer_limit() {
+        let are_too_many = options.most_layers.is_some_and(|most| layers > most)
+            || (layers > Overlay::SHORT_LIMIT && layers > layer_limit());
+        if are_too_many {
             return self
                 .fork_flat(parent, &dir, options)
                 .context(|| format!("flatten {:?} into {slot:?}", parent.slot));

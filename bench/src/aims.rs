@@ -3,6 +3,7 @@
 mod build;
 mod history;
 mod images;
+mod snapshotter;
 
 use crate::cases::{SCALE_ENTER, SCALE_FORK, SCALE_LEAK, SCALE_LOG, SCALE_LS};
 use crate::samples::{Key, Samples};
@@ -39,6 +40,7 @@ pub(crate) fn judge(samples: &Samples) -> Vec<Verdict> {
     verdicts.extend(history::judge(samples));
     verdicts.extend(images::judge(samples));
     verdicts.extend(build::judge(samples));
+    verdicts.extend(snapshotter::judge(samples));
     verdicts
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod images;
 mod memory;
 mod run;
 mod scale;
+pub(crate) mod snapshotter;
 mod start;
 mod syscalls;
 
@@ -45,7 +46,7 @@ pub(crate) struct Case {
 }
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [Case; 49] = [
+pub(crate) const ALL: [Case; 60] = [
     FORK,
     DURABLE,
     FIRST_WRITE,
@@ -89,6 +90,17 @@ pub(crate) const ALL: [Case; 49] = [
     build::BIG,
     build::BIG_KNOWN,
     build::BIG_USED,
+    snapshotter::PREPARE,
+    snapshotter::USAGE,
+    snapshotter::WALK,
+    snapshotter::COMMIT[0],
+    snapshotter::COMMIT[1],
+    snapshotter::REMOVE,
+    snapshotter::LAYER[0],
+    snapshotter::LAYER[1],
+    snapshotter::PULL[0],
+    snapshotter::PULL[1],
+    snapshotter::START,
     SCALE_ENTER,
     SCALE_FORK,
     SCALE_RM,

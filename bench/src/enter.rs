@@ -116,7 +116,7 @@ pub(crate) fn all(
 impl Place {
     fn make(fixture: &Loop, archive: &Archive) -> Result<Self> {
         let directory = fixture.directory("enter")?;
-        let make = |name: &str| {
+        let make = |name: &str| -> Result<_> {
             let path = directory.join(name);
             std::fs::create_dir(&path).context(|| format!("mkdir({path:?})"))?;
             Ok(path)

@@ -15,7 +15,7 @@
 mod containerd;
 mod cost;
 mod engine;
-mod layout;
+pub(crate) mod layout;
 mod ours;
 mod podman;
 mod registry;
@@ -28,7 +28,7 @@ use rootling_backends::{Context, Dir, Error, ErrorKind, Result};
 
 use self::cost::Cost;
 use self::engine::Contender;
-use self::registry::Registry;
+pub(crate) use self::registry::Registry;
 use crate::cases::Case;
 use crate::cases::images::{COLD, PUSH, SHARED};
 use crate::command::{command, timed};

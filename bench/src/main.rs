@@ -17,7 +17,8 @@
 //! | `history` | states of a box: kept, told apart, forked, gone back to |
 //! | `images` | images from a registry and back |
 //! | `build` | Dockerfiles: small steps, a compiler, files |
-//! | `turns` | rounds in which everybody has a turn on a file system of its own: `images`, `build` |
+//! | `snapshotter` | trees kept for containerd |
+//! | `turns` | rounds in which everybody has a turn on a file system of its own: `images`, `build`, `snapshotter` |
 //! | `scale` | a store that holds much: deep, wide, and forks that come and go |
 //! | `load` | how much of the machine could be had meanwhile |
 //! | `samples`, `stats` | every number, and what is said of many |
@@ -47,6 +48,7 @@ mod proof;
 mod report;
 mod samples;
 mod scale;
+mod snapshotter;
 mod stats;
 mod trees;
 mod turns;
@@ -81,7 +83,8 @@ fn measure(options: &Options) -> Result<ExitCode> {
     let sizes = trees::archives(options, &scratch)?;
     let guests = options.wants(Part::Starts).then(|| enter::prepare(&scratch, &mut samples)).transpose()?;
     for kind in FileSystem::ALL {
-        if !options.wants_file_system(kind.name()) || matches!(options.part, Some(Part::Images | Part::Build))
+        if !options.wants_file_system(kind.name())
+            || matches!(options.part, Some(Part::Images | Part::Build | Part::Snapshotter))
         {
             continue;
         }
@@ -108,6 +111,9 @@ fn measure(options: &Options) -> Result<ExitCode> {
     }
     if options.wants(Part::Build) {
         build::all(&sizes, &scratch, options, &mut samples).context(|| "measure builds")?;
+    }
+    if options.wants(Part::Snapshotter) {
+        snapshotter::all(&sizes, &scratch, options, &mut samples).context(|| "measure containerd's trees")?;
     }
     facts.finish();
     let directory = report::write(&facts, &samples, options)?;

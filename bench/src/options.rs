@@ -19,7 +19,7 @@ pub(crate) struct Options {
     pub(crate) file_system: Option<String>,
     /// One tree only.
     pub(crate) tree: Option<String>,
-    /// One part only: what is done to trees, what starts in them, states of boxes, a store that holds much, images, or builds.
+    /// One part only: what is done to trees, what starts in them, states of boxes, a store that holds much, images, builds, or trees for containerd.
     pub(crate) part: Option<Part>,
     /// Rounds, if not the default.
     pub(crate) rounds: Option<usize>,
@@ -36,9 +36,10 @@ pub(crate) enum Part {
     Scale,
     Images,
     Build,
+    Snapshotter,
 }
 
-const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale|images|build, --cache DIR, --scratch DIR, --out DIR, \
+const USAGE: &str = "flags: --quick, --rounds N, --part forks|starts|history|scale|images|build|snapshotter, --cache DIR, --scratch DIR, --out DIR, \
                      --fs ext4|xfs|btrfs, --tree minbase|large";
 
 impl Options {
@@ -73,6 +74,7 @@ impl Options {
                         "scale" => Part::Scale,
                         "images" => Part::Images,
                         "build" => Part::Build,
+                        "snapshotter" => Part::Snapshotter,
                         other => return Err(wrong(format!("there is no part {other:?}"))),
                     });
                 }
@@ -104,7 +106,8 @@ impl Options {
             return false;
         }
         // What starts in a tree does not depend on its size, nor does what is built on it.
-        let small_only = self.quick || matches!(self.part, Some(Part::Starts | Part::Build));
+        let small_only =
+            self.quick || matches!(self.part, Some(Part::Starts | Part::Build | Part::Snapshotter));
         self.tree.as_deref().map_or(!small_only || name == "minbase", |only| only == name)
     }
 
@@ -130,6 +133,11 @@ impl Options {
 
     /// Returns how often everything is built.
     pub(crate) fn build_rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+    }
+
+    /// Returns how often everybody keeps trees for containerd.
+    pub(crate) fn snapshotter_rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
     }
 
@@ -169,6 +177,8 @@ mod tests {
         assert!(images.wants(Part::Images) && images.wants_tree("large") && images.image_rounds() == 1);
         let build = parse("--part build").unwrap();
         assert!(build.wants(Part::Build) && !build.wants_tree("large") && build.build_rounds() == 3);
+        let held = parse("--part snapshotter").unwrap();
+        assert!(held.wants(Part::Snapshotter) && !held.wants_tree("large") && held.snapshotter_rounds() == 3);
         assert_eq!(parse("--part all").unwrap_err().to_string(), "there is no part \"all\"");
     }
 

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+#[cfg(feature = "containerd")]
+use super::snapshotter;
 use super::{
     attach, bisect, blame, build, build_run, bundle, commit, completion, cp, create, detach, diff, doctor,
     du, enter, export, fork, fsck, generate, images, import, init, inspect, log, login, logs, ls, man, marks,
@@ -158,6 +160,9 @@ pub(super) enum Command {
     Verify(verify::Arguments),
     /// Serve the images of the store to docker, podman and others, as a registry that they can push to
     Serve(serve::Arguments),
+    /// Serve the store to containerd and Kubernetes, as a snapshotter
+    #[cfg(feature = "containerd")]
+    Snapshotter(snapshotter::Arguments),
     /// Remove what nothing needs any more: what was removed a while ago, what no policy keeps, leftovers
     Prune(prune::Arguments),
     /// Say what this machine can do, and what to do where it cannot
@@ -211,6 +216,10 @@ impl Command {
 
     /// Is it done without touching a tree? Then an ordinary user stays what they are, and can go into the namespaces of each box.
     pub(super) fn only_looks(&self) -> bool {
+        #[cfg(feature = "containerd")]
+        if let Self::Snapshotter(arguments) = self {
+            return arguments.only_prints();
+        }
         matches!(
             self,
             Self::Completion(_)

@@ -137,7 +137,7 @@ fn box_and_state(store: &Store, arguments: &RestoreArguments) -> Result<(Node, N
             None => (back > 0).then(|| name.to_string()),
         },
         Reference::Node { which: Which::Last, back } => (back > 0).then(|| "-".to_owned()),
-        Reference::Host | Reference::Node { which: Which::Failed { .. }, .. } => None,
+        Reference::Host | Reference::Node { which: Which::Failed { .. } | Which::Held { .. }, .. } => None,
     };
     let Some(owner) = owner else {
         return Err(Error::new(ErrorKind::InvalidInput, format!("{text} does not say to which state"))

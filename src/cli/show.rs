@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{Context, kept, merging, output, policy, store};
 use crate::image::ImageConfig;
 use crate::store::{
-    BoxSettings, Built, Cause, Failure, Image, Merging, MountedTrees, Name, Naming, Node, ObjectId, Policy,
-    Sides, State, StepRecord, Store,
+    BoxSettings, Built, Cause, Failure, Held, HeldKind, Image, Merging, MountedTrees, Name, Naming, Node,
+    ObjectId, Policy, Sides, State, StepRecord, Store,
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 pub(super) struct Summary {
     name: Option<String>,
     id: String,
-    /// `box`, `tree`, `snapshot` or `step`.
+    /// `box`, `tree`, `snapshot`, `step` or `held`.
     kind: &'static str,
     backend: &'static str,
     form: Form,
@@ -36,6 +36,8 @@ pub(super) struct Summary {
     /// Directories of the host.
     mounted: Vec<PathBuf>,
     message: Option<String>,
+    /// What containerd holds it as; null where it does not.
+    held: Option<Held>,
     /// Of a box in a list: how many snapshots it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) snapshot_count: Option<usize>,
@@ -134,8 +136,22 @@ impl Summary {
 
     /// Returns the committer's words as they can be shown in one line.
     pub(super) fn message(&self) -> String {
-        self.message.as_deref().map_or_else(String::new, output::one_line)
+        match (&self.message, &self.held) {
+            (Some(message), _) => output::one_line(message),
+            (None, Some(held)) => output::one_line(&says(held)),
+            (None, None) => String::new(),
+        }
     }
+}
+
+/// Says what containerd holds a node as.
+fn says(held: &Held) -> String {
+    let kind = match held.kind {
+        HeldKind::Active => " (active)",
+        HeldKind::View => " (view)",
+        HeldKind::Committed => "",
+    };
+    format!("containerd:{}{kind}", held.key)
 }
 
 /// Returns what is printed of one node. It has a look at the names of the parent: see [`summaries`] for many, [`made`] for one that was just made.
@@ -160,10 +176,12 @@ fn summarize(
     label: impl Fn(&ObjectId) -> String,
 ) -> Result<Summary> {
     let outside = node.record.outside.as_ref().map(|path| format!("host:{}", path.display()));
+    let held = store.held(node)?;
     Ok(Summary {
         name: node.name.as_ref().map(ToString::to_string),
         id: node.id.to_string(),
-        kind: kind(node),
+        kind: if held.is_some() && node.name.is_none() { "held" } else { kind(node) },
+        held,
         backend: node.record.backend.name(),
         form: node.record.form,
         parent: node.record.parent.as_ref().map(label).or(outside),
@@ -292,6 +310,7 @@ fn render(shown: &Shown<'_>) -> String {
     lines.extend(shown.locked.then(|| ("locked", "yes".to_owned())));
     let texts = [("source", &shown.source), ("message", &summary.message), ("note", &shown.note)];
     lines.extend(texts.iter().filter_map(|(key, text)| Some((*key, output::one_line(text.as_ref()?)))));
+    lines.extend(summary.held.iter().flat_map(held_lines));
     lines.extend(shown.step.iter().flat_map(|step| step_lines(step)));
     lines.extend(shown.merging.iter().flat_map(|merging| unfinished(merging, summary.label())));
     lines.extend(shown.policy.iter().flat_map(policy::lines));
@@ -304,6 +323,16 @@ fn render(shown: &Shown<'_>) -> String {
         lines.push(("copied", format!("{}: {reason}", output::plain(path))));
     }
     lines.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+}
+
+/// What containerd says of what it holds.
+fn held_lines(held: &Held) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("held", output::one_line(&says(held)))];
+    lines.extend(Some(("made on", output::one_line(&held.parent))).filter(|_| !held.parent.is_empty()));
+    lines.extend(
+        held.labels.iter().map(|(name, value)| ("label", output::one_line(&format!("{name}={value}")))),
+    );
+    lines
 }
 
 /// What is said of a step of a build.

@@ -101,7 +101,9 @@ pub(super) fn running(store: &Store, name: &str) -> Result<Running> {
 
 /// Returns the node that a reference means; what does not exist suggests near names.
 pub(super) fn find(store: &Store, text: &str) -> Result<Node> {
-    if let Some(node) = find_image(store, text)? {
+    if Reference::held_key(text).is_none()
+        && let Some(node) = find_image(store, text)?
+    {
         return Ok(node);
     }
     match Reference::parse(text)? {
@@ -188,6 +190,10 @@ fn find_one(store: &Store, which: &Which) -> Result<Node> {
     let name = match which {
         Which::Last => return last(store),
         Which::Failed { before } => return store.failure(*before),
+        Which::Held { key } => {
+            let node = store.held_by_key(key)?;
+            return Ok(Node { name: store.name_of(&node.id)?, ..node });
+        }
         Which::Named(name) => name,
     };
     if let Some(node) = store.named(name)? {

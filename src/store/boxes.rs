@@ -274,6 +274,7 @@ impl Store {
         loop {
             let node = self.settle(node)?;
             node.require_box()?;
+            self.require_not_held(&node)?;
             let what = what_is(&node);
             let used = match lock::lock_dir(&self.object_dir(&node.id), Mode::Shared, &what) {
                 // Another tree has taken its place already.
@@ -313,6 +314,12 @@ impl Store {
             (found, name) => Node { name: name.clone(), ..found? },
         };
         if now.record.state == State::Active {
+            if !self.backend(now.record.backend)?.capabilities().live_snapshot && self.held(&now)?.is_some() {
+                log::warn!(
+                    "{} is containerd's: files that change together just now may show two moments",
+                    now.label()
+                );
+            }
             let description = Description { cause: Cause::Fork, ..Description::default() };
             self.freeze(node, &Freezing { description: &description, call: Call::Nothing, exact: false })
                 .map(Some)

@@ -10,7 +10,7 @@ use walkdir::WalkDir;
 
 use super::files::{self, Durability};
 use super::lock::{self, Mode};
-use super::{Image, Index, Name, Node, ObjectId, Role, State, Store, index};
+use super::{HeldKind, Image, Index, Name, Node, ObjectId, Role, State, Store, index};
 use crate::image::{Descriptor, Digest, media_type};
 
 /// How bad a finding is.
@@ -68,7 +68,7 @@ impl Checked {
 }
 
 /// Everything an object's directory may hold.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "meta.json",
     "index",
     "extents",
@@ -88,6 +88,7 @@ const KNOWN: [&str; 19] = [
     "autosnap",
     "paused",
     "unsettled",
+    "usage",
 ];
 
 /// What a backend makes beside a tree for a moment; its next operation there removes or replaces it.
@@ -114,6 +115,7 @@ impl Store {
         }
         self.check_names(repair, &mut checked).context(intent)?;
         self.check_removed(repair, &mut checked).context(intent)?;
+        self.check_held(repair, &mut checked).context(intent)?;
         if repair {
             let ids: Vec<ObjectId> = nodes.iter().map(|node| node.id.clone()).collect();
             self.note_all(&ids).context(intent)?;
@@ -244,6 +246,46 @@ impl Store {
         Ok(())
     }
 
+    /// Checks the links of what another program holds.
+    fn check_held(&self, repair: bool, checked: &mut Checked) -> Result<()> {
+        let mut keys = HashSet::new();
+        let mut parents = Vec::new();
+        for (link, id) in self.held_links()? {
+            checked.names += 1;
+            let place = format!("held/{link}");
+            let record = match self.node(&id) {
+                Ok(node) => node.record,
+                Err(error) => {
+                    // It leads to no tree: removing it loses nothing.
+                    let is_gone = error.kind() == ErrorKind::NotFound;
+                    let repaired = repair && is_gone && files::remove_if_exists(&self.root.join(&place))?;
+                    let problem = format!("leads to nothing usable: {error:?}");
+                    checked.add(Severity::Problem, place, problem, repaired);
+                    continue;
+                }
+            };
+            let Some(held) = self.held_as(&id, &record)? else {
+                checked.add(
+                    Severity::Problem,
+                    place,
+                    format!("leads to {id}, which says nothing of it"),
+                    false,
+                );
+                continue;
+            };
+            if record.held.as_ref().is_some_and(|known| known.key != held.key) {
+                let problem = "is a commit that was cut short: who serves containerd next finishes it";
+                checked.add(Severity::Note, &id, problem, false);
+            }
+            parents.extend(Some((id, held.parent)).filter(|(_, parent)| !parent.is_empty()));
+            keys.insert(held.key);
+        }
+        for (id, parent) in parents.into_iter().filter(|(_, parent)| !keys.contains(parent)) {
+            checked.add(Severity::Problem, id, format!("was made on {parent:?}, which is not held"), false);
+        }
+        Ok(())
+    }
+
     /// Checks the names of steps. One that is not true costs a build, and nothing else.
     fn check_steps(&self, checked: &mut Checked) -> Result<()> {
         let turns = self.idle_turns()?.into_iter().map(|(turn, _)| turn);
@@ -336,7 +378,10 @@ impl Store {
             node.record.form == Form::Delta && node.record.layer.is_some() && node.record.parent.is_none();
         // Such a delta is only shared, by nodes whose trees are looked at.
         let tree = if is_parted { self.own_tree(node) } else { self.tree(node) };
+        let is_becoming = !sealed && self.held(node)?.is_some_and(|held| held.kind == HeldKind::Committed);
         match (tree, self.backend(node.record.backend)) {
+            // Half of what seals it may be done; of that is told above.
+            (Ok(_), Ok(_)) if is_becoming => {}
             (Ok(tree), Ok(backend)) => {
                 for found in backend.check(&tree, sealed)? {
                     let problem = format!("{:?} {}", found.path, found.problem);

@@ -55,6 +55,14 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     file.write_all(content).context(|| format!("write({path:?})"))
 }
 
+/// As [`write_new`], and what is in it is on disk on return; its name need not be.
+pub(crate) fn write_new_synced(path: &Path, content: &[u8]) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    let mut file = file.context(|| format!("open({path:?}, O_EXCL)"))?;
+    file.write_all(content).context(|| format!("write({path:?})"))?;
+    file.sync_data().context(|| format!("fdatasync({path:?})"))
+}
+
 /// Makes the entries of the directory that holds `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().expect("paths below a store have a parent");

@@ -15,8 +15,11 @@ pub(super) const VERSION: u32 = 1;
 /// The feature of a store in which a node may have another's tree, or be a layer or an image: who does not know of it would find no tree.
 pub(super) const SHARED_TREES: &str = "shared-trees";
 
+/// The feature of a store in which another program holds trees: who does not know of it would sweep them away.
+pub(super) const HELD_TREES: &str = "held-trees";
+
 /// The incompatible features that this program knows.
-const KNOWN: [&str; 1] = [SHARED_TREES];
+const KNOWN: [&str; 2] = [SHARED_TREES, HELD_TREES];
 
 /// Bytes in the largest `format` file that is read.
 const LIMIT: u64 = 1 << 20;

@@ -310,7 +310,9 @@ impl Store {
         let draft = self.draft()?;
         let (copy, is_beside) = self.copy_state(node, &draft, still)?;
         fault::point("freeze.copied");
-        if is_beside && node.record.form == Form::Full {
+        // What another program holds stays on what that has put it on: the copy is beside it.
+        let stays = node.record.held.is_some();
+        if is_beside && node.record.form == Form::Full && !stays {
             let parent = self.node(node.record.parent.as_ref().expect("a delta was written against it"))?;
             if how.may_share(node, &parent) {
                 // The walk found nothing: where the next one starts is all that is new.
@@ -338,6 +340,9 @@ impl Store {
         let record = self.record_of_copy(node, &draft, how, &copy, due.as_ref());
         let committed = self.publish_state(node, draft, record, how.call)?;
         let life = life_after(node, how.call.names(&committed.id)).called(committed.name.as_ref());
+        if stays {
+            return Ok(committed);
+        }
         if node.record.form == Form::Full && node.record.outside.is_none() && !is_beside {
             self.stand_on(node, &committed, copy.baseline, life)?;
         } else if committed.name.is_some() {

@@ -247,7 +247,10 @@ impl Store {
     fn note_blobs(&self, top: Option<&Node>, wanted: &[Wanted], blobs: &Blobs<'_>) -> Result<()> {
         let mut at = top.cloned();
         for wanted in wanted.iter().rev() {
-            let Some(node) = at else { return Ok(()) };
+            let Some(mut node) = at else { return Ok(()) };
+            if node.record.layer.is_none() && self.is_held_chain(&node.record, &wanted.chain_id) {
+                node = self.note_layer(&node, wanted)?;
+            }
             at = node.record.parent.as_ref().map(|id| self.node(id)).transpose()?;
             let knows = |layer: &Layer| layer.blobs.iter().any(|blob| blob.digest == wanted.blob.digest);
             let is_it = |layer: &&Layer| layer.chain_id == wanted.chain_id;

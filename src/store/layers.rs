@@ -86,7 +86,8 @@ impl Store {
             let record = &node.record;
             // A delta that lies on nothing any more is there only for those who share it.
             let is_stack = record.form == Form::Full || record.parent.is_some();
-            is_stack && record.layer.as_ref().is_some_and(|layer| layer.chain_id == *chain)
+            let is_it = record.layer.as_ref().is_some_and(|layer| layer.chain_id == *chain);
+            is_stack && (is_it || self.is_held_chain(record, chain))
         }))
     }
 

@@ -6,6 +6,7 @@
 //! | making | `c/<hex>.lock` | - | while an image is made of layers |
 //! | download | `blobs/partial/<hex>-<size>`, `blobs/uploads/<id>` | - | while bytes are added to it |
 //! | turn | `steps/turns/<name>` | while builds share a cache | while one build has a cache to itself |
+//! | holding | `held/` | - | as long as a process serves containerd; nobody waits for it |
 //! | builds | `steps/` | while a build runs | while steps of builds are let go, which does not wait |
 //! | store | `lock` | while an operation reads or changes the store's own directories | the sweep's marking and renames, `fsck` |
 //! | repository | `refs/<repository>/` | - | while it changes |

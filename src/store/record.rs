@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
+use super::held::Held;
 use super::id::ObjectId;
 use super::layers::{Image, Layer};
 use super::life::Life;
@@ -159,6 +160,10 @@ pub struct Record {
     /// For what was built here: the documents that were made of it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Documents>,
+    /// For a tree that another program names and removes itself: what that calls it, and says of it. The link in `held/` says whether it
+    /// still does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Box<Held>>,
     /// What it is, in the words of who committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -246,6 +251,7 @@ impl Record {
             step: None,
             built: None,
             made: None,
+            held: None,
             message: None,
             author: None,
             packed: None,
@@ -317,6 +323,12 @@ impl Record {
     /// Writes the first record of a draft: one that is half written is of a draft that nobody has locked any more.
     pub(crate) fn write_first(&self, slot: &Path) -> Result<()> {
         self.write_aside(&Self::path(slot))
+    }
+
+    /// As [`write_first`](Self::write_first), and on disk on return.
+    pub(crate) fn write_first_synced(&self, slot: &Path) -> Result<()> {
+        let path = Self::path(slot);
+        files::write_new_synced(&path, &self.text()).context(|| format!("write record {path:?}"))
     }
 
     fn text(&self) -> Vec<u8> {

@@ -74,11 +74,7 @@ impl Store {
 
     fn take_away(&self, node: &Node, force: bool, fate: Fate) -> Result<()> {
         let Some(name) = &node.name else {
-            return Err(Error::new(
-                ErrorKind::FailedPrecondition,
-                format!("{} has no name to remove", node.id),
-            )
-            .hint("it goes when nothing needs it any more"));
+            return Err(self.nothing_to_remove(node)?);
         };
         let intent = || format!("remove {name}");
         let _lock = self.share_to_write().context(intent)?;
@@ -333,8 +329,12 @@ impl Store {
     }
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
-        // The children first: most parents have one, and names cost a look at all of them.
-        Ok(self.has_children(id)? || self.has_name(id)? || self.is_removed(id)? || self.is_step(id)?)
+        // Two cheap looks first: most parents have a child, and names cost a look at all of them.
+        Ok(self.is_held(id)?
+            || self.has_children(id)?
+            || self.has_name(id)?
+            || self.is_removed(id)?
+            || self.is_step(id)?)
     }
 
     fn to_trash(&self, place: &Path, id: &ObjectId) -> Result<()> {
@@ -388,8 +388,8 @@ impl Store {
         Ok(parents)
     }
 
-    /// Returns what is kept for its own sake: what a name leads to, one that was removed and can be brought back, that of a step of a build, or a living
-    /// draft.
+    /// Returns what is kept for its own sake: what a name leads to, one that was removed and can be brought back, that of a step of a build, what
+    /// another program holds, or a living draft.
     pub(super) fn roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
         let steps = self.step_links()?.into_iter().map(|(_, id)| id);
         Ok(self.named_roots()?.chain(steps))
@@ -398,7 +398,8 @@ impl Store {
     /// As [`roots`](Self::roots), without the steps of builds.
     pub(super) fn named_roots(&self) -> Result<impl Iterator<Item = ObjectId>> {
         let removed = self.removed()?.into_iter().map(|removed| removed.id);
-        Ok(self.all_names()?.into_values().chain(removed).chain(self.draft_parents()?))
+        let held = self.held_links()?.into_iter().map(|(_, id)| id);
+        Ok(self.all_names()?.into_values().chain(removed).chain(held).chain(self.draft_parents()?))
     }
 
     /// Returns everything that is kept.
@@ -512,10 +513,7 @@ impl Store {
         }
         (pruned.blobs, pruned.blob_bytes) = self.sweep_blobs()?;
         self.sweep_hints()?;
-        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
-            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
-            pruned.drafts += 1;
-        }
+        pruned.drafts += self.sweep_drafts()?;
         for directory in ["", "n"] {
             let directory = self.root.join(directory);
             for leftover in files::list(&directory)?.into_iter().filter(|name| files::is_leftover(name)) {
@@ -523,6 +521,17 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// Moves the drafts of processes that died to the trash. The caller holds the store alone.
+    pub(super) fn sweep_drafts(&self) -> Result<u64> {
+        let mut swept = 0;
+        for (id, _) in self.drafts()?.into_iter().filter(|(_, alive)| !*alive) {
+            self.to_trash(&self.root.join("tmp").join(id.as_str()), &id)?;
+            fault::point("draft.swept");
+            swept += 1;
+        }
+        Ok(swept)
     }
 
     pub(crate) fn empty_trash(&self) -> Result<Pruned> {

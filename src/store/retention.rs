@@ -261,6 +261,8 @@ struct Prospect<'a> {
     ids: Vec<ObjectId>,
     /// The names that are left. Those with a time were removed then.
     names: BTreeMap<(Name, Option<Timestamp>), ObjectId>,
+    /// What another program holds, and as what.
+    held: HashMap<ObjectId, String>,
     /// What forks that run stand on.
     in_use: HashSet<ObjectId>,
     /// What is read, with the objects that a name led to which went.
@@ -274,7 +276,9 @@ impl<'a> Prospect<'a> {
         let removed = removed.map(|removed| ((removed.name, Some(removed.at)), removed.id));
         let steps = store.all_steps()?.into_iter().map(|(name, id, _)| (name, id));
         let names = store.all_names()?.into_iter().chain(steps).map(|(name, id)| ((name, None), id));
+        let held = store.all_held()?.into_iter();
         Ok(Self {
+            held: held.map(|(id, held)| (id, format!("{} (containerd)", held.key))).collect(),
             ids: store.ids()?,
             names: names.chain(removed).collect(),
             in_use: store.draft_parents()?,
@@ -316,12 +320,14 @@ impl<'a> Prospect<'a> {
         let removed = self.names.iter().filter(|((_, removed), _)| removed.is_some());
         let removed = removed.map(|((name, _), id)| (id, format!("{name} (removed)")));
         let names = self.names.iter().filter(|((_, removed), _)| removed.is_none());
-        in_use.chain(removed).chain(names.map(|((name, _), id)| (id, name.to_string()))).collect()
+        let held = self.held.iter().map(|(id, key)| (id, key.clone()));
+        in_use.chain(held).chain(removed).chain(names.map(|((name, _), id)| (id, name.to_string()))).collect()
     }
 
     /// Returns what the names that are left lead to, and all that it stands on.
     fn needed(&mut self) -> Result<HashSet<ObjectId>> {
-        let roots: Vec<ObjectId> = self.names.values().chain(&self.in_use).cloned().collect();
+        let roots = self.names.values().chain(&self.in_use).chain(self.held.keys());
+        let roots: Vec<ObjectId> = roots.cloned().collect();
         self.records.reachable_from(roots)
     }
 }

@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// Returns the record of a committed node in the draft that has the tree of another.
-    fn sharing(&self, draft: &super::draft::Draft, with: &Node) -> Record {
+    pub(super) fn sharing(&self, draft: &super::draft::Draft, with: &Node) -> Record {
         let own = &with.record;
         Record {
             form: own.form,

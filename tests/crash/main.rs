@@ -1,7 +1,8 @@
 //! Crashes: the built program is killed at every fault point and at random moments, and the disk loses its power.
 //!
 //! Trials: `fault/file-system/operation` and `forks/file-system/verb` (all points of it), `states/file-system/operation` (the same for the states of a
-//! box) `images/file-system/operation` (for images) and `steps/file-system/operation` (for builds), `random/file-system/backend` (random changes, restored), `merge/file-system/backend-backend` (random changes, merged), `kill/file-system`, `powercut/file-system`.
+//! box) `images/file-system/operation` (for images) and `steps/file-system/operation` (for builds), `random/file-system/backend` (random changes, restored), `merge/file-system/backend-backend` (random changes, merged), `kill/file-system`, `powercut/file-system`,
+//! and of what another program holds `held/file-system/backend/operation` and `held-powercut/file-system/backend`.
 //! `ROOTLING_REQUIRE`, `ROOTLING_SEED` and `ROOTLING_CRASH_ROUNDS` are read from the environment. Fault points exist in
 //! builds with debug assertions.
 
@@ -9,6 +10,10 @@
 
 mod fault;
 mod forks;
+mod held;
+#[path = "../held/holding.rs"]
+#[expect(dead_code, reason = "part of it is the other tests'")]
+mod holding;
 mod images;
 mod kill;
 #[path = "../support/oci.rs"]
@@ -95,6 +100,23 @@ fn trials(ground: impl Fn(FileSystem, &str) -> Ground, scratch: &Path) -> Vec<Tr
             FileSystem::Xfs => &[Kind::Reflink, Kind::Overlay, Kind::Copy],
             _ => &[Kind::Overlay, Kind::Copy],
         };
+        let pairs: &[Kind] = match sort {
+            FileSystem::Btrfs => &[Kind::Btrfs, Kind::Overlay],
+            FileSystem::Xfs => &[Kind::Reflink, Kind::Overlay],
+            _ => &[Kind::Copy, Kind::Overlay],
+        };
+        for kind in pairs.iter().copied() {
+            for operation in held::OPERATIONS {
+                let name = format!("held/{sort}/{kind}/{}", operation.name);
+                trials.push(trial(name, sort, &place, scratch, move |place, scratch| {
+                    held::run(*operation, kind, place, scratch)
+                }));
+            }
+            let name = format!("held-powercut/{sort}/{kind}");
+            trials.push(trial(name, sort, &outer, scratch, move |outer, scratch| {
+                held::powercut(sort, kind, outer, scratch)
+            }));
+        }
         for (kind, other) in kinds.iter().zip(kinds.iter().cycle().skip(1)) {
             trials.push(trial(format!("random/{sort}/{kind}"), sort, &place, scratch, |place, scratch| {
                 random::run(*kind, *other, place, scratch)

@@ -41,9 +41,9 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Where it is, and how large the layers of one image are.
 #[derive(Debug)]
-pub(super) struct Layout {
-    pub(super) path: PathBuf,
-    pub(super) packed_bytes: u64,
+pub(crate) struct Layout {
+    pub(crate) path: PathBuf,
+    pub(crate) packed_bytes: u64,
 }
 
 /// One layer: what a manifest and a config say of it.
@@ -55,7 +55,7 @@ struct Layer {
 }
 
 /// Makes both images in a directory.
-pub(super) fn make(tree: &Path, directory: &Path) -> Result<Layout> {
+pub(crate) fn make(tree: &Path, directory: &Path) -> Result<Layout> {
     let path = directory.join("oci");
     let blobs = path.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).context(|| format!("mkdir({blobs:?})"))?;

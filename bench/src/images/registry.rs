@@ -19,7 +19,7 @@ const REPOSITORY: &str = "bench/tree";
 
 /// A registry without users, by plain http.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     host: String,
     data: PathBuf,
     server: Child,
@@ -27,7 +27,7 @@ pub(super) struct Registry {
 
 impl Registry {
     /// Starts it with its blobs in a new directory.
-    pub(super) fn start(directory: &Path) -> Result<Self> {
+    pub(crate) fn start(directory: &Path) -> Result<Self> {
         let data = directory.join("data");
         std::fs::create_dir_all(&data).context(|| format!("mkdir({data:?})"))?;
         // Between our trying a port and its use somebody else may take it.
@@ -50,12 +50,12 @@ impl Registry {
     }
 
     /// Returns what an image here is called.
-    pub(super) fn reference(&self, tag: &str) -> String {
+    pub(crate) fn reference(&self, tag: &str) -> String {
         format!("{}/{REPOSITORY}:{tag}", self.host)
     }
 
     /// Takes an image of an OCI layout, blobs as they are.
-    pub(super) fn take(&self, layout: &Path, tag: &str) -> Result<()> {
+    pub(crate) fn take(&self, layout: &Path, tag: &str) -> Result<()> {
         let mut copy = command("skopeo", ["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]);
         copy.arg(format!("oci:{}:{tag}", layout.display()));
         timed(copy.arg(format!("docker://{}", self.reference(tag)))).map(drop)

@@ -1,0 +1,151 @@
+//! `snapshotter`: the store as containerd's snapshotter, until it is told to end.
+
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+
+use rootling_backends::{Context as _, Error, ErrorKind, Result};
+
+use super::{BackendChoice, Context, said};
+use crate::containerd::{Moment, Place, Server, Setup, Socket};
+use crate::runner::{self, Entered};
+use crate::store::{HeldTrees, Store};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Socket to listen on; containerd's configuration names it
+    #[arg(long, default_value = "/run/rootling/snapshotter.sock", value_name = "PATH")]
+    address: PathBuf,
+
+    /// Backend that makes the trees [default: the store's]
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+
+    /// Where Prometheus can read what was counted: unix:PATH, or an address of this machine
+    #[arg(long, value_name = "unix:PATH|ADDRESS:PORT", value_parser = said(Place::parse))]
+    metrics: Option<Place>,
+
+    /// Print what sets up the machine, with the paths of this command filled in, and serve nothing
+    #[arg(long, value_enum, value_name = "WHAT")]
+    print: Option<Print>,
+}
+
+/// What sets up a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Print {
+    /// The unit of a service
+    Systemd,
+    /// The unit of a socket, for a service that starts when it is needed
+    SystemdSocket,
+    /// What goes into containerd's configuration
+    Containerd,
+}
+
+impl Arguments {
+    /// Does it only print?
+    pub(super) fn only_prints(&self) -> bool {
+        self.print.is_some()
+    }
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    if let Some(print) = arguments.print {
+        return show(context, arguments, print);
+    }
+    if context.entered != Entered::Root {
+        let message = "containerd mounts what it is given as root, and could not mount what others made";
+        return Err(Error::new(ErrorKind::PermissionDenied, message)
+            .hint("run it as root, or in the user namespace of a rootless containerd"));
+    }
+    let given = given_socket()?;
+    let held = HeldTrees::open(context.store()?, arguments.backend.and_then(BackendChoice::kind))?;
+    let root = held.store().root().to_owned();
+    let server = Server::new(held)?;
+    let (socket, at) = match given {
+        Some(listener) => (Socket::given(listener), "the socket of its service manager".to_owned()),
+        None => {
+            let address = absolute(&arguments.address)?;
+            (Socket::bind(&address)?, address.display().to_string())
+        }
+    };
+    let metrics = arguments.metrics.as_ref().map(Place::listen).transpose()?;
+    if let Some(metrics) = &metrics {
+        context.output.say(format!("metrics at {}", metrics.place()?));
+    }
+    let manager = Manager::of_environment();
+    server.run(socket, metrics, &|moment| match moment {
+        Moment::Ready => {
+            context.output.say(format!("serving {} at {at}", root.display()));
+            manager.tell("READY=1");
+        }
+        Moment::Stopping => manager.tell("STOPPING=1"),
+    })
+}
+
+fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
+    let program = std::env::current_exe().context(|| "readlink(/proc/self/exe)")?;
+    let (root, address) = (absolute(&context.store_path()?)?, absolute(&arguments.address)?);
+    // A store that is yet to be made will most likely be able to.
+    let rebases = Store::open(&root).map_or(true, |store| store.abilities().overlay.works);
+    let setup = Setup { program: &program, root: &root, address: &address, rebases };
+    let text = match print {
+        Print::Systemd => setup.service()?,
+        Print::SystemdSocket => setup.socket()?,
+        Print::Containerd => setup.containerd()?,
+    };
+    context.output.raw(text.as_bytes());
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).context(|| format!("getcwd(), for {path:?}"))
+}
+
+/// Returns the socket that a service manager has made and left open for this process (sd_listen_fds(3)).
+fn given_socket() -> Result<Option<UnixListener>> {
+    /// The first descriptor that is handed over.
+    const FIRST: i32 = 3;
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    match number("LISTEN_FDS") {
+        None | Some(0) => Ok(None),
+        Some(1) => {
+            let file = runner::take_inherited(FIRST).context(|| "fcntl(3, F_SETFD)")?;
+            let listener = UnixListener::from(file);
+            listener.local_addr().context(|| "getsockname(3)").context(|| "take the socket of LISTEN_FDS")?;
+            Ok(Some(listener))
+        }
+        Some(several) => {
+            let message = format!("LISTEN_FDS hands over {several} sockets, and one is served");
+            Err(Error::new(ErrorKind::InvalidInput, message))
+        }
+    }
+}
+
+/// The service manager, if it wants to know (sd_notify(3)).
+struct Manager(Option<std::ffi::OsString>);
+
+impl Manager {
+    fn of_environment() -> Self {
+        Self(std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()))
+    }
+
+    fn tell(&self, what: &str) {
+        let Some(path) = &self.0 else { return };
+        if let Err(error) = send(path, what) {
+            log::warn!("tell {what} to {path:?}: {error}");
+        }
+    }
+}
+
+fn send(path: &std::ffi::OsStr, what: &str) -> std::io::Result<()> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::SocketAddr;
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(path)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(what.as_bytes(), &address).map(drop)
+}
