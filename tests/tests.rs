@@ -42,6 +42,7 @@
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
+//! | `bundle` | trees handed over to runc, crun and podman |
 //! | `snapshotter` | the store as containerd's snapshotter: its suite and more, kills, the end |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
@@ -60,6 +61,8 @@ mod build;
 mod build_flags;
 #[cfg(test)]
 mod built;
+#[cfg(test)]
+mod bundle;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
