@@ -1,6 +1,7 @@
 //! The server: its runtime, its services on one socket, and its end.
 
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ pub enum Moment {
 /// A server of trees that containerd holds.
 pub struct Server {
     calls: Calls,
+    containerd: PathBuf,
 }
 
 impl std::fmt::Debug for Server {
@@ -48,9 +50,11 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Takes what is to be served. A store whose path mounts cannot carry is an error of kind `FailedPrecondition`.
-    pub fn new(held: HeldTrees) -> Result<Self> {
+    ///
+    /// `containerd` is the socket of whoever asks for trees: where the blobs of layers are. It need not be there yet.
+    pub fn new(held: HeldTrees, containerd: &Path) -> Result<Self> {
         mounts::plain(held.store().root())?;
-        Ok(Self { calls: Calls::new(held) })
+        Ok(Self { calls: Calls::new(held), containerd: containerd.to_owned() })
     }
 
     /// Serves until SIGTERM or SIGINT; then calls that have begun are answered, for up to twenty seconds, and the socket is removed.
@@ -96,7 +100,7 @@ impl Server {
         });
         let (end, ended) = oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(
-            Services::new(&self.calls),
+            Services::new(&self.calls, &self.containerd)?,
             incoming,
             async { drop(ended.await) },
         );
