@@ -334,7 +334,12 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         assert!(environment.ok(["show", &web]).contains("containerd:default/2/web (active)"));
         assert_eq!(environment.ok(["diff", "containerd:web"]), "A /etc/two\n");
         assert_eq!(environment.ok(["diff", &base, &web]), "A /etc/two\n");
-        assert!(environment.ok(["log", &web]).contains(&base));
+        let log = environment.ok(["log", &web]);
+        assert!(log.contains(&base) && log.contains("containerd:default/2/web (active)"), "{log}");
+        let copied = environment.path("copied");
+        environment.ok(["-q", "cp", "containerd:web:/etc/two", copied.to_str().unwrap()]);
+        assert_eq!(fs::read_to_string(&copied).unwrap(), "two\n");
+        fs::remove_file(&copied).unwrap();
         environment.ok(["du", &web, &base]);
         let refused = environment.fails(["rm", "--now", "--force", &web]);
         assert!(refused.contains("is held by containerd as \"default/2/web\""), "{refused}");
@@ -360,6 +365,10 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         assert_eq!(holder.sh("default/2/web", "cat etc/one etc/two"), "one\ntwo\n");
         holder.ok(json!(["commit", "default/4/web", "default/2/web", "", {}]));
         environment.ok(["-q", "create", "containerd:default/4/web", "late"]);
+        environment.ok(["-q", "tag", "containerd:default/1/base", "named"]);
+        environment.ok(["rm", "--now", "--force", "named"]);
+        assert!(environment.fails(["rm", &base]).contains("is held by containerd"), "only the name went");
+        environment.ok(["-q", "tag", "containerd:default/1/base", "named"]);
         for key in ["default/3/seen", "default/4/web", "default/1/base"] {
             holder.ok(json!(["remove", key]));
         }
@@ -367,7 +376,7 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         environment.ok(["prune"]);
         environment.ok(["fsck", "--verify"]);
         assert_eq!(environment.ok(["diff", "of-base", "late"]), "A /etc/three\nA /etc/two\n");
-        for name in ["late", "of-web", "of-base", "committed"] {
+        for name in ["late", "of-web", "of-base", "committed", "named"] {
             environment.ok(["rm", "--now", name]);
         }
         empty(holder, environment);
