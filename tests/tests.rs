@@ -41,6 +41,7 @@
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
+//! | `snapshotter` | the store as containerd's snapshotter: its suite and more, kills, the end |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
 //!
@@ -131,6 +132,8 @@ mod runner;
 mod serve;
 #[cfg(test)]
 mod sizes;
+#[cfg(all(test, feature = "containerd"))]
+mod snapshotter;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
