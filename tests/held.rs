@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -197,6 +198,51 @@ fn many_at_once_do_not_get_in_each_others_way() {
             }
         }
         environment.ok(["fsck", "--verify"]);
+        empty(holder, environment);
+    });
+}
+
+#[test]
+fn people_fork_prune_and_check_while_the_holder_works() {
+    on_backends(|environment, kind| {
+        let mut holder = Holder::open(&environment.store(), kind);
+        holder.layer("base", "", "echo hello > x");
+        holder.ok(json!(["prepare", "written to", "base", {}]));
+        let (stop, copied) = (AtomicBool::new(false), environment.path("copied"));
+        std::thread::scope(|scope| {
+            let people = scope.spawn(|| {
+                let mut forks = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    environment.ok(["-q", "fork", "containerd:written to", "fork"]);
+                    environment.ok(["prune"]);
+                    environment.ok(["-q", "cp", "fork:/x", copied.to_str().unwrap()]);
+                    assert_eq!(fs::read_to_string(&copied).unwrap(), "hello\n");
+                    environment.ok(["rm", "--now", "fork"]);
+                    environment.ok(["fsck"]);
+                    forks += 1;
+                }
+                forks
+            });
+            for round in 0..12 {
+                let mut parent = "base".to_owned();
+                for layer in 0..4 {
+                    let name = format!("{round}-{layer}");
+                    holder.layer(&name, &parent, &format!("echo {layer} > y{layer}"));
+                    parent = name;
+                }
+                holder.sh("written to", &format!("echo {round} > z"));
+                holder.ok(json!(["view", "v", parent, {}]));
+                assert_eq!(holder.sh("v", "cat x y0 y1 y2 y3"), "hello\n0\n1\n2\n3\n");
+                holder.ok(json!(["remove", "v"]));
+                for layer in (0..4).rev() {
+                    holder.ok(json!(["remove", format!("{round}-{layer}")]));
+                }
+                holder.ok(json!(["cleanup"]));
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(people.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) > 0);
+        });
+        assert_eq!(holder.sh("written to", "cat x z"), "hello\n11\n");
         empty(holder, environment);
     });
 }
