@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rootling::image::{ChainId, DiffId};
 use serde_json::{Value, json};
 
 use crate::environment::{Environment, skip};
@@ -305,6 +306,31 @@ fn a_chain_never_grows_beyond_what_its_holder_can_mount() {
     });
 }
 
+#[test]
+fn a_stack_that_is_too_deep_for_its_holder_is_copied() {
+    on_file_systems(|environment, sort| {
+        if sort != FileSystem::Ext4 {
+            return;
+        }
+        let layout = environment.path("layout");
+        let layer = |number: usize| Tar::default().file(&format!("f{number}"), format!("{number}\n")).end();
+        let layers: Vec<_> = (0..330).map(layer).collect();
+        let chain = write_layers(&layout, &layers).pop().unwrap();
+        environment.ok(["-q", "pull", &format!("oci:{}", layout.display()), "deep:1"]);
+        let mut holder = open(environment, "overlay");
+        assert_eq!(holder.fails(json!(["prepare", "unpack", "", {REF: chain}])), "AlreadyExists");
+        for (what, key) in [("view", "v"), ("prepare", "k")] {
+            let shown = holder.ok(json!([what, key, chain, {}]));
+            assert_eq!(shown["layers"], 1, "{shown}");
+            assert_eq!(holder.sh(key, "cat f0 f329; ls | wc -l"), "0\n329\n330\n");
+        }
+        assert!(holder.call(&json!(["sh", "v", "touch x"])).get("ok").is_none());
+        environment.ok(["fsck"]);
+        environment.ok(["rm", "--now", "deep:1"]);
+        empty(holder, environment);
+    });
+}
+
 /// How long the options are that mount(2) gets of a containerd, which makes layers relative to the directory they share.
 fn options_of(mount: &Value) -> usize {
     let Some(lowers) = mount["lowers"].as_array() else { return 0 };
@@ -458,18 +484,20 @@ fn nobody_writes_to_a_delta_that_may_be_mounted_elsewhere() {
 fn write_image(at: &Path) -> [String; 2] {
     let base = Tar::default().dir("etc/").file("etc/motd", "welcome\n").end();
     let second = Tar::default().dir("etc/").file("etc/second", "added\n").end();
-    write_layout(at, &[base, second], &json!({ "Cmd": ["/x"] }));
+    write_layers(at, &[base, second]).try_into().unwrap()
+}
+
+/// An image of these layers; returns its chain ids.
+fn write_layers(at: &Path, layers: &[Vec<u8>]) -> Vec<String> {
+    write_layout(at, layers, &json!({ "Cmd": ["/x"] }));
     let blobs = at.join("blobs/sha256");
     let configs = fs::read_dir(blobs).unwrap().filter_map(|blob| {
         let value: Value = serde_json::from_slice(&fs::read(blob.unwrap().path()).unwrap()).ok()?;
         value["rootfs"]["diff_ids"].is_array().then_some(value)
     });
     let config = configs.last().unwrap();
-    let diff_ids: Vec<_> = config["rootfs"]["diff_ids"].as_array().unwrap().iter().collect();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let both = format!("{} {}", text(diff_ids[0]), text(diff_ids[1]));
-    let second = rootling::image::Digest::sha256_of(both.as_bytes()).to_string();
-    [text(diff_ids[0]), second]
+    let diff_ids: Vec<DiffId> = serde_json::from_value(config["rootfs"]["diff_ids"].clone()).unwrap();
+    ChainId::of_all(&diff_ids).iter().map(ChainId::to_string).collect()
 }
 
 const REF: &str = "containerd.io/snapshot.ref";
@@ -511,8 +539,9 @@ fn layers_that_were_pulled_are_not_unpacked_again_for_the_holder() {
         // Another parent, which the second layer of that image lies on, too.
         holder.layer("elsewhere", "", "touch x");
         assert_eq!(holder.fails(json!(["prepare", "k", "elsewhere", {REF: chains[1]}])), "AlreadyExists");
-        environment.ok(["rm", "--now", "app:1"]);
-        environment.ok(["prune"]);
+        environment.ok(["rm", "app:1"]);
+        let pruned = environment.json(["prune", "--removed"]);
+        assert!(pruned["let_go"][0]["name"].as_str().unwrap().starts_with("app:1"), "{pruned}");
         environment.ok(["fsck", "--verify"]);
         assert_eq!(holder.sh("run", "cat etc/motd etc/second"), "welcome\nadded\n");
         empty(holder, environment);

@@ -16,7 +16,7 @@ use crate::store::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which: a name, a snapshot, the beginning of an id, NAME~2
+    /// Which: a name, a snapshot, the beginning of an id, NAME~2, containerd:KEY
     reference: String,
 }
 
