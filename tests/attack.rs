@@ -26,7 +26,7 @@ use crate::environment::{Ran, ran};
 use crate::guest::{Guest, Ids, guest};
 
 #[cfg(target_arch = "x86_64")]
-mod calls;
+pub(crate) mod calls;
 mod cgroup;
 mod identity;
 mod inherited;

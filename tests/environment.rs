@@ -114,6 +114,11 @@ impl Environment {
 
     /// Makes `root/`, a tree of busybox with users root and me, and imports it as `base`; false where that cannot be run here.
     pub(crate) fn import_busybox(&self) -> bool {
+        self.import_busybox_as("base")
+    }
+
+    /// The same under another name.
+    pub(crate) fn import_busybox_as(&self, name: &str) -> bool {
         let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         let Some(busybox) = found else {
             skip("busybox-static is not installed");
@@ -135,7 +140,7 @@ impl Environment {
             .expect("write");
         fs::write(root.join("etc/group"), "root:x:0:\nme:x:1000:\n").expect("write");
         with_usual_umask(&root);
-        self.ok(["import", &format!("dir:{}", root.display()), "base"]);
+        self.ok(["import", &format!("dir:{}", root.display()), name]);
         true
     }
 

@@ -24,6 +24,7 @@
 //! | `run_steps` | `RUN` through the library: surroundings, mounts, secrets, signals, and what is left in the tree |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
+//! | `differ` | containerd's layers into trees and out of them, with a real containerd |
 //! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
@@ -41,6 +42,7 @@
 //! | `built` | what was built, as an image: its layers and its history |
 //! | `steps` | the steps of builds: found, kept, swept; failures |
 //! | `serve` | the store as a registry: the specification case by case, other programs, faults |
+//! | `bundle` | trees handed over to runc, crun and podman |
 //! | `snapshotter` | the store as containerd's snapshotter: its suite and more, kills, the end |
 //! | `layers` | image layers: deleted from forks, marked in deltas, both the same; the pipeline |
 //! | `readme` | the console blocks of README.md |
@@ -60,6 +62,8 @@ mod build_flags;
 #[cfg(test)]
 mod built;
 #[cfg(test)]
+mod bundle;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod copy_steps;
@@ -67,6 +71,9 @@ mod copy_steps;
 mod copying;
 #[cfg(test)]
 mod diff;
+#[cfg(test)]
+#[cfg(feature = "containerd")]
+mod differ;
 #[cfg(test)]
 mod dockerfiles;
 #[cfg(test)]
@@ -140,6 +147,14 @@ mod sources;
 mod states;
 #[cfg(test)]
 mod steps;
+#[cfg(test)]
+#[cfg(feature = "containerd")]
+#[expect(dead_code, reason = "all of it is the conformance kit's")]
+mod support {
+    pub(crate) mod compare;
+    pub(crate) mod mounted;
+    pub(crate) mod tree;
+}
 #[cfg(test)]
 mod transfer;
 #[cfg(test)]

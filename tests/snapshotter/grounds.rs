@@ -125,7 +125,7 @@ pub(crate) fn on_servers(case: impl Fn(&Ground<'_>) + Sync) {
     on_file_systems(|environment, sort| {
         for backend in backends(sort) {
             let server = Server::start(environment, &["--backend", backend]);
-            let work = environment.path("work");
+            let work = environment.path(&format!("work-{backend}"));
             std::fs::create_dir_all(&work).unwrap();
             let (client, next) = (server.client(), AtomicUsize::new(0));
             let ground = Ground { environment, server: &server, client, backend, work, next };

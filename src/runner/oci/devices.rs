@@ -68,7 +68,7 @@ fn node(device: &spec::Device) -> Result<Device> {
         kind,
         major: libc::major(found.st_rdev).into(),
         minor: libc::minor(found.st_rdev).into(),
-        file_mode: found.st_mode & 0o7777,
+        file_mode: found.st_mode & 0o777,
         uid: found.st_uid,
         gid: found.st_gid,
     })
