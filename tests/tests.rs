@@ -136,7 +136,8 @@ mod runner;
 mod serve;
 #[cfg(test)]
 mod sizes;
-#[cfg(all(test, feature = "containerd"))]
+#[cfg(test)]
+#[cfg(feature = "containerd")]
 mod snapshotter;
 #[cfg(test)]
 mod sources;
