@@ -136,6 +136,28 @@ fn flags_mean_what_they_mean_to_run() {
 }
 
 #[test]
+fn limits_hold_and_a_terminal_is_one() {
+    let runtimes = runtimes();
+    let environment = Environment::new();
+    if !environment.import_busybox() {
+        return;
+    }
+    for runtime in runtimes {
+        let text = format!(
+            r#"eat='dd if=/dev/zero of=/dev/null bs=64M count=1 2> /dev/null'
+            $R -q bundle --memory 128m base $D/much -- sh -c "$eat; echo ate" > $D/id; by {runtime} $D/much; $R -q bundle --rm $D/much
+            $R -q bundle --memory 16m --memory-swap 16m base $D/little -- sh -c "$eat" > $D/id; by {runtime} $D/little || echo code $?; $R -q bundle --rm $D/little
+            $R -q bundle -t base $D/t -- sh -c 'test -t 0 && test -t 1 && echo $TERM; (: > /dev/tty) && tty' > $D/id
+            script -qec "{runtime} --root $D/state/{runtime} run --bundle $D/t rootling-$$-t" /dev/null < /dev/null | grep -aoE 'xterm|/dev/pts/0'; $R -q bundle --rm $D/t
+            $R -q prune --removed > $D/id"#
+        );
+        let expected = "ate\ncode 137\nxterm\n/dev/pts/0\n";
+        assert_eq!(script_ok(&environment, &text), expected, "{runtime}");
+        environment.assert_tidy(&["base"]);
+    }
+}
+
+#[test]
 fn what_is_made_inside_is_a_box_like_any_other() {
     let runtimes = runtimes();
     let environment = Environment::new();

@@ -70,6 +70,9 @@ fn the_readme_tells_the_truth() {
     if mmdebstrap.is_err() {
         return skip("needs mmdebstrap");
     }
+    if !crate::environment::found("runc") {
+        return skip("needs runc");
+    }
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let steps = steps(&readme);
     assert!(steps.len() > 15, "the README has a session");

@@ -200,6 +200,12 @@ fn what_only_root_can_do_is_refused_with_what_to_do_instead() {
             "rootling exec",
         ),
         ("umount $D/m", "umount is only for root", "rootling exec"),
+        ("mount base", "mount is only for root", "rootling exec"),
+        (
+            "bundle base $D/b",
+            "bundle is only for root: your mounts would be seen by this command alone",
+            "rootling exec",
+        ),
         ("init $D/loop --loop 200M", "a loop store is only for root", "leave --loop out"),
         ("run host:/ true", "host:/ is only for root", "rootling import dir:PATH NAME"),
         ("create host:/ h", "host:/ is only for root", "rootling import dir:PATH NAME"),

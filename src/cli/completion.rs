@@ -205,6 +205,9 @@ mod tests {
             "rootling build --adopt",
             "rootling build . -t app --adopt",
             "rootling rebase dev --onto",
+            "rootling bundle --memory 1g",
+            "rootling mount",
+            "rootling umount",
         ] {
             assert_eq!(what(line), Some(Takes::References), "{line}");
         }
@@ -219,6 +222,8 @@ mod tests {
             "rootling build --pull",
             "rootling build --adopt fix",
             "rootling build --target",
+            "rootling bundle base dir",
+            "rootling mount base",
         ] {
             assert_eq!(what(line), None, "{line}");
         }
