@@ -10,6 +10,7 @@
 //!            │    ├─ filter, quoted ── which of them a list is to show
 //!            │    ├─ labels ── what an update changes
 //!            │    └─ mounts ── what a client calls mount(2) with
+//!            ├─ differ ── layers into trees, and trees into layers
 //!            ├─ calls ── a thread for each, counted (metrics), told as gRPC (status)
 //!            ├─ sweep ── when what was removed is destroyed
 //!            └─ page ── what was counted, over HTTP
@@ -18,10 +19,12 @@
 //! ```
 //!
 //! **Invariants.** What is acknowledged is on disk: [`HeldTrees`](crate::store::HeldTrees) sees to that. No path is made of what a client
-//! says. A call that has begun is done to its end, whoever hangs up. What only looks never waits for what works.
+//! says, but where the differ is told which directories a tree's mounts are. A call that has begun is done to its end, whoever hangs up;
+//! only a layer is left as it stands. What only looks never waits for what works.
 
 pub mod api;
 mod calls;
+mod differ;
 pub mod filter;
 mod labels;
 mod metrics;

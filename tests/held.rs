@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rootling::image::{ChainId, DiffId};
 use serde_json::{Value, json};
 
 use crate::environment::{Environment, skip};
@@ -202,6 +204,51 @@ fn many_at_once_do_not_get_in_each_others_way() {
 }
 
 #[test]
+fn people_fork_prune_and_check_while_the_holder_works() {
+    on_backends(|environment, kind| {
+        let mut holder = Holder::open(&environment.store(), kind);
+        holder.layer("base", "", "echo hello > x");
+        holder.ok(json!(["prepare", "written to", "base", {}]));
+        let (stop, copied) = (AtomicBool::new(false), environment.path("copied"));
+        std::thread::scope(|scope| {
+            let people = scope.spawn(|| {
+                let mut forks = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    environment.ok(["-q", "fork", "containerd:written to", "fork"]);
+                    environment.ok(["prune"]);
+                    environment.ok(["-q", "cp", "fork:/x", copied.to_str().unwrap()]);
+                    assert_eq!(fs::read_to_string(&copied).unwrap(), "hello\n");
+                    environment.ok(["rm", "--now", "fork"]);
+                    environment.ok(["fsck"]);
+                    forks += 1;
+                }
+                forks
+            });
+            for round in 0..12 {
+                let mut parent = "base".to_owned();
+                for layer in 0..4 {
+                    let name = format!("{round}-{layer}");
+                    holder.layer(&name, &parent, &format!("echo {layer} > y{layer}"));
+                    parent = name;
+                }
+                holder.sh("written to", &format!("echo {round} > z"));
+                holder.ok(json!(["view", "v", parent, {}]));
+                assert_eq!(holder.sh("v", "cat x y0 y1 y2 y3"), "hello\n0\n1\n2\n3\n");
+                holder.ok(json!(["remove", "v"]));
+                for layer in (0..4).rev() {
+                    holder.ok(json!(["remove", format!("{round}-{layer}")]));
+                }
+                holder.ok(json!(["cleanup"]));
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(people.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) > 0);
+        });
+        assert_eq!(holder.sh("written to", "cat x z"), "hello\n11\n");
+        empty(holder, environment);
+    });
+}
+
+#[test]
 fn what_was_prepared_on_nothing_gets_its_parent_when_it_is_committed() {
     on_backends(|environment, kind| {
         let mut holder = open(environment, kind);
@@ -256,6 +303,31 @@ fn a_chain_never_grows_beyond_what_its_holder_can_mount() {
         let files = holder.sh("v", "cat f0 f10 f330; ls | wc -l");
         assert_eq!(files, "0\n10\n330\n34\n");
         holder.close();
+    });
+}
+
+#[test]
+fn a_stack_that_is_too_deep_for_its_holder_is_copied() {
+    on_file_systems(|environment, sort| {
+        if sort != FileSystem::Ext4 {
+            return;
+        }
+        let layout = environment.path("layout");
+        let layer = |number: usize| Tar::default().file(&format!("f{number}"), format!("{number}\n")).end();
+        let layers: Vec<_> = (0..330).map(layer).collect();
+        let chain = write_layers(&layout, &layers).pop().unwrap();
+        environment.ok(["-q", "pull", &format!("oci:{}", layout.display()), "deep:1"]);
+        let mut holder = open(environment, "overlay");
+        assert_eq!(holder.fails(json!(["prepare", "unpack", "", {REF: chain}])), "AlreadyExists");
+        for (what, key) in [("view", "v"), ("prepare", "k")] {
+            let shown = holder.ok(json!([what, key, chain, {}]));
+            assert_eq!(shown["layers"], 1, "{shown}");
+            assert_eq!(holder.sh(key, "cat f0 f329; ls | wc -l"), "0\n329\n330\n");
+        }
+        assert!(holder.call(&json!(["sh", "v", "touch x"])).get("ok").is_none());
+        environment.ok(["fsck"]);
+        environment.ok(["rm", "--now", "deep:1"]);
+        empty(holder, environment);
     });
 }
 
@@ -334,7 +406,12 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         assert!(environment.ok(["show", &web]).contains("containerd:default/2/web (active)"));
         assert_eq!(environment.ok(["diff", "containerd:web"]), "A /etc/two\n");
         assert_eq!(environment.ok(["diff", &base, &web]), "A /etc/two\n");
-        assert!(environment.ok(["log", &web]).contains(&base));
+        let log = environment.ok(["log", &web]);
+        assert!(log.contains(&base) && log.contains("containerd:default/2/web (active)"), "{log}");
+        let copied = environment.path("copied");
+        environment.ok(["-q", "cp", "containerd:web:/etc/two", copied.to_str().unwrap()]);
+        assert_eq!(fs::read_to_string(&copied).unwrap(), "two\n");
+        fs::remove_file(&copied).unwrap();
         environment.ok(["du", &web, &base]);
         let refused = environment.fails(["rm", "--now", "--force", &web]);
         assert!(refused.contains("is held by containerd as \"default/2/web\""), "{refused}");
@@ -360,6 +437,10 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         assert_eq!(holder.sh("default/2/web", "cat etc/one etc/two"), "one\ntwo\n");
         holder.ok(json!(["commit", "default/4/web", "default/2/web", "", {}]));
         environment.ok(["-q", "create", "containerd:default/4/web", "late"]);
+        environment.ok(["-q", "tag", "containerd:default/1/base", "named"]);
+        environment.ok(["rm", "--now", "--force", "named"]);
+        assert!(environment.fails(["rm", &base]).contains("is held by containerd"), "only the name went");
+        environment.ok(["-q", "tag", "containerd:default/1/base", "named"]);
         for key in ["default/3/seen", "default/4/web", "default/1/base"] {
             holder.ok(json!(["remove", key]));
         }
@@ -367,7 +448,7 @@ fn people_see_what_is_held_and_can_use_it_but_not_remove_it() {
         environment.ok(["prune"]);
         environment.ok(["fsck", "--verify"]);
         assert_eq!(environment.ok(["diff", "of-base", "late"]), "A /etc/three\nA /etc/two\n");
-        for name in ["late", "of-web", "of-base", "committed"] {
+        for name in ["late", "of-web", "of-base", "committed", "named"] {
             environment.ok(["rm", "--now", name]);
         }
         empty(holder, environment);
@@ -403,18 +484,20 @@ fn nobody_writes_to_a_delta_that_may_be_mounted_elsewhere() {
 fn write_image(at: &Path) -> [String; 2] {
     let base = Tar::default().dir("etc/").file("etc/motd", "welcome\n").end();
     let second = Tar::default().dir("etc/").file("etc/second", "added\n").end();
-    write_layout(at, &[base, second], &json!({ "Cmd": ["/x"] }));
+    write_layers(at, &[base, second]).try_into().unwrap()
+}
+
+/// An image of these layers; returns its chain ids.
+fn write_layers(at: &Path, layers: &[Vec<u8>]) -> Vec<String> {
+    write_layout(at, layers, &json!({ "Cmd": ["/x"] }));
     let blobs = at.join("blobs/sha256");
     let configs = fs::read_dir(blobs).unwrap().filter_map(|blob| {
         let value: Value = serde_json::from_slice(&fs::read(blob.unwrap().path()).unwrap()).ok()?;
         value["rootfs"]["diff_ids"].is_array().then_some(value)
     });
     let config = configs.last().unwrap();
-    let diff_ids: Vec<_> = config["rootfs"]["diff_ids"].as_array().unwrap().iter().collect();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let both = format!("{} {}", text(diff_ids[0]), text(diff_ids[1]));
-    let second = rootling::image::Digest::sha256_of(both.as_bytes()).to_string();
-    [text(diff_ids[0]), second]
+    let diff_ids: Vec<DiffId> = serde_json::from_value(config["rootfs"]["diff_ids"].clone()).unwrap();
+    ChainId::of_all(&diff_ids).iter().map(ChainId::to_string).collect()
 }
 
 const REF: &str = "containerd.io/snapshot.ref";
@@ -456,8 +539,9 @@ fn layers_that_were_pulled_are_not_unpacked_again_for_the_holder() {
         // Another parent, which the second layer of that image lies on, too.
         holder.layer("elsewhere", "", "touch x");
         assert_eq!(holder.fails(json!(["prepare", "k", "elsewhere", {REF: chains[1]}])), "AlreadyExists");
-        environment.ok(["rm", "--now", "app:1"]);
-        environment.ok(["prune"]);
+        environment.ok(["rm", "app:1"]);
+        let pruned = environment.json(["prune", "--removed"]);
+        assert!(pruned["let_go"][0]["name"].as_str().unwrap().starts_with("app:1"), "{pruned}");
         environment.ok(["fsck", "--verify"]);
         assert_eq!(holder.sh("run", "cat etc/motd etc/second"), "welcome\nadded\n");
         empty(holder, environment);

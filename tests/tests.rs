@@ -24,6 +24,7 @@
 //! | `run_steps` | `RUN` through the library: surroundings, mounts, secrets, signals, and what is left in the tree |
 //! | `states` | snapshots of boxes, restore, undo, redo |
 //! | `diff` | any two states compared: files, texts, packages |
+//! | `differ` | containerd's layers into trees and out of them, with a real containerd |
 //! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
 //! | `copying` | `cp`, and trees that would have it go elsewhere |
 //! | `home` | what is kept with a box, its home, being oneself in it |
@@ -70,6 +71,9 @@ mod copy_steps;
 mod copying;
 #[cfg(test)]
 mod diff;
+#[cfg(test)]
+#[cfg(feature = "containerd")]
+mod differ;
 #[cfg(test)]
 mod dockerfiles;
 #[cfg(test)]
@@ -135,7 +139,8 @@ mod runner;
 mod serve;
 #[cfg(test)]
 mod sizes;
-#[cfg(all(test, feature = "containerd"))]
+#[cfg(test)]
+#[cfg(feature = "containerd")]
 mod snapshotter;
 #[cfg(test)]
 mod sources;
@@ -143,6 +148,14 @@ mod sources;
 mod states;
 #[cfg(test)]
 mod steps;
+#[cfg(test)]
+#[cfg(feature = "containerd")]
+#[expect(dead_code, reason = "all of it is the conformance kit's")]
+mod support {
+    pub(crate) mod compare;
+    pub(crate) mod mounted;
+    pub(crate) mod tree;
+}
 #[cfg(test)]
 mod transfer;
 #[cfg(test)]

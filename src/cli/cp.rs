@@ -286,7 +286,9 @@ fn open(context: &Context, store: &Store, said: &Said<'_>, writes: bool) -> Resu
         found.alive()?;
     }
     let node = store::find(store, reference)?;
-    if node.record.state == State::Committed && !writes {
+    // What containerd has mounted is looked at as it lies.
+    let is_ours = node.record.state == State::Active && store.held(&node)?.is_none();
+    if !is_ours && !writes {
         return Ok(Side::new(named(store.open_root(&node)?, node.label())?, said.path));
     }
     if let Some(side) = in_home(store, &node, said)? {

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::ls::Step;
 use super::{Context, output, show, store};
-use crate::store::{Cause, Name, Naming, Node, ObjectId, Role, State, Store};
+use crate::store::{Cause, Held, Name, Naming, Node, ObjectId, Role, State, Store};
 
 mod dot;
 mod graph;
@@ -235,21 +235,28 @@ fn entries(store: &Store, nodes: Vec<Node>, naming: &Naming<'_>, with_forks: boo
     for node in nodes {
         let mut forks = if with_forks { forks(store, &node.id, naming, &index)? } else { Vec::new() };
         forks.retain(|fork| !listed.contains(fork));
-        entries.push(entry(&node, naming, &index, forks));
+        let held = store.held(&node)?;
+        entries.push(entry(&node, naming, &index, forks, held.as_ref()));
     }
     Ok(entries)
 }
 
-fn entry(node: &Node, naming: &Naming<'_>, index: &HashMap<ObjectId, usize>, forks: Vec<String>) -> Entry {
+fn entry(
+    node: &Node,
+    naming: &Naming<'_>,
+    index: &HashMap<ObjectId, usize>,
+    forks: Vec<String>,
+    held: Option<&Held>,
+) -> Entry {
     let record = &node.record;
     let node = &Node { name: naming.first(&node.id), ..node.clone() };
     let outside = record.outside.as_ref().map(|path| format!("host:{}", path.display()));
     Entry {
-        what: what(node, naming, &forks),
+        what: what(node, naming, &forks, held),
         before: before(node, index),
         id: node.id.clone(),
         names: naming.of(&node.id),
-        kind: show::kind(node),
+        kind: show::kind(node, held),
         backend: record.backend.name(),
         created: record.created,
         predecessor: record.predecessor().cloned(),
@@ -275,7 +282,7 @@ fn added_bytes(node: &Node) -> Option<u64> {
     (is_import || is_delta).then_some(written)
 }
 
-fn what(node: &Node, naming: &Naming<'_>, forks: &[String]) -> String {
+fn what(node: &Node, naming: &Naming<'_>, forks: &[String], held: Option<&Held>) -> String {
     let record = &node.record;
     let mut parts = Vec::new();
     if let Some(message) = &record.message {
@@ -288,6 +295,8 @@ fn what(node: &Node, naming: &Naming<'_>, forks: &[String]) -> String {
         parts.push(format!("built{}", recipe.unwrap_or_default()));
     } else if let Some(source) = &record.source {
         parts.push(format!("imported from {}", output::one_line(source)));
+    } else if let Some(held) = held {
+        parts.push(output::one_line(&show::says(held)));
     } else if let Some(path) = &record.outside {
         parts.push(format!("forked from host:{}", output::plain(path)));
     } else if record.state == State::Committed {

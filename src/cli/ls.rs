@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "BOX", conflicts_with_all = ["boxes", "trees", "all"])]
     references: Vec<String>,
 
-    /// Also snapshots, and what has no name
+    /// Also snapshots, what has no name, and what containerd holds
     #[arg(short, long)]
     all: bool,
 

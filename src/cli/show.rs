@@ -16,7 +16,7 @@ use crate::store::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which: a name, a snapshot, the beginning of an id, NAME~2
+    /// Which: a name, a snapshot, the beginning of an id, NAME~2, containerd:KEY
     reference: String,
 }
 
@@ -145,7 +145,7 @@ impl Summary {
 }
 
 /// Says what containerd holds a node as.
-fn says(held: &Held) -> String {
+pub(super) fn says(held: &Held) -> String {
     let kind = match held.kind {
         HeldKind::Active => " (active)",
         HeldKind::View => " (view)",
@@ -180,7 +180,7 @@ fn summarize(
     Ok(Summary {
         name: node.name.as_ref().map(ToString::to_string),
         id: node.id.to_string(),
-        kind: if held.is_some() && node.name.is_none() { "held" } else { kind(node) },
+        kind: kind(node, held.as_ref()),
         held,
         backend: node.record.backend.name(),
         form: node.record.form,
@@ -203,8 +203,9 @@ pub(super) fn how_it_ended(failure: Option<&Failure>) -> Option<String> {
 }
 
 /// Returns what a node is, in one word.
-pub(super) fn kind(node: &Node) -> &'static str {
+pub(super) fn kind(node: &Node, held: Option<&Held>) -> &'static str {
     match node.record.state {
+        _ if held.is_some() && node.name.is_none() => "held",
         State::Active => "box",
         State::Committed if node.name.as_ref().is_some_and(Name::is_snapshot) => "snapshot",
         State::Committed if node.name.is_none() && node.record.step.is_some() => "step",

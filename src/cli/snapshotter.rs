@@ -16,6 +16,10 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "/run/rootling/snapshotter.sock", value_name = "PATH")]
     address: PathBuf,
 
+    /// Socket that containerd listens on: layers are read from it, and written to it
+    #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
+    containerd: PathBuf,
+
     /// Backend that makes the trees [default: the store's]
     #[arg(long, value_enum)]
     backend: Option<BackendChoice>,
@@ -59,7 +63,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let given = given_socket()?;
     let held = HeldTrees::open(context.store()?, arguments.backend.and_then(BackendChoice::kind))?;
     let root = held.store().root().to_owned();
-    let server = Server::new(held)?;
+    let server = Server::new(held, &absolute(&arguments.containerd)?)?;
     let (socket, at) = match given {
         Some(listener) => (Socket::given(listener), "the socket of its service manager".to_owned()),
         None => {
@@ -86,7 +90,8 @@ fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
     let (root, address) = (absolute(&context.store_path()?)?, absolute(&arguments.address)?);
     // A store that is yet to be made will most likely be able to.
     let rebases = Store::open(&root).map_or(true, |store| store.abilities().overlay.works);
-    let setup = Setup { program: &program, root: &root, address: &address, rebases };
+    let containerd = absolute(&arguments.containerd)?;
+    let setup = Setup { program: &program, root: &root, address: &address, containerd: &containerd, rebases };
     let text = match print {
         Print::Systemd => setup.service()?,
         Print::SystemdSocket => setup.socket()?,

@@ -81,7 +81,7 @@ fn find(store: &Store, text: &str, shown: impl Fn(&Name) -> Option<String>) -> R
 /// Returns what a removed name leads to; of what went meanwhile nothing is known but that it was a tree.
 fn kind(store: &Store, removed: &Removed) -> &'static str {
     let node = store.node(&removed.id).map(|node| Node { name: Some(removed.name.clone()), ..node });
-    node.map_or("tree", |node| show::kind(&node))
+    node.map_or("tree", |node| show::kind(&node, None))
 }
 
 pub(super) fn list(context: &Context, store: &Store, keep: KeepRemoved) -> Result<()> {

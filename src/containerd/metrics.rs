@@ -37,6 +37,12 @@ impl Metrics {
         act(methods.entry(method).or_default())
     }
 
+    /// Returns how many calls have begun and not ended.
+    pub(super) fn running(&self) -> u64 {
+        let methods = self.methods.lock().expect("nobody panics who holds it");
+        methods.values().map(|method| method.running).sum()
+    }
+
     /// Counts a call that begins.
     pub(super) fn begin(&self, method: &'static str) {
         self.with(method, |method| method.running += 1);

@@ -1,8 +1,9 @@
 //! The server: its runtime, its services on one socket, and its end.
 
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rootling_backends::{Context, Error, ErrorKind, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,9 @@ use crate::store::HeldTrees;
 /// How long calls may go on once the end was asked for.
 const LAST: Duration = Duration::from_secs(20);
 
+/// How long an answer may take to be sent after that.
+const WORDS: Duration = Duration::from_millis(500);
+
 /// How often it is looked whether something is to be destroyed.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,7 @@ pub enum Moment {
 /// A server of trees that containerd holds.
 pub struct Server {
     calls: Calls,
+    containerd: PathBuf,
 }
 
 impl std::fmt::Debug for Server {
@@ -45,9 +50,11 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Takes what is to be served. A store whose path mounts cannot carry is an error of kind `FailedPrecondition`.
-    pub fn new(held: HeldTrees) -> Result<Self> {
+    ///
+    /// `containerd` is the socket of whoever asks for trees: where the blobs of layers are. It need not be there yet.
+    pub fn new(held: HeldTrees, containerd: &Path) -> Result<Self> {
         mounts::plain(held.store().root())?;
-        Ok(Self { calls: Calls::new(held) })
+        Ok(Self { calls: Calls::new(held), containerd: containerd.to_owned() })
     }
 
     /// Serves until SIGTERM or SIGINT; then calls that have begun are answered, for up to twenty seconds, and the socket is removed.
@@ -93,7 +100,7 @@ impl Server {
         });
         let (end, ended) = oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(
-            Services::new(&self.calls),
+            Services::new(&self.calls, &self.containerd)?,
             incoming,
             async { drop(ended.await) },
         );
@@ -110,13 +117,28 @@ impl Server {
             None => {
                 told(Moment::Stopping);
                 drop(end);
-                tokio::time::timeout(LAST, serving).await.unwrap_or_else(|_| {
-                    log::warn!("calls go on after {} seconds: they are left", LAST.as_secs());
-                    Ok(())
-                })
+                tokio::select! {
+                    served = serving => served,
+                    () = self.are_answered() => Ok(()),
+                }
             }
         };
         served.map_err(|error| Error::new(ErrorKind::Io, format!("serve: {error}")))
+    }
+
+    /// Waits until no call is running, and what was answered had time to be sent, to clients that do not hang up as well.
+    async fn are_answered(&self) {
+        let begun = Instant::now();
+        let mut quiet_since = begun;
+        while quiet_since.elapsed() < WORDS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if self.calls.metrics.running() > 0 {
+                quiet_since = Instant::now();
+            }
+            if begun.elapsed() > LAST {
+                return log::warn!("calls go on after {} seconds: they are left", LAST.as_secs());
+            }
+        }
     }
 }
 

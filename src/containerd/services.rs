@@ -1,15 +1,19 @@
 //! Which service a request is for: the first part of its path says so.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::task::{Context, Poll};
 
+use rootling_backends::Result;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 
+use super::api::diff::diff_server::DiffServer;
 use super::api::snapshots::snapshots_server::SnapshotsServer;
 use super::calls::Calls;
+use super::differ::Differ;
 use super::snapshots::Snapshots;
 
 /// Bytes of the longest message, as containerd has it for its own (`DefaultMaxRecvMsgSize`).
@@ -19,14 +23,19 @@ const MESSAGE_MAX: usize = 16 << 20;
 #[derive(Clone)]
 pub(super) struct Services {
     snapshots: SnapshotsServer<Snapshots>,
+    diff: DiffServer<Differ>,
 }
 
 impl Services {
-    pub(super) fn new(calls: &Calls) -> Self {
+    /// `containerd` is the socket that it listens on. Must be called inside a runtime.
+    pub(super) fn new(calls: &Calls, containerd: &Path) -> Result<Self> {
         let snapshots = SnapshotsServer::new(Snapshots(calls.clone()))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        Self { snapshots }
+        let diff = DiffServer::new(Differ::new(calls.clone(), containerd)?)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        Ok(Self { snapshots, diff })
     }
 }
 
@@ -43,6 +52,9 @@ impl Service<http::Request<Body>> for Services {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         if service == SnapshotsServer::<Snapshots>::NAME {
             return self.snapshots.call(request);
+        }
+        if service == DiffServer::<Differ>::NAME {
+            return self.diff.call(request);
         }
         let refused = Status::unimplemented(format!("there is no service {service:?} here"));
         Box::pin(std::future::ready(Ok(refused.into_http())))

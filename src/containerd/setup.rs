@@ -19,6 +19,8 @@ pub struct Setup<'a> {
     pub root: &'a Path,
     /// Where the server listens.
     pub address: &'a Path,
+    /// Where containerd does.
+    pub containerd: &'a Path,
     /// Can the store take a tree that was prepared on nothing onto another one? It needs OverlayFS for that.
     pub rebases: bool,
 }
@@ -30,7 +32,8 @@ impl Setup<'_> {
         Ok(SERVICE
             .replace("@PROGRAM@", &word(self.program)?)
             .replace("@ROOT@", &word(self.root)?)
-            .replace("@ADDRESS@", &word(self.address)?))
+            .replace("@ADDRESS@", &word(self.address)?)
+            .replace("@CONTAINERD@", &word(self.containerd)?))
     }
 
     /// Returns the unit by which systemd makes the server's socket.
@@ -67,15 +70,16 @@ mod tests {
     use super::*;
 
     fn setup<'a>(root: &'a str, rebases: bool) -> Setup<'a> {
-        let (program, address) =
-            (Path::new("/usr/bin/rootling"), Path::new("/run/rootling/snapshotter.sock"));
-        Setup { program, root: root.as_ref(), address, rebases }
+        let program = Path::new("/usr/bin/rootling");
+        let (address, containerd) =
+            (Path::new("/run/rootling/snapshotter.sock"), Path::new("/run/containerd/containerd.sock"));
+        Setup { program, root: root.as_ref(), address, containerd, rebases }
     }
 
     #[test]
     fn a_unit_starts_the_program_with_the_store() {
         let service = setup("/srv/my store/100%", true).service().unwrap();
-        let line = "ExecStart=/usr/bin/rootling --root \"/srv/my store/100%%\" snapshotter --address /run/rootling/snapshotter.sock";
+        let line = "ExecStart=/usr/bin/rootling --root \"/srv/my store/100%%\" snapshotter --address /run/rootling/snapshotter.sock --containerd /run/containerd/containerd.sock";
         assert!(service.lines().any(|found| found == line), "{service}");
         assert!(!service.contains('@'), "{service}");
         assert!(!setup("/s", true).socket().unwrap().contains('@'));

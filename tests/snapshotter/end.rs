@@ -104,7 +104,7 @@ fn sigterm_under_load_answers_what_has_begun() {
 }
 
 #[test]
-fn an_idle_connection_and_an_unread_list_do_not_hold_up_the_end() {
+fn clients_that_stay_connected_do_not_hold_up_the_end() {
     let Some(environment) = environment() else { return };
     let server = Server::start(&environment, &COPY);
     let idle = server.client();
@@ -115,7 +115,7 @@ fn an_idle_connection_and_an_unread_list_do_not_hold_up_the_end() {
     server.end();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     drop(silent);
-    assert_eq!(code(idle.stat("a")), Code::Unavailable);
+    assert!(idle.stat("a").is_err());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn looks_do_not_wait_for_work() {
     let client = server.client();
     client.prepare("tmp", "").unwrap();
     let tree = client.mounts("tmp").unwrap()[0].source.clone();
-    for directory in 0..20 {
+    for directory in 0..6 {
         let directory = std::path::Path::new(&tree).join(directory.to_string());
         std::fs::create_dir(&directory).unwrap();
         (0..100).for_each(|file| std::fs::write(directory.join(file.to_string()), "x").unwrap());

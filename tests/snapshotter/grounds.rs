@@ -120,16 +120,24 @@ pub(crate) fn backends(sort: FileSystem) -> &'static [&'static str] {
     }
 }
 
-/// Runs a case with a server of each backend on each file system; afterwards everything can be removed, and nothing is left.
-pub(crate) fn on_servers(case: impl Fn(&Ground<'_>) + Sync) {
+/// What is tried, by its name.
+pub(crate) type Case = (&'static str, fn(&Ground<'_>));
+
+/// Runs cases with a server of each backend on each file system; afterwards everything can be removed, and nothing is left.
+pub(crate) fn on_servers(cases: &[Case]) {
     on_file_systems(|environment, sort| {
         for backend in backends(sort) {
             let server = Server::start(environment, &["--backend", backend]);
-            let work = environment.path("work");
+            let work = environment.path(&format!("work-{backend}"));
             std::fs::create_dir_all(&work).unwrap();
             let (client, next) = (server.client(), AtomicUsize::new(0));
             let ground = Ground { environment, server: &server, client, backend, work, next };
-            case(&ground);
+            for (name, case) in cases {
+                let run = std::panic::AssertUnwindSafe(|| case(&ground));
+                if std::panic::catch_unwind(run).is_err() {
+                    panic!("{name} with {backend} on {sort}; the server said: {}", server.said());
+                }
+            }
             ground.client.remove_all();
             ground.client.cleanup().unwrap();
             drop(ground);

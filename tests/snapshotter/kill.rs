@@ -121,7 +121,7 @@ fn step(
     let parent = match number % 3 {
         0 => String::new(),
         1 => names.next().cloned().unwrap_or_default(),
-        _ => names.last().cloned().unwrap_or_default(),
+        _ => names.next_back().cloned().unwrap_or_default(),
     };
     let mounts = known.call(&[&key], || client.prepare(&key, &parent))?;
     known.sure.insert(key.clone(), (Kind::Active, parent.clone()));
@@ -140,7 +140,7 @@ fn step(
     let view = format!("{name} v");
     known.call(&[&view], || client.view(&view, &name))?;
     known.sure.insert(view.clone(), (Kind::View, name.clone()));
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         known.call(&[&view], || client.remove(&view))?;
         known.sure.remove(&view);
         known.call(&[&name], || client.remove(&name))?;

@@ -18,37 +18,29 @@ type Change<'a> = &'a dyn Fn(&Path);
 
 #[test]
 fn every_backend_is_a_snapshotter() {
-    on_servers(|ground| {
-        let cases: &[(&str, fn(&Ground<'_>))] = &[
-            ("Basic", basic),
-            ("StatActive", stat_active),
-            ("StatCommitted", stat_committed),
-            ("Transitivity", transitivity),
-            ("PrepareViewFailing", prepare_view_failing),
-            ("Update", update),
-            ("Remove", remove),
-            ("Walk", walk),
-            ("LayerFileUpdate", layer_file_update),
-            ("RemoveDirectoryInLowerLayer", remove_directory_in_lower_layer),
-            ("Chown", change_owners),
-            ("DirectoryPermissionOnCommit", directory_permission_on_commit),
-            ("RemoveIntermediateSnapshot", remove_intermediate_snapshot),
-            ("DeletedFilesInChildSnapshot", deleted_files_in_child_snapshot),
-            ("MoveFileFromLowerLayer", move_file_from_lower_layer),
-            ("ViewReadonly", view_readonly),
-            ("StatInWalk", stat_in_walk),
-            ("CloseTwice", close_twice),
-            ("RootPermission", root_permission),
-            ("Rename", rename),
-            ("128LayersMount", mount_of_128_layers),
-        ];
-        for (name, case) in cases {
-            let run = || case(ground);
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
-                panic!("{name} with {}; the server said: {}", ground.backend, ground.server.said());
-            }
-        }
-    });
+    on_servers(&[
+        ("Basic", basic),
+        ("StatActive", stat_active),
+        ("StatCommitted", stat_committed),
+        ("Transitivity", transitivity),
+        ("PrepareViewFailing", prepare_view_failing),
+        ("Update", update),
+        ("Remove", remove),
+        ("Walk", walk),
+        ("LayerFileUpdate", layer_file_update),
+        ("RemoveDirectoryInLowerLayer", remove_directory_in_lower_layer),
+        ("Chown", change_owners),
+        ("DirectoryPermissionOnCommit", directory_permission_on_commit),
+        ("RemoveIntermediateSnapshot", remove_intermediate_snapshot),
+        ("DeletedFilesInChildSnapshot", deleted_files_in_child_snapshot),
+        ("MoveFileFromLowerLayer", move_file_from_lower_layer),
+        ("ViewReadonly", view_readonly),
+        ("StatInWalk", stat_in_walk),
+        ("CloseTwice", close_twice),
+        ("RootPermission", root_permission),
+        ("Rename", rename),
+        ("128LayersMount", mount_of_128_layers),
+    ]);
 }
 
 // ---------------------------------------------------------------- words
