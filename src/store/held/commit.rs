@@ -148,7 +148,9 @@ impl HeldTrees {
         files::rename_new(&from, &to)?;
         fault::point("held.named");
         changed.push(store.held_dir());
-        self.settle(&changed.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        let settled = self.settle(&changed.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        // What could not be made durable is taken back. Best effort: where that fails, who serves the held trees next finds it committed.
+        settled.inspect_err(|_| drop(files::rename_new(&to, &from)))?;
         fault::point("held.committed");
         // From here on it is committed, whatever happens: who opens the held trees next would do this.
         let sealed = seal(store, &was);

@@ -99,12 +99,20 @@ impl HeldTrees {
         }
         changed.extend([store.root().join("o"), store.held_dir()]);
         let use_lock = store.move_in(&mut draft)?;
-        if let Err(error) = files::link_new(&format!("../o/{id}"), &store.held_link(&held.key)) {
-            store.discard(&id, record.parent.as_ref(), use_lock)?;
+        let link = store.held_link(&held.key);
+        let linked = files::link_new(&format!("../o/{id}"), &link).and_then(|()| {
+            fault::point("held.linked");
+            let settled = self.settle(&changed.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>());
+            // What could not be made durable must not be there either.
+            settled.inspect_err(|_| drop(files::remove_if_exists(&link)))
+        });
+        if let Err(error) = linked {
+            // Best effort: the error that brought us here is the one to tell.
+            if let Err(left) = store.discard(&id, record.parent.as_ref(), use_lock) {
+                log::debug!("{left:?}");
+            }
             return Err(error);
         }
-        fault::point("held.linked");
-        self.settle(&changed.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>())?;
         fault::point("held.prepared");
         let entry = Entry::new(&record, &held);
         coming.arrive(Arc::clone(&entry));
