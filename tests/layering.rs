@@ -127,7 +127,9 @@ fn only_output_prints() {
             // The terminal of a box is passed through: that is not printing.
             let passes_through = ["src/runner/tty.rs", "src/runner/attach.rs"].contains(&name.as_str())
                 && needle == "io::stdout()";
-            assert!(name == "src/cli/output.rs" || passes_through, "{name} has {needle}");
+            // How a build script speaks to cargo.
+            let tells_cargo = name == "src/containerd/build.rs" && needle == "println!";
+            assert!(name == "src/cli/output.rs" || passes_through || tells_cargo, "{name} has {needle}");
         }
     }
 }

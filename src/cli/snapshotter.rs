@@ -1,8 +1,10 @@
 //! `snapshotter`: the store as containerd's snapshotter, until it is told to end.
 
+use std::ffi::OsString;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use rootling_backends::{Context as _, Error, ErrorKind, Result};
 
 use super::{BackendChoice, Context, said};
@@ -86,12 +88,11 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 }
 
 fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
-    let program = std::env::current_exe().context(|| "readlink(/proc/self/exe)")?;
     let (root, address) = (absolute(&context.store_path()?)?, absolute(&arguments.address)?);
     // A store that is yet to be made will most likely be able to.
     let rebases = Store::open(&root).map_or(true, |store| store.abilities().overlay.works);
-    let containerd = absolute(&arguments.containerd)?;
-    let setup = Setup { program: &program, root: &root, address: &address, containerd: &containerd, rebases };
+    let command = command(context, arguments)?;
+    let setup = Setup { command: &command, root: &root, address: &address, rebases };
     let text = match print {
         Print::Systemd => setup.service()?,
         Print::SystemdSocket => setup.socket()?,
@@ -99,6 +100,25 @@ fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
     };
     context.output.raw(text.as_bytes());
     Ok(())
+}
+
+/// Returns the command that serves as this one would, from any directory.
+fn command(context: &Context, arguments: &Arguments) -> Result<Vec<OsString>> {
+    let program = std::env::current_exe().context(|| "readlink(/proc/self/exe)")?;
+    let mut words = vec![program.into_os_string()];
+    // The default store is made on first use, one that is named is not.
+    if let Some(root) = &context.root {
+        words.extend(["--root".into(), absolute(root)?.into_os_string()]);
+    }
+    words.extend(["snapshotter".into(), "--address".into(), absolute(&arguments.address)?.into_os_string()]);
+    words.extend(["--containerd".into(), absolute(&arguments.containerd)?.into_os_string()]);
+    if let Some(backend) = arguments.backend.and_then(|backend| backend.to_possible_value()) {
+        words.extend(["--backend".into(), backend.get_name().into()]);
+    }
+    if let Some(metrics) = &arguments.metrics {
+        words.extend(["--metrics".into(), metrics.to_string().into()]);
+    }
+    Ok(words)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

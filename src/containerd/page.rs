@@ -1,5 +1,6 @@
 //! The page of metrics, over HTTP, to one reader after the other.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -49,6 +50,16 @@ impl Place {
                 let listener = TcpListener::bind(address).context(|| format!("listen on {address}"))?;
                 Ok(Listening::Loopback(listener))
             }
+        }
+    }
+}
+
+/// As it is given.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Loopback(address) => write!(f, "{address}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a machine needs to be told so that containerd finds this server: units of systemd, a part of containerd's configuration.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use rootling_backends::Result;
@@ -13,14 +14,12 @@ const CONTAINERD: &str = include_str!("setup/containerd.toml");
 /// What is filled in.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
-    /// This program.
-    pub program: &'a Path,
+    /// The command that serves, word by word.
+    pub command: &'a [OsString],
     /// The store.
     pub root: &'a Path,
     /// Where the server listens.
     pub address: &'a Path,
-    /// Where containerd does.
-    pub containerd: &'a Path,
     /// Can the store take a tree that was prepared on nothing onto another one? It needs OverlayFS for that.
     pub rebases: bool,
 }
@@ -28,12 +27,10 @@ pub struct Setup<'a> {
 impl Setup<'_> {
     /// Returns the unit that starts the server.
     pub fn service(&self) -> Result<String> {
-        let word = |path| text(path).map(systemd_word);
-        Ok(SERVICE
-            .replace("@PROGRAM@", &word(self.program)?)
-            .replace("@ROOT@", &word(self.root)?)
-            .replace("@ADDRESS@", &word(self.address)?)
-            .replace("@CONTAINERD@", &word(self.containerd)?))
+        let word = |word: &OsString| text(Path::new(word)).map(systemd_word);
+        let command: Vec<String> = self.command.iter().map(word).collect::<Result<_>>()?;
+        let root = systemd_word(text(self.root)?);
+        Ok(SERVICE.replace("@COMMAND@", &command.join(" ")).replace("@ROOT@", &root))
     }
 
     /// Returns the unit by which systemd makes the server's socket.
@@ -69,35 +66,29 @@ fn toml_string(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn setup<'a>(root: &'a str, rebases: bool) -> Setup<'a> {
-        let program = Path::new("/usr/bin/rootling");
-        let (address, containerd) =
-            (Path::new("/run/rootling/snapshotter.sock"), Path::new("/run/containerd/containerd.sock"));
-        Setup { program, root: root.as_ref(), address, containerd, rebases }
+    fn setup<'a>(command: &'a [OsString], root: &'a str, rebases: bool) -> Setup<'a> {
+        Setup { command, root: root.as_ref(), address: Path::new("/run/rootling/snapshotter.sock"), rebases }
     }
 
     #[test]
-    fn a_unit_starts_the_program_with_the_store() {
-        let service = setup("/srv/my store/100%", true).service().unwrap();
-        let line = "ExecStart=/usr/bin/rootling --root \"/srv/my store/100%%\" snapshotter --address /run/rootling/snapshotter.sock --containerd /run/containerd/containerd.sock";
+    fn a_unit_starts_the_command_word_by_word() {
+        let command = ["/usr/bin/rootling", "--root", "/srv/my store/100%", "$x\"\\"].map(OsString::from);
+        let service = setup(&command, "/srv/my store/100%", true).service().unwrap();
+        let line = "ExecStart=/usr/bin/rootling --root \"/srv/my store/100%%\" \"$$x\\\"\\\\\"";
         assert!(service.lines().any(|found| found == line), "{service}");
-        assert!(!service.contains('@'), "{service}");
-        assert!(!setup("/s", true).socket().unwrap().contains('@'));
+        assert!(
+            service.lines().any(|found| found == "RequiresMountsFor=\"/srv/my store/100%%\""),
+            "{service}"
+        );
+        assert!(!service.contains('@') && !setup(&[], "/s", true).socket().unwrap().contains('@'));
     }
 
     #[test]
     fn containerd_is_told_of_rebase_only_where_it_holds() {
         for rebases in [true, false] {
-            let config = setup("/srv/a\"b", rebases).containerd().unwrap();
+            let config = setup(&[], "/srv/a\"b", rebases).containerd().unwrap();
             assert_eq!(config.contains("rebase"), rebases);
             assert!(config.contains("root = \"/srv/a\\\"b\"") && !config.contains('@'), "{config}");
-            toml::from_str::<toml::Table>(&config).unwrap();
-            // What is commented out is whole as well.
-            let (_, of_2) = config.split_once("#version = 3").unwrap();
-            let of_2: String =
-                of_2.lines().map(|line| format!("{}\n", line.trim_start_matches('#'))).collect();
-            let of_2 = toml::from_str::<toml::Table>(&of_2).unwrap();
-            assert_eq!(of_2["proxy_plugins"]["rootling"]["type"].as_str(), Some("snapshot"));
         }
     }
 }

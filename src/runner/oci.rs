@@ -1,7 +1,7 @@
 //! A box as a `config.json` of the [runtime specification](https://github.com/opencontainers/runtime-spec/blob/main/spec.md), for runc, crun,
 //! youki and whoever calls them.
 //!
-//! The same [`Spec`] that [`Plan`](super::Plan) puts in order for our own runner, so the walls are the same: capabilities, masks, the filter. What
+//! The same [`Spec`] that [`Plan`] puts in order for our own runner, so the walls are the same: capabilities, masks, the filter. What
 //! that form cannot say is refused by name, and nothing is left out in silence. What another runtime does itself is left to it: the usual
 //! devices, the order of steps, removing nothing that it made in the tree.
 //!
@@ -213,7 +213,7 @@ impl Configuration {
     ///
     /// # Errors
     ///
-    /// What [`Plan::build`](super::Plan::build) refuses, and of kind `Unsupported` what the specification has no words for.
+    /// What [`Plan::build`] refuses, and of kind `Unsupported` what the specification has no words for.
     pub fn build(
         spec: &Spec,
         root: &Path,
