@@ -286,6 +286,8 @@ fn layers_unpacked_on_nothing_are_rebased() {
         // It is a layer like others.
         let blob = lab.diff(&lab.view("left", "bottom"), &lab.view("right", "rebased"), "").unwrap();
         assert_tree_eq(&lab.layer("again", "bottom", &blob), &expected, "what the rebased one changed");
+        let whole = lab.diff(&[], &lab.mounts("right"), "").unwrap();
+        assert_tree_eq(&lab.layer("whole", "", &whole), &expected, "no file is another of the same number");
         // How the directory looks, only what lies beneath knows.
         let layer = lab.put(TAR, &Tar::new().file("usr/lib/new", b"n").end());
         let status = lab.apply(&lab.differ, &layer, &alone("cannot")).expect_err("nothing is assumed");
