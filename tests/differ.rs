@@ -261,6 +261,42 @@ fn layers_that_need_what_lies_beneath_get_it() {
     });
 }
 
+/// containerd 2 unpacks layers side by side, each on nothing, and says of each what it stands on once that is there.
+#[test]
+fn layers_unpacked_on_nothing_are_rebased() {
+    everywhere(|lab| {
+        let alone = |key: &str| {
+            let mounts = lab.prepare(key, "");
+            let options = vec!["rw".to_owned(), format!("upperdir={}", mounts[0].source)];
+            vec![Mount {
+                r#type: "overlay".to_owned(),
+                source: "overlay".to_owned(),
+                options,
+                target: String::new(),
+            }]
+        };
+        let upper = lab.put(GZIP, &gzip(&tar(lab, &above())));
+        let mounts = alone("side by side");
+        lab.apply(&lab.differ, &upper, &mounts).unwrap();
+        let bottom = lab.put(GZIP, &gzip(&tar(lab, &base())));
+        lab.layer("bottom", "", &bottom);
+        lab.commit_on("rebased", "side by side", "bottom").unwrap();
+        let expected = lab.layer("one after the other", "bottom", &upper);
+        assert_tree_eq(&lab.tree("rebased"), &expected, "rebased");
+        // It is a layer like others.
+        let blob = lab.diff(&lab.view("left", "bottom"), &lab.view("right", "rebased"), "").unwrap();
+        assert_tree_eq(&lab.layer("again", "bottom", &blob), &expected, "what the rebased one changed");
+        let whole = lab.diff(&[], &lab.mounts("right"), "").unwrap();
+        assert_tree_eq(&lab.layer("whole", "", &whole), &expected, "no file is another of the same number");
+        // How the directory looks, only what lies beneath knows.
+        let layer = lab.put(TAR, &Tar::new().file("usr/lib/new", b"n").end());
+        let status = lab.apply(&lab.differ, &layer, &alone("cannot")).expect_err("nothing is assumed");
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+        assert!(status.message().contains("leave \"rebase\" out"), "{status:?}");
+        lab.remove("cannot").unwrap();
+    });
+}
+
 fn code(result: Result<Descriptor, tonic::Status>) -> Code {
     result.expect_err("it must fail").code()
 }

@@ -229,11 +229,12 @@ impl CreateOptions {
     }
 }
 
-/// A device and a number on it: numbers alone come twice in a tree of several layers or subvolumes.
-type Inode = (u64, u64);
+/// A device, a number on it, and when the inode was changed last: numbers alone come twice in a tree of several layers or subvolumes, and
+/// OverlayFS shows what lies in two subvolumes of one btrfs as one device's (kernel source, fs/overlayfs/inode.c: `ovl_map_dev_ino`).
+type Inode = (u64, u64, i64, i64);
 
 fn inode_of(stat: &FileStat) -> Inode {
-    (stat.st_dev, stat.st_ino)
+    (stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)
 }
 
 /// Has an inode further names? Those of a directory are its children's `..`.

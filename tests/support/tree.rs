@@ -385,7 +385,8 @@ fn finish(parent: &Dir, name: &OsStr, node: &Node) -> Result<()> {
 
 struct Reader {
     tree: TreeValue,
-    inodes: HashMap<(u64, u64), PathBuf>,
+    /// By device, number and time of change: an overlay over two subvolumes shows equal numbers.
+    inodes: HashMap<(u64, u64, i64, i64), PathBuf>,
 }
 
 impl Reader {
@@ -395,11 +396,12 @@ impl Reader {
             let stat = dir.stat(&entry.name)?;
             let is_dir = EntryType::of_mode(stat.st_mode) == EntryType::Directory;
             if !is_dir && stat.st_nlink > 1 {
-                if let Some(first) = self.inodes.get(&(stat.st_dev, stat.st_ino)).cloned() {
+                let inode = (stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec);
+                if let Some(first) = self.inodes.get(&inode).cloned() {
                     self.tree.link(&first, path);
                     continue;
                 }
-                self.inodes.insert((stat.st_dev, stat.st_ino), path.clone());
+                self.inodes.insert(inode, path.clone());
             }
             self.tree.insert(path.clone(), read_node(dir, &entry.name, &stat)?);
             if is_dir {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a directory | remove what they name |
 //! | an overlay | become OverlayFS's marks in the upper directory, as long as that is empty and the layer can be told without what lies beneath; else the overlay is mounted, attached nowhere, and what they name is removed through it |
-//! | an upper directory alone | become marks, whatever it will stand on |
+//! | an upper directory alone | become marks, whatever it will stand on; a layer that needs what lies beneath is refused |
 //!
 //! A layer that fails leaves the tree half made: an ordinary tree, which its holder removes.
 
@@ -111,6 +111,11 @@ impl Layer<'_> {
                     }
                 }
                 (Err(error), Some(_)) if error.kind() == ErrorKind::NeedsLower => {}
+                (Err(error), None) if error.kind() == ErrorKind::NeedsLower => {
+                    return Err(error.hint(
+                        "let containerd unpack one layer after the other: leave \"rebase\" out of its configuration",
+                    ));
+                }
                 (Err(error), _) => return Err(error),
             }
             for entry in upper.entries()? {
