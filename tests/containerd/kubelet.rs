@@ -366,6 +366,33 @@ fn pods_run_and_what_they_wrote_outlives_both_daemons() {
 }
 
 #[test]
+fn what_rootling_pulled_is_not_fetched_by_containerd() {
+    on_stages(|stage| {
+        become_node(stage);
+        let image = stage.image("1");
+        stage.environment.ok(["-q", "pull", &image, "app:1"]);
+        let kubelet = Kubelet::new();
+        kubelet.wait();
+        kubelet.pull(&image);
+        let blobs = stage.containerd.directory.join("root/io.containerd.content.v1.content/blobs/sha256");
+        let fetched = std::fs::read_dir(&blobs).map_or(0, Iterator::count);
+        assert_eq!(fetched, 2, "the manifest and the configuration, and none of three layers");
+        kubelet.pull(&stage.images.reference("pause", "1"));
+        let pod = kubelet.pod("pod", &stage.namespace, "");
+        let one = kubelet.container(&pod, "one", &image, "sleep 3600");
+        assert_eq!(kubelet.exec(&one, "cat /etc/version /srv/b"), "first\nseen\n");
+        kubelet.remove_container(&one);
+        kubelet.remove_pod(&pod.0);
+        kubelet.remove_image(&image);
+        kubelet.remove_image(&stage.images.reference("pause", "1"));
+        eventually("all of containerd's snapshots are gone", || stage.listed().is_empty());
+        // What rootling pulled for itself stays.
+        stage.environment.ok(["-q", "create", "app:1", "dev"]);
+        stage.environment.ok(["fsck", "--verify"]);
+    });
+}
+
+#[test]
 fn the_harness_runs_pods_on_containerds_own_overlayfs() {
     on_stage(FileSystem::Ext4, "overlayfs", pods);
 }

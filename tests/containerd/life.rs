@@ -7,7 +7,8 @@ use crate::environment::ran;
 use crate::host::FileSystem;
 use crate::lab::eventually;
 
-use super::stage::{Stage, on_stage, on_stages};
+use super::daemons::Containerd;
+use super::stage::{OURS, Stage, on_stage, on_stages};
 
 /// The kinds and names of all of containerd's snapshots: `Active app`, `Committed sha256:…`.
 fn kinds(stage: &Stage<'_>) -> Vec<String> {
@@ -126,4 +127,29 @@ fn removes(stage: &Stage<'_>) {
     assert_eq!(stage.run_ok("1", &["--rm"], "again", "cat /etc/version /srv/b"), "first\nseen\n");
     stage.containerd.ok(&["images", "rm", "--sync", &first]);
     eventually("all of containerd's snapshots are gone", || stage.listed().is_empty());
+}
+
+#[test]
+fn namespaces_of_containerd_share_layers_and_let_go_apart() {
+    on_stages(|stage| {
+        let here = stage.containerd.client();
+        let mut other = stage.containerd.client();
+        other.namespace = format!("{}-b", stage.namespace);
+        let image = stage.image("1");
+        for client in [&here, &other] {
+            client.ok(&["images", "pull", "--plain-http", "--snapshotter", OURS, &image]);
+        }
+        let objects = || fs::read_dir(stage.environment.store().join("held")).unwrap().count();
+        assert_eq!(objects(), 6, "each has keys of its own");
+        let removed = |client: &Containerd| {
+            client.ok(&["images", "rm", "--sync", &image]);
+        };
+        removed(&here);
+        eventually("the keys of one namespace are gone", || objects() == 3);
+        let words =
+            ["run", "--rm", "--snapshotter", OURS, "--cgroup", &format!("/{}/b", stage.namespace), &image];
+        assert_eq!(other.ok(&[&words[..], &["b", "/bin/cat", "/etc/version"]].concat()), "first\n");
+        removed(&other);
+        stage.assert_nothing_is_held();
+    });
 }
