@@ -142,6 +142,9 @@ mod api {
     }
     #[derive(Clone, PartialEq, Message)]
     pub(super) struct FileSystemUsage {
+        /// Whose first and only field is where it is mounted.
+        #[prost(message, optional, tag = "2")]
+        pub(super) place: Option<Id>,
         #[prost(message, optional, tag = "3")]
         pub(super) bytes: Option<Number>,
         #[prost(message, optional, tag = "4")]
@@ -225,10 +228,12 @@ impl Kubelet {
         self.ask::<_, api::Empty>("RemoveImage", api::PullImage { image });
     }
 
-    /// Bytes and inodes of all images, as containerd last looked.
-    fn image_usage(&self) -> (u64, u64) {
+    /// Where containerd says that images are, and their bytes and inodes as it last looked.
+    fn image_usage(&self) -> (String, (u64, u64)) {
         let usage: api::ImageUsage = self.ask("ImageFsInfo", api::Empty {});
-        usage.file_systems.first().map(numbers).unwrap_or_default()
+        let file_system = usage.file_systems.into_iter().next().unwrap_or_default();
+        let numbers = numbers(&file_system);
+        (file_system.place.unwrap_or_default().id, numbers)
     }
 
     /// Starts a pod on the node's network; returns its id, and what containers in it are to be told.
@@ -331,7 +336,9 @@ fn pods(stage: &mut Stage<'_>) {
     eventually("what was written is counted", || kubelet.written(&one).0 >= 3 << 20);
     assert!(kubelet.written(&two).0 < 1 << 20, "{:?}", kubelet.written(&two));
     eventually("images are counted", || {
-        let (bytes, inodes) = kubelet.image_usage();
+        let (place, (bytes, inodes)) = kubelet.image_usage();
+        // This is what KUBERNETES.md says where a kubelet looks for room.
+        assert!(place.ends_with(&format!("/io.containerd.snapshotter.v1.{}", stage.containerd.snapshotter)));
         bytes > 4 << 20 && inodes > 20
     });
 
