@@ -23,6 +23,7 @@
 //! | `merging` | apply, revert, rebase and their conflicts |
 //! | `run_steps` | `RUN` through the library: surroundings, mounts, secrets, signals, and what is left in the tree |
 //! | `states` | snapshots of boxes, restore, undo, redo |
+//! | `containerd` | containerd itself, with runc and ctr, on trees that rootling keeps for it |
 //! | `diff` | any two states compared: files, texts, packages |
 //! | `differ` | containerd's layers into trees and out of them, with a real containerd |
 //! | `copy_steps` | `COPY`, `ADD` and `WORKDIR` of builds, beside what docker makes |
@@ -65,6 +66,9 @@ mod built;
 mod bundle;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+#[cfg(feature = "containerd")]
+mod containerd;
 #[cfg(test)]
 mod copy_steps;
 #[cfg(test)]
