@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use rootling_backends::{Context as _, Error, ErrorKind, Result};
+use rootling_backends::{Context as _, Error, ErrorKind, Kind, Result};
 
 use super::{BackendChoice, Context, said};
 use crate::containerd::{Moment, Place, Server, Setup, Socket};
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
     containerd: PathBuf,
 
-    /// Backend that makes the trees [default: the store's]
+    /// Backend that makes the trees [default: the store's for what is thrown away]
     #[arg(long, value_enum)]
     backend: Option<BackendChoice>,
 
@@ -90,7 +90,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
     let (root, address) = (absolute(&context.store_path()?)?, absolute(&arguments.address)?);
     // A store that is yet to be made will most likely be able to.
-    let rebases = Store::open(&root).map_or(true, |store| store.abilities().overlay.works);
+    let rebases = Store::open(&root).map_or(true, |store| can_rebase(&store, arguments));
     let command = command(context, arguments)?;
     let setup = Setup { command: &command, root: &root, address: &address, rebases };
     let text = match print {
@@ -100,6 +100,13 @@ fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
     };
     context.output.raw(text.as_bytes());
     Ok(())
+}
+
+/// Is it wise to unpack layers on nothing, and to lay them on each other afterwards? OverlayFS gives all subvolumes one device number, so
+/// that files of two of them may look like one to whoever copies a tree: trees of btrfs are not laid on each other.
+fn can_rebase(store: &Store, arguments: &Arguments) -> bool {
+    let kind = arguments.backend.and_then(BackendChoice::kind).unwrap_or_else(|| store.ephemeral_backend());
+    store.abilities().overlay.works && kind != Kind::Btrfs
 }
 
 /// Returns the command that serves as this one would, from any directory.

@@ -40,6 +40,9 @@ fn what_sets_up_a_machine_is_printed_with_its_paths() {
         assert_eq!(table["proxy_plugins"]["rootling-diff"]["type"].as_str(), Some("diff"));
         assert!(table["plugins"].get(images).is_some(), "{images}");
     }
+    // Trees of btrfs are not laid on each other.
+    let of_btrfs = environment.ok(["snapshotter", "--backend", "btrfs", "--print", "containerd"]);
+    assert!(config.contains("rebase") && !of_btrfs.contains("rebase"), "{of_btrfs}");
     // A store that is not there yet.
     let there_is_none = environment.path("none");
     let arguments = ["--root", &there_is_none.to_string_lossy(), "snapshotter", "--print", "containerd"];

@@ -15,7 +15,7 @@ use super::{HeldKind, HeldTrees, commit};
 
 impl HeldTrees {
     /// Opens the held trees of a store, to be served by this process until the value is dropped; `backend` makes new ones, `None` is the
-    /// store's choice.
+    /// store's choice for what is thrown away, as containers are.
     ///
     /// Where another process serves them it is an error of kind `Busy` that names it. Finishes what a kill left, and moves to the trash what it left
     /// for nobody. Reads the records of all objects, in parallel.
@@ -25,7 +25,7 @@ impl HeldTrees {
     }
 
     fn open_now(store: Store, backend: Option<Kind>) -> Result<Self> {
-        let kind = backend.unwrap_or_else(|| store.default_backend());
+        let kind = backend.unwrap_or_else(|| store.ephemeral_backend());
         store.backend(kind)?;
         let alone = {
             let _lock = store.share_to_write()?;
