@@ -189,11 +189,12 @@ impl Here<'_> {
         }
         self.client.remove("parent")?;
         self.daemons.collect()?;
+        self.daemons.wait_until_gone()?;
         turn.add(REMOVE, each(start.elapsed(), count));
         if self.client.walk()? != 0 {
             return Err(corrupt("what was removed is listed".to_owned()));
         }
-        self.daemons.check_all_gone()
+        Ok(())
     }
 
     /// A large layer, once written long ago and once just now.

@@ -57,6 +57,7 @@ pub(super) struct Daemons {
     run: PathBuf,
     /// In the order in which they end.
     started: Vec<Child>,
+    /// The directory of who keeps the trees.
     trees: PathBuf,
 }
 
@@ -68,7 +69,7 @@ impl Daemons {
         let run = Path::new("/run").join(&name);
         std::fs::create_dir(&run).context(|| format!("mkdir({run:?})"))?;
         let (snapshotter, trees) = match contender {
-            Contender::Ours(_) => ("rootling", directory.join("store/o")),
+            Contender::Ours(_) => ("rootling", directory.join("store")),
             // Where it names them, each by a number.
             Contender::Theirs(name) => {
                 (name, directory.join(format!("containerd/io.containerd.snapshotter.v1.{name}")))
@@ -126,24 +127,31 @@ impl Daemons {
         timed(&mut self.ctr(&["content", "prune", "references"])).map(drop)
     }
 
-    /// Makes sure that no tree is there any more.
-    pub(super) fn check_all_gone(&self) -> Result<()> {
-        let place =
-            if self.snapshotter == "rootling" { self.trees.clone() } else { self.trees.join("snapshots") };
-        // containerd's btrfs has a directory for each kind.
-        let places = if self.snapshotter == "btrfs" {
-            ["active", "view", "snapshots"].map(|kind| self.trees.join(kind)).to_vec()
-        } else {
-            vec![place]
-        };
-        for place in places {
-            let left = std::fs::read_dir(&place).context(|| format!("opendir({place:?})"))?.count();
-            if left > 0 {
-                let message = format!("{left} trees are left in {place:?}");
-                return Err(Error::new(ErrorKind::Corrupt, message));
+    /// Waits until no tree is there any more.
+    pub(super) fn wait_until_gone(&self) -> Result<()> {
+        for _ in 0..6000 {
+            if self.count_trees()? == 0 {
+                return Ok(());
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
+        let message = format!("{} trees are left below {:?}", self.count_trees()?, self.trees);
+        Err(Error::new(ErrorKind::Corrupt, message))
+    }
+
+    /// Returns how many names of trees there are, those on their way out included.
+    fn count_trees(&self) -> Result<usize> {
+        let places: &[&str] = match self.snapshotter {
+            "rootling" => &["o", "trash"],
+            // It has a directory for each kind.
+            "btrfs" => &["active", "view", "snapshots"],
+            _ => &["snapshots"],
+        };
+        let count = |place: &&str| -> Result<usize> {
+            let place = self.trees.join(place);
+            Ok(std::fs::read_dir(&place).context(|| format!("opendir({place:?})"))?.count())
+        };
+        places.iter().map(count).sum()
     }
 }
 
