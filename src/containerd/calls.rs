@@ -37,7 +37,18 @@ impl Calls {
         Self { held: Arc::new(held), metrics: Arc::default(), sweep: Arc::default(), places }
     }
 
-    /// Does a call that looks into memory.
+    /// Does a call that looks into memory for a moment: at once, for handing it to a thread would take several times as long. containerd asks
+    /// so of every tree that it lists.
+    pub(super) fn glance<T>(
+        &self,
+        method: &'static str,
+        act: impl FnOnce(&HeldTrees) -> Result<T>,
+    ) -> Result<Response<T>, Status> {
+        self.metrics.begin(method);
+        told(method, counted(&self.metrics, method, Instant::now(), || act(&self.held)))
+    }
+
+    /// Does a call that looks into memory, but maybe also at the disk, or for long.
     pub(super) async fn look<T: Send + 'static>(
         &self,
         method: &'static str,
@@ -73,30 +84,45 @@ impl Calls {
         act: impl FnOnce(&HeldTrees) -> Result<T> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let (held, metrics) = (self.held.clone(), self.metrics.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&held)));
-            let code = match &done {
-                Ok(Ok(_)) => Code::Ok,
-                Ok(Err(error)) => code(error.kind()),
-                Err(_) => Code::Internal,
-            };
-            metrics.end(method, code, begun.elapsed());
-            done
-        });
+        let done = tokio::task::spawn_blocking(move || counted(&metrics, method, begun, || act(&held)));
         match done.await {
-            Ok(Ok(Ok(done))) => Ok(Response::new(done)),
-            Ok(Ok(Err(error))) => {
-                let status = status(&error);
-                let is_ours =
-                    matches!(status.code(), Code::Internal | Code::DataLoss | Code::ResourceExhausted);
-                let level = if is_ours { log::Level::Warn } else { log::Level::Debug };
-                log::log!(level, "{method}: {}", status.message());
-                Err(status)
-            }
-            // The panic was told on stderr, with its place; a call that was not begun ends with the server.
-            Ok(Err(_)) => Err(Status::internal(format!("{method}: the server failed, see what it says"))),
+            Ok(done) => told(method, done),
+            // One that was not begun ends with the server.
             Err(_) => Err(Status::unavailable("the server ends")),
         }
+    }
+}
+
+/// Does a call and counts it. A panic is that call's alone.
+fn counted<T>(
+    metrics: &Metrics,
+    method: &'static str,
+    begun: Instant,
+    act: impl FnOnce() -> Result<T>,
+) -> std::thread::Result<Result<T>> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+    let code = match &done {
+        Ok(Ok(_)) => Code::Ok,
+        Ok(Err(error)) => code(error.kind()),
+        Err(_) => Code::Internal,
+    };
+    metrics.end(method, code, begun.elapsed());
+    done
+}
+
+/// Tells what came of a call, in gRPC's words.
+fn told<T>(method: &str, done: std::thread::Result<Result<T>>) -> Result<Response<T>, Status> {
+    match done {
+        Ok(Ok(done)) => Ok(Response::new(done)),
+        Ok(Err(error)) => {
+            let status = status(&error);
+            let is_ours = matches!(status.code(), Code::Internal | Code::DataLoss | Code::ResourceExhausted);
+            let level = if is_ours { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "{method}: {}", status.message());
+            Err(status)
+        }
+        // The panic was told on stderr, with its place.
+        Err(_) => Err(Status::internal(format!("{method}: the server failed, see what it says"))),
     }
 }
 

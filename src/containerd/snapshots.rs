@@ -83,10 +83,7 @@ impl api::snapshots_server::Snapshots for Snapshots {
 
     async fn stat(&self, request: Request<api::StatSnapshotRequest>) -> Answered<api::StatSnapshotResponse> {
         let key = request.into_inner().key;
-        let found = self
-            .0
-            .look("Stat", move |held| Ok(api::StatSnapshotResponse { info: Some(told(held.stat(&key)?)) }));
-        found.await
+        self.0.glance("Stat", |held| Ok(api::StatSnapshotResponse { info: Some(told(held.stat(&key)?)) }))
     }
 
     async fn update(
