@@ -55,14 +55,12 @@ impl Running {
     /// Opens a handle on the box's first process, which is the command's parent as long as the command lives.
     fn init(&self) -> Result<OwnedFd> {
         let parent = parent_of(self.pid)?;
-        let handle = sys::pidfd_open(parent).context(|| format!("pidfd_open({parent})"))?;
+        // It may end at any moment, and the command with it.
+        let handle = sys::pidfd_open(parent).map_err(|_| self.gone())?;
         // The command lives, and has lived all the time: then its parent did too, and is who the handle holds.
         self.open()?;
         if parent_of(self.pid)? != parent {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("process {} of the box has ended", self.pid),
-            ));
+            return Err(self.gone());
         }
         Ok(handle)
     }
@@ -73,9 +71,7 @@ impl Running {
             sent => sent,
         };
         match sent {
-            Err(Errno::ESRCH) => {
-                Err(Error::new(ErrorKind::NotFound, format!("process {} of the box has ended", self.pid)))
-            }
+            Err(Errno::ESRCH) => Err(self.gone()),
             sent => sent.context(|| format!("pidfd_send_signal({}, {signal})", self.pid)),
         }
     }
@@ -100,7 +96,11 @@ impl Running {
 
 /// Field 4 of proc_pid_stat(5).
 pub(super) fn parent_of(pid: i32) -> Result<i32> {
-    let text = small_file::read_record(format!("/proc/{pid}/stat"))?;
+    let text = small_file::read_record(format!("/proc/{pid}/stat")).map_err(|error| match error.errno() {
+        // It ended between the two calls.
+        Some(Errno::ESRCH) => error.with_kind(ErrorKind::NotFound),
+        _ => error,
+    })?;
     let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let parent = fields.split(' ').nth(1).and_then(|field| field.parse().ok()).filter(|parent| *parent > 0);
     parent.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("process {pid} has no parent here")))

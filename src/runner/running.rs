@@ -73,16 +73,19 @@ impl Running {
 
     /// Opens a handle on it; `NotFound` where it has ended, also if its id is in use again.
     pub(super) fn open(&self) -> Result<OwnedFd> {
-        let gone = || Error::new(ErrorKind::NotFound, format!("process {} of the box has ended", self.pid));
         if boot_id()? != self.boot_id {
-            return Err(gone());
+            return Err(self.gone());
         }
         // The handle first, the time after: what the handle holds cannot be replaced under us.
-        let handle = sys::pidfd_open(self.pid).map_err(|_| gone())?;
+        let handle = sys::pidfd_open(self.pid).map_err(|_| self.gone())?;
         match start_time(self.pid) {
             Ok(time) if time == self.start_time_ticks => Ok(handle),
-            _ => Err(gone()),
+            _ => Err(self.gone()),
         }
+    }
+
+    pub(super) fn gone(&self) -> Error {
+        Error::new(ErrorKind::NotFound, format!("process {} of the box has ended", self.pid))
     }
 }
 
