@@ -212,7 +212,7 @@ impl Workshop<'_> {
             return Err(asked_to_end());
         }
         if let Some(refused) = ended.refused {
-            return Ok(Outcome::Failed(fork, Failure::Reason(refused.to_string())));
+            return Ok(Outcome::Failed(fork, Failure::Reason(refused.chain().join(": "))));
         }
         Ok(match (ended.status, ended.signal()) {
             (0, _) => Outcome::Made(fork, Done::default()),

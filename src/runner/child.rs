@@ -172,7 +172,7 @@ impl<'a> Child<'a> {
                     None => None,
                 };
                 let file = self.write_file(name, content, (*mode, *owner))?;
-                self.show_file(file, name, place, *attributes)
+                self.show_file(file.as_fd(), name, place, *attributes)
             }
             Op::Sysctl { path, value } => self.sysctl(path, value),
             Op::ReadOnly { base, path } => self.read_only(*base, path),
@@ -360,26 +360,33 @@ impl<'a> Child<'a> {
     }
 
     /// Writes a file in `/dev`, from where it is shown: a clone can only be taken of what is attached (before Linux 6.15).
-    fn write_file(&self, name: &CStr, mut content: &[u8], (mode, owner): (u32, (u32, u32))) -> Result<Fd> {
+    ///
+    /// The file is to be closed before the command is executed: it may be the command.
+    fn write_file(
+        &self,
+        name: &CStr,
+        mut content: &[u8],
+        (mode, owner): (u32, (u32, u32)),
+    ) -> Result<OwnedFd> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(mode);
-        let file = sys::leave(nix::fcntl::openat(self.dev()?, name, flags, mode)?);
+        let file = nix::fcntl::openat(self.dev()?, name, flags, mode)?;
         if owner != (0, 0) {
-            nix::unistd::fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+            nix::unistd::fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
         }
         // The umask took some of it, or the new owner did.
         if owner != (0, 0) || mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH) {
-            nix::sys::stat::fchmod(file, mode)?;
+            nix::sys::stat::fchmod(&file, mode)?;
         }
         while !content.is_empty() {
-            let written = nix::unistd::write(file, content)?;
+            let written = nix::unistd::write(&file, content)?;
             content = content.get(written..).unwrap_or_default();
         }
         Ok(file)
     }
 
     /// Shows it over one of the tree, where its name in `/dev` then goes, or where it is.
-    fn show_file(&self, file: Fd, name: &CStr, place: Option<Fd>, attributes: u64) -> Result<()> {
+    fn show_file(&self, file: BorrowedFd<'_>, name: &CStr, place: Option<Fd>, attributes: u64) -> Result<()> {
         let clone = sys::leave(kernel::open_tree_clone(file, c"", false)?);
         // It comes with those of `/dev`, which may have nodes: what may not be done with one matters to no file.
         const OF_DEV: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;

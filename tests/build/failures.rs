@@ -249,6 +249,28 @@ fn a_program_that_is_ended_while_it_is_built_says_so_with_its_code() {
 }
 
 #[test]
+fn what_cannot_be_executed_says_why() {
+    let Some(project) = Project::new() else { return };
+    let said = project.refused("FROM base\nRUN printf x > /bad; chmod +x /bad\nRUN [\"/bad\"]\n", &[]);
+    assert!(said.contains("execute \"/bad\": Exec format error"), "{said}");
+    let said = project.refused("FROM base\nRUN [\"/nope\"]\n", &[]);
+    assert!(said.contains("find \"/nope\": No such file or directory"), "{said}");
+    project.assert_clean();
+}
+
+#[test]
+fn a_script_is_closed_before_it_is_executed() {
+    let Some(project) = Project::new() else { return };
+    // It was a race: one in three was "Text file busy".
+    for number in 0..20 {
+        let recipe = format!("FROM base\nRUN <<X\n#!/bin/sh\necho {number} > /number\nX\n");
+        project.built(&recipe, &["-t", "x"]);
+        assert_eq!(project.cat("x", "number"), format!("{number}\n"));
+    }
+    project.assert_clean();
+}
+
+#[test]
 fn a_failure_ends_what_runs_beside_it() {
     let Some(project) = Project::new() else { return };
     let recipe = "FROM base AS one\nRUN sleep 7654324\nFROM base AS two\nRUN sleep 1; exit 6\nFROM base\nCOPY --from=one / /1\nCOPY --from=two / /2\n";
