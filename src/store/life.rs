@@ -9,6 +9,7 @@ use super::id::ObjectId;
 use super::marks::Marks;
 use super::merging::Merging;
 use super::name::Name;
+use super::path_text;
 use super::policy::Policy;
 use super::settings::BoxSettings;
 
@@ -42,7 +43,7 @@ pub struct Life {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merging: Option<Merging>,
     /// The directory of the runtime bundle that it was made for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "path_text::optional", skip_serializing_if = "Option::is_none")]
     pub bundle: Option<PathBuf>,
     /// Fields of later versions.
     #[serde(flatten)]

@@ -1,6 +1,8 @@
 //! A bundle made, refused, cut short and taken away.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::environment::{Environment, is_root};
@@ -12,6 +14,13 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
     }
     let environment = Environment::new();
     environment.import_base();
+    let no_text = environment.path("b").into_os_string();
+    let no_text = [no_text.as_bytes(), b"\xff"].concat();
+    let no_text = OsStr::from_bytes(&no_text);
+    let arguments: Vec<&OsStr> = ["bundle", "--name", "b", "base"].map(OsStr::new).into_iter().collect();
+    let stderr = environment.fails([arguments, vec![no_text]].concat());
+    assert!(stderr.contains("is not UTF-8"), "{stderr}");
+    assert!(!Path::new(no_text).exists());
     let inside = environment.store().join("b").to_string_lossy().into_owned();
     let at = |name: &str| environment.path(name).to_string_lossy().into_owned();
     fs::create_dir(environment.path("full")).unwrap();
