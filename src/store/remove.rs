@@ -329,9 +329,9 @@ impl Store {
     }
 
     fn is_needed(&self, id: &ObjectId) -> Result<bool> {
-        // Two cheap looks first: most parents have a child, and names cost a look at all of them.
-        Ok(self.is_held(id)?
-            || self.has_children(id)?
+        // The cheap looks first: most parents have a child, and names cost a look at all of them.
+        Ok(self.has_children(id)?
+            || self.is_held(id)?
             || self.has_name(id)?
             || self.is_removed(id)?
             || self.is_step(id)?)

@@ -10,7 +10,7 @@ use std::io::ErrorKind as IoKind;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use rootling_backends::{Error, ErrorKind, Result};
+use rootling_backends::{Context, Error, ErrorKind, Result};
 
 use super::super::{ObjectId, Record, Store, files};
 use super::record::Held;
@@ -68,6 +68,11 @@ impl Store {
 
     /// Does another program hold the object? Of one whose record is damaged all links are looked at.
     pub(in super::super) fn is_held(&self, id: &ObjectId) -> Result<bool> {
+        // In most stores nothing ever was: then no record is read for it.
+        let directory = self.held_dir();
+        if !directory.try_exists().context(|| format!("stat({directory:?})"))? {
+            return Ok(false);
+        }
         match Record::read(&self.object_dir(id)) {
             Ok(record) => Ok(self.held_as(id, &record)?.is_some()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
