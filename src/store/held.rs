@@ -33,7 +33,7 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 
-use rootling_backends::{Access, Backend, Context, Form, Kind, Result, Tree};
+use rootling_backends::{Access, Backend, Context, Dir, Form, Kind, Result, Tree};
 
 use super::{ObjectId, Store};
 
@@ -62,6 +62,9 @@ pub struct HeldTrees {
     backend: Kind,
     index: Index,
     barrier: Barrier,
+    /// What is synced. Open all the time: the kernel tells each open file once of what could not be written, and one that is opened later nothing
+    /// that another was told before (kernel source, lib/errseq.c).
+    root: Dir,
     /// Objects that no key leads to any more, and that somebody used when they were let go.
     left: Mutex<Vec<ObjectId>>,
     /// The lock on `held/`.

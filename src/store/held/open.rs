@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use rootling_backends::{Context, Error, ErrorKind, Kind, Result};
+use rootling_backends::{Context, Dir, Error, ErrorKind, Kind, Result};
 
 use super::super::{ObjectId, Record, Store, files, format, lock};
 use super::barrier::Barrier;
@@ -36,6 +36,7 @@ impl HeldTrees {
             serve_alone(&store)?
         };
         let held = Self {
+            root: Dir::open(store.root())?,
             store,
             backend: kind,
             index: Index::default(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rootling_backends::{Dir, Result};
+use rootling_backends::Result;
 
 use super::super::files;
 use super::HeldTrees;
@@ -21,6 +21,6 @@ impl HeldTrees {
 
     /// Makes all that was written before this call durable, in one sync with all others that ask for it meanwhile.
     pub(super) fn sync_all(&self) -> Result<()> {
-        self.barrier.wait(|| Dir::open(self.store.root())?.sync_file_system())
+        self.barrier.wait(|| self.root.sync_file_system())
     }
 }
