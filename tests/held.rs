@@ -366,7 +366,11 @@ fn usage_is_what_a_tree_adds_and_is_known_once() {
         let (bytes, inodes) = usage(&mut holder, "k");
         assert!((1 << 20..2 << 20).contains(&bytes) && inodes <= 6, "{bytes} {inodes}");
         holder.ok(json!(["commit", "n", "k", "", {}]));
+        let at_once = holder.ok(json!(["together", vec![json!(["usage", "n"]); 16]]));
         let known = usage(&mut holder, "n");
+        for answer in at_once.as_array().unwrap() {
+            assert_eq!(answer["ok"], json!([known.0, known.1]), "{at_once}");
+        }
         assert!((1 << 20..2 << 20).contains(&known.0), "{known:?}");
         holder.ok(json!(["view", "v", "n", {}]));
         assert_eq!(usage(&mut holder, "v"), (0, 0));

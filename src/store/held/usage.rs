@@ -41,8 +41,10 @@ impl HeldTrees {
             None => {
                 let usage = self.store.own_usage(&node)?;
                 let text = serde_json::to_vec(&usage).expect("two numbers");
-                // Not synced: one that is lost is found out again.
-                files::replace(&note, &text, Durability::Lazy)?;
+                // Best effort, and not synced: one that is lost, or that another thread was faster to write, is found out again.
+                if let Err(error) = files::replace(&note, &text, Durability::Lazy) {
+                    log::debug!("{error:?}");
+                }
                 usage
             }
         };
