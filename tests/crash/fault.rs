@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::scenario::{Known, assert_holds, change, changed, fill, program, source, write_source};
-use crate::store::{Holdings, Store, said, was_killed};
+use crate::store::{Holdings, Store, faults, said, was_killed};
 use crate::support::require::{Outcome, Skip};
 use crate::support::tree::{TreeValue, file};
 
@@ -89,13 +89,10 @@ pub(crate) fn run(operation: Operation, place: &Path, scratch: &Path) -> Outcome
     let source_dir = write_source(&place.join("source"));
     let source_url = format!("dir:{}", source_dir.display());
     let arguments = operation.arguments(&source_url);
-    let (points, expected) = undisturbed(&operation, &arguments, place, scratch, &source_dir);
-    assert!(!points.is_empty(), "{} passes no fault point", operation.name);
-    for (index, point) in points.iter().enumerate() {
-        let nth = points[..=index].iter().filter(|other| *other == point).count();
+    let (faults, expected) = undisturbed(&operation, &arguments, place, scratch, &source_dir);
+    for (index, fault) in faults.iter().enumerate() {
         let store = Store::new(place.join(format!("at-{index}/store")), scratch);
-        let fault = format!("{point}:{nth}");
-        killed_at(&operation, &arguments, &store, &fault, &source_dir, &expected);
+        killed_at(&operation, &arguments, &store, fault, &source_dir, &expected);
     }
     Ok(())
 }
@@ -114,10 +111,10 @@ fn undisturbed(
     let output = store.command(arguments).env("ROOTLING_FAULT_TRACE", &trace).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     assert_holds(&store, &operation.applied(&before), "undisturbed");
-    let points = std::fs::read_to_string(trace).unwrap_or_default().lines().map(str::to_owned).collect();
+    let faults = faults(&trace, operation.name);
     let expected = store.holdings_after_prune("undisturbed");
     store.assert_can_be_emptied("undisturbed");
-    (points, expected)
+    (faults, expected)
 }
 
 /// Fills a store; `prune` also needs garbage to remove.

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::scenario::{changed, fill, program, source, write_source};
-use crate::store::{Store, said, was_killed};
+use crate::store::{Store, faults, said, was_killed};
 use crate::support::require::{Outcome, Skip};
 use crate::support::tree::{TreeValue, dir, file};
 
@@ -180,15 +180,10 @@ pub(crate) fn run(verb: Verb, place: &Path, scratch: &Path) -> Outcome {
     assert!(output.status.success(), "{:?}: {}", verb.arguments, said(&output));
     (verb.done)(&store, "undisturbed");
     end(&store, "undisturbed");
-    let points: Vec<String> =
-        std::fs::read_to_string(trace).unwrap_or_default().lines().map(str::to_owned).collect();
-    assert!(!points.is_empty(), "{} passes no fault point", verb.name);
-    for (index, point) in points.iter().enumerate() {
-        let nth = points[..=index].iter().filter(|other| *other == point).count();
-        let when = format!("{} killed at {point}:{nth}", verb.name);
+    for (index, fault) in faults(&trace, verb.name).iter().enumerate() {
+        let when = format!("{} killed at {fault}", verb.name);
         let store = begin(&format!("at-{index}"));
-        let output =
-            store.command(verb.arguments).env("ROOTLING_FAULT", format!("{point}:{nth}")).output().unwrap();
+        let output = store.command(verb.arguments).env("ROOTLING_FAULT", fault).output().unwrap();
         assert!(was_killed(&output), "{when}: not killed: {}", said(&output));
         store.assert_clean(&when);
         (verb.cut_off)(&store, &when);

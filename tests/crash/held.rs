@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::holding::{Holder, example};
 use crate::oci::{Tar, write_layout};
-use crate::store::{Store, said, was_killed};
+use crate::store::{Store, faults, said, was_killed};
 use crate::support::host::FileSystem;
 use crate::support::mounted::unmount;
 use crate::support::require::{Outcome, Skip};
@@ -205,14 +205,10 @@ pub(crate) fn run(operation: Operation, kind: Kind, root: &Path, scratch: &Path)
     let mut holder = Holder::open(&place.store.root, kind);
     let (after, expected) = (place.held(&mut holder), place.left(&mut holder));
     place.assert_can_be_emptied(holder, "undisturbed");
-    let points = std::fs::read_to_string(trace).unwrap_or_default();
-    let points: Vec<&str> = points.lines().collect();
-    assert!(!points.is_empty(), "{} passes no fault point", operation.name);
-    for (index, point) in points.iter().enumerate() {
-        let nth = points[..=index].iter().filter(|other| *other == point).count();
-        let when = format!("{} killed at {point}:{nth}", operation.name);
+    for (index, fault) in faults(&trace, operation.name).iter().enumerate() {
+        let when = format!("{} killed at {fault}", operation.name);
         let place = begin(&format!("at-{index}"));
-        let output = place.command(&killed).env("ROOTLING_FAULT", format!("{point}:{nth}")).output().unwrap();
+        let output = place.command(&killed).env("ROOTLING_FAULT", fault).output().unwrap();
         assert!(was_killed(&output), "{when}: not killed: {}", said(&output));
         place.store.assert_clean(&when);
         let mut holder = Holder::open(&place.store.root, kind);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::oci::{Tar, write_layout};
 use crate::steps::stepper;
-use crate::store::{Holdings, Store, said, was_killed};
+use crate::store::{Holdings, Store, faults, said, was_killed};
 use crate::support::compare::{assert_tree_eq, differences};
 use crate::support::require::Outcome;
 use crate::support::tree::TreeValue;
@@ -25,7 +25,7 @@ pub(crate) struct Operation {
     /// Is the store damaged before?
     pub(crate) damaged: bool,
     /// What holds besides after a kill, at the last of these points.
-    pub(crate) check: fn(&Place, &[&str]),
+    pub(crate) check: fn(&Place, &[String]),
 }
 
 const ADD_OLD: &[&str] = &["adder", "old", "app:1"];
@@ -220,20 +220,17 @@ pub(crate) fn run(operation: Operation, place: &Path, scratch: &Path) -> Outcome
     let after = undisturbed.trees();
     let expected = undisturbed.pruned("undisturbed");
     undisturbed.assert_can_be_emptied("undisturbed");
-    let points = std::fs::read_to_string(trace).unwrap_or_default();
-    let points: Vec<&str> = points.lines().collect();
-    assert!(!points.is_empty(), "{} passes no fault point", operation.name);
-    for (index, point) in points.iter().enumerate() {
-        let nth = points[..=index].iter().filter(|other| *other == point).count();
-        let when = format!("{} killed at {point}:{nth}", operation.name);
+    let faults = faults(&trace, operation.name);
+    for (index, fault) in faults.iter().enumerate() {
+        let when = format!("{} killed at {fault}", operation.name);
         let place = begin(&format!("at-{index}"));
         let mut command = place.command(operation.command);
-        let output = command.env("ROOTLING_FAULT", format!("{point}:{nth}")).output().unwrap();
+        let output = command.env("ROOTLING_FAULT", fault).output().unwrap();
         assert!(was_killed(&output), "{when}: not killed: {}", said(&output));
         if !operation.damaged {
             place.store.assert_clean(&when);
         }
-        (operation.check)(&place, &points[..=index]);
+        (operation.check)(&place, &faults[..=index]);
         for (name, tree) in place.trees() {
             let mut known = [before.get(&name), after.get(&name)].into_iter().flatten();
             let is_known = known.any(|known| differences(&tree, known).is_empty());

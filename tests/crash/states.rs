@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::scenario::{fill, write_source};
-use crate::store::{Store, said, was_killed};
+use crate::store::{Store, faults, said, was_killed};
 use crate::support::compare::differences;
 use crate::support::require::Outcome;
 use crate::support::tree::{TreeValue, file};
@@ -229,17 +229,12 @@ pub(crate) fn run(operation: Operation, place: &Path, scratch: &Path) -> Outcome
     assert_nothing_lost(&operation, &store, &states, "undisturbed");
     let is_btrfs = store.run(&["show", "work"]).contains("btrfs");
     assert_can_be_emptied(&store, "undisturbed");
-    let points = std::fs::read_to_string(trace).unwrap_or_default();
-    let points: Vec<&str> = points.lines().collect();
-    assert!(!points.is_empty(), "{} passes no fault point", operation.name);
-    assert!(
-        operation.states == 0 || is_btrfs || points.contains(&"freeze.merged"),
-        "no chain is merged: {points:?}"
-    );
-    for (index, point) in points.iter().enumerate() {
-        let nth = points[..=index].iter().filter(|other| *other == point).count();
+    let faults = faults(&trace, operation.name);
+    let merges = faults.iter().any(|fault| fault.starts_with("freeze.merged:"));
+    assert!(operation.states == 0 || is_btrfs || merges, "no chain is merged: {faults:?}");
+    for (index, fault) in faults.iter().enumerate() {
         let store = Store::new(place.join(format!("at-{index}/store")), scratch);
-        killed_at(&operation, &store, &format!("{point}:{nth}"), &source_dir);
+        killed_at(&operation, &store, fault, &source_dir);
     }
     Ok(())
 }

@@ -163,6 +163,16 @@ pub(crate) fn said(output: &Output) -> String {
     format!("{} {}{}", output.status, out, err)
 }
 
+/// Returns the fault points that an operation passed, in order, each as who is to be killed there is told: with how often it was passed by then.
+#[track_caller]
+pub(crate) fn faults(trace: &Path, operation: &str) -> Vec<String> {
+    let passed = std::fs::read_to_string(trace).unwrap_or_default();
+    let passed: Vec<&str> = passed.lines().collect();
+    assert!(!passed.is_empty(), "{operation} passes no fault point");
+    let nth = |index: usize| passed[..=index].iter().filter(|other| **other == passed[index]).count();
+    (0..passed.len()).map(|index| format!("{}:{}", passed[index], nth(index))).collect()
+}
+
 /// Was it killed, as asked?
 pub(crate) fn was_killed(output: &Output) -> bool {
     output.status.signal() == Some(libc::SIGKILL)
