@@ -2,22 +2,21 @@
 //! acknowledged is there, everything can be removed, and nothing is left of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rootling_backends::{Kind, sys};
+use rootling_backends::Kind;
 use serde_json::{Value, json};
 
 use crate::holding::{Holder, example};
 use crate::oci::{Tar, write_layout};
+use crate::powercut::Cuts;
 use crate::store::{Store, faults, said, was_killed};
 use crate::support::host::FileSystem;
-use crate::support::mounted::unmount;
-use crate::support::require::{Outcome, Skip};
+use crate::support::require::Outcome;
 
 /// Something that is done with held trees.
 #[derive(Debug, Clone, Copy)]
@@ -246,49 +245,23 @@ struct Told {
     removed: BTreeSet<String>,
 }
 
-const CUTS: usize = 5;
-
 pub(crate) fn powercut(sort: FileSystem, kind: Kind, outer: &Path, scratch: &Path) -> Outcome {
-    let (image, inner) = (outer.join("image"), scratch.join("inner"));
+    let inner = scratch.join("inner");
     std::fs::create_dir_all(scratch).unwrap();
-    sort.make(&image, 1 << 30, &inner).map_err(Skip::because)?;
     let store = Store::new(inner.join("store"), scratch);
-    store.run(&["init"]);
-    let worked = std::panic::catch_unwind(|| cuts(&store, kind, &image));
-    unmount(&inner);
-    let cuts = worked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-    for (index, told) in cuts.iter().enumerate() {
-        let clone = image.with_extension(format!("{index}"));
-        sort.mount_image(&clone, &inner).unwrap();
-        let when = format!("cut {index}");
-        let checked = std::panic::catch_unwind(|| assert_survived(&store, kind, told, &when));
-        unmount(&inner);
-        std::fs::remove_file(&clone).unwrap();
-        checked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-    }
-    Ok(())
-}
-
-/// Works, and in between takes clones of the image; returns what had been acknowledged before each.
-fn cuts(store: &Store, kind: Kind, image: &Path) -> Vec<Told> {
-    let (told, stop) = (Mutex::new(Told::default()), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(|| work(store, kind, &told, &stop));
-        let mut cuts = Vec::new();
-        for index in 0..CUTS {
-            while told.lock().unwrap().committed.len() < 4 * (index + 1) && !worker.is_finished() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            std::thread::sleep(Duration::from_millis(7 * index as u64));
-            cuts.push(told.lock().unwrap().clone());
-            let clone = std::fs::File::create(image.with_extension(format!("{index}"))).unwrap();
-            let source = std::fs::File::open(image).unwrap();
-            sys::ficlone(clone.as_fd(), source.as_fd()).unwrap();
-        }
-        stop.store(true, Ordering::Relaxed);
-        worker.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-        cuts
-    })
+    let cuts = Cuts {
+        sort,
+        image: &outer.join("image"),
+        inner: &inner,
+        count: 5,
+        is_due: |told: &Told, index| told.committed.len() >= 4 * (index + 1),
+        apart: Duration::from_millis(7),
+    };
+    cuts.run(
+        || drop(store.run(&["init"])),
+        |told, stop| work(&store, kind, told, stop),
+        |told, when| assert_survived(&store, kind, told, when),
+    )
 }
 
 /// Prepares, writes, commits, labels and removes, four at once, each round on the round before.

@@ -4,7 +4,8 @@
 //! disk holds at that moment: whatever was only in memory is missing. Each clone is mounted after the original is gone.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,52 +22,95 @@ use crate::support::mounted::unmount;
 use crate::support::require::{Outcome, Skip};
 use crate::support::tree::{TreeValue, dir, file, tree};
 
-const CUTS: usize = 4;
+/// How the power goes while something works on a file system in an image.
+pub(crate) struct Cuts<'a, T> {
+    pub(crate) sort: FileSystem,
+    pub(crate) image: &'a Path,
+    /// Where the file system is mounted.
+    pub(crate) inner: &'a Path,
+    pub(crate) count: usize,
+    /// Has enough been acknowledged for the cut of this number?
+    pub(crate) is_due: fn(&T, usize) -> bool,
+    /// How much later each cut comes after that than the one before, so that they fall on other moments of the work.
+    pub(crate) apart: Duration,
+}
+
+impl<T: Clone + Default + Send> Cuts<'_, T> {
+    /// Makes the file system, and has `work` done on it, which says what was acknowledged and ends when it is told to; then has what each cut left
+    /// looked at.
+    pub(crate) fn run(
+        &self,
+        begin: impl FnOnce(),
+        work: impl FnOnce(&Mutex<T>, &AtomicBool) + Send,
+        assert_survived: impl Fn(&T, &str),
+    ) -> Outcome {
+        self.sort.make(self.image, 1 << 30, self.inner).map_err(Skip::because)?;
+        let worked = self.mounted(|| {
+            begin();
+            self.take(work)
+        });
+        for (index, told) in worked.iter().enumerate() {
+            let clone = self.clone_of(index);
+            self.sort.mount_image(&clone, self.inner).unwrap();
+            self.mounted(|| assert_survived(told, &format!("cut {index}")));
+            std::fs::remove_file(&clone).unwrap();
+        }
+        Ok(())
+    }
+
+    /// Unmounts the file system, however it ends.
+    fn mounted<R>(&self, work: impl FnOnce() -> R) -> R {
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(work));
+        unmount(self.inner);
+        ended.unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+    }
+
+    fn clone_of(&self, index: usize) -> PathBuf {
+        self.image.with_extension(format!("{index}"))
+    }
+
+    /// Works, and in between takes clones of the image; returns what had been acknowledged before each.
+    fn take(&self, work: impl FnOnce(&Mutex<T>, &AtomicBool) + Send) -> Vec<T> {
+        let (told, stop) = (Mutex::new(T::default()), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| work(&told, &stop));
+            let mut cuts = Vec::new();
+            for index in 0..self.count {
+                while !(self.is_due)(&told.lock().unwrap(), index) && !worker.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                std::thread::sleep(self.apart * u32::try_from(index).unwrap());
+                cuts.push(told.lock().unwrap().clone());
+                let clone = std::fs::File::create(self.clone_of(index)).unwrap();
+                let source = std::fs::File::open(self.image).unwrap();
+                sys::ficlone(clone.as_fd(), source.as_fd()).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+            worker.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+            cuts
+        })
+    }
+}
 
 pub(crate) fn run(sort: FileSystem, outer: &Path, scratch: &Path) -> Outcome {
     let at = outer.join(format!("cut-{sort}"));
     let inner = scratch.join(format!("inner-{sort}"));
     std::fs::create_dir_all(&at).unwrap();
-    let image = at.join("image");
-    sort.make(&image, 1 << 30, &inner).map_err(Skip::because)?;
     let source_dir = write_source(&at.join("source"));
     let store = Store::new(inner.join("store"), scratch);
-    store.run(&["init"]);
-    let worked = std::panic::catch_unwind(|| cuts(&store, &source_dir, &image));
-    unmount(&inner);
-    let cuts = worked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-    for (index, told) in cuts.iter().enumerate() {
-        let clone = image.with_extension(format!("{index}"));
-        sort.mount_image(&clone, &inner).unwrap();
-        let checked = std::panic::catch_unwind(|| assert_survived(&store, told, &format!("cut {index}")));
-        unmount(&inner);
-        std::fs::remove_file(&clone).unwrap();
-        checked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-    }
-    Ok(())
-}
-
-/// Works, and in between takes clones of the image; returns what had been acknowledged before each.
-fn cuts(store: &Store, source_dir: &Path, image: &Path) -> Vec<Known> {
-    let (told, stop) = (Mutex::new(Known::new()), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(|| work(store, source_dir, &told, &stop));
-        let mut cuts = Vec::new();
-        for index in 0..CUTS {
-            // Moments spread over the rhythm of the work, the first after something was acknowledged.
-            while told.lock().unwrap().len() < index + 2 && !worker.is_finished() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            std::thread::sleep(Duration::from_millis(17 * index as u64));
-            cuts.push(told.lock().unwrap().clone());
-            let clone = std::fs::File::create(image.with_extension(format!("{index}"))).unwrap();
-            let source = std::fs::File::open(image).unwrap();
-            sys::ficlone(clone.as_fd(), source.as_fd()).unwrap();
-        }
-        stop.store(true, Ordering::Relaxed);
-        worker.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-        cuts
-    })
+    let cuts = Cuts {
+        sort,
+        image: &at.join("image"),
+        inner: &inner,
+        count: 4,
+        is_due: |told: &Known, index| told.len() >= index + 2,
+        apart: Duration::from_millis(17),
+    };
+    cuts.run(
+        || drop(store.run(&["init"])),
+        |told, stop| work(&store, &source_dir, told, stop),
+        |told, when| assert_survived(&store, told, when),
+    )
 }
 
 /// Adds an image whose lower layer all have, and whose upper one holds its name.
