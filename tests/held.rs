@@ -51,6 +51,40 @@ fn on_backends(test: impl Fn(&Environment, &str) + Sync) {
 }
 
 #[test]
+fn labels_are_kept_of_one_whose_commit_could_not_be_finished() {
+    on_backends(|environment, kind| {
+        let objects = environment.store().join("o");
+        let calls = [
+            json!(["prepare", "other", "", {}]),
+            json!(["prepare", "key", "", {}]),
+            json!(["commit", "name", "key", "", {"a": "1"}]),
+            json!(["sh", "other", format!("chattr -i {}/*", objects.display())]),
+            json!(["label", "name", {"b": "2"}]),
+            json!(["remove", "other"]),
+        ];
+        let mut command = Command::new(holding::example("holder"));
+        command.arg(environment.store()).arg(kind).args(calls.map(|call| call.to_string()));
+        command.env("ROOTLING_FAULT_STOP", "held.committed").stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let stat = format!("/proc/{}/stat", child.id());
+        eventually("it stands in the middle", || fs::read_to_string(&stat).unwrap().contains(") T "));
+        // Nothing beside the tree can be renamed now, but the name is there.
+        for object in fs::read_dir(&objects).unwrap() {
+            let done = Command::new("chattr").arg("+i").arg(object.unwrap().path()).status().unwrap();
+            assert!(done.success());
+        }
+        let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGCONT).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let mut holder = open(environment, kind);
+        let name = holder.stat("name");
+        assert_eq!((name["kind"].as_str(), &name["labels"]), (Some("committed"), &json!({"b": "2"})));
+        empty(holder, environment);
+    });
+}
+
+#[test]
 fn a_held_tree_lives_from_prepare_to_remove() {
     on_backends(|environment, kind| {
         let mut holder = open(environment, kind);

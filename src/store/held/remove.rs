@@ -9,7 +9,7 @@ use super::super::files::{self, Durability};
 use super::super::{ObjectId, Record, fault, lock};
 use super::index::Entry;
 use super::record::check_labels;
-use super::{HeldInfo, HeldTrees};
+use super::{HeldInfo, HeldTrees, commit};
 
 impl HeldTrees {
     /// Removes a tree. One that others were made on is an error of kind `FailedPrecondition`, one that is not there of kind `NotFound`.
@@ -86,6 +86,12 @@ impl HeldTrees {
         // Others write to the record, too: of what was pulled, which blobs it came as.
         let _change = lock::lock_file(&slot.join("change"), lock::Mode::Exclusive, key)?;
         let mut record = Record::read(&slot)?;
+        let becoming = record.held.as_ref().and_then(|held| held.becoming.clone());
+        if let Some(becoming) = becoming.filter(|becoming| becoming.name == key) {
+            // The last step of its commit failed: what is written now must not forget what it is called.
+            commit::seal(&self.store, &record)?;
+            record = commit::committed(&self.store, &record, &becoming)?;
+        }
         let Some(held) = record.held.as_mut() else {
             return Err(Error::new(ErrorKind::Corrupt, format!("object {} is not held", entry.info.id)));
         };
