@@ -22,6 +22,7 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
         (&["base", &at("full")], "is not empty"),
         (&["base", &at("file")], "file"),
         (&["base", &at("no/such/place")], "mkdir(\"DIR/no/such/place\")"),
+        (&["base", &at("no/such/place")], "make it first: mkdir -p DIR/no/such\n"),
         (&["base", &inside], "it is in the store"),
         (&["bsae", &at("b")], "did you mean base?"),
         (&["--user", "nobody", "base", &at("b")], "no user \"nobody\""),
@@ -37,6 +38,7 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
         assert!(stderr.contains(says), "{arguments:?}: {stderr}");
         assert!(!environment.path("b").exists(), "{arguments:?}");
     }
+    assert!(!Path::new(&inside).exists());
     assert_eq!(fs::read_to_string(environment.path("full/file")).unwrap(), "mine");
     assert_eq!(fs::read_dir(environment.path("empty")).unwrap().count(), 0);
     environment.assert_tidy(&["base"]);
