@@ -82,6 +82,7 @@ pub use processes::Seen;
 pub use running::Running;
 pub use seal::{is_sealed, seal};
 pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
+pub use sources::check as check_sources;
 pub use spawn::{Outcome, bounding_set, run, run_detached};
 pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Owners, Process, Restrictions, Security,

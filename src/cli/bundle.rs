@@ -32,7 +32,7 @@ use super::{Context, Materialize, live, mount, output, said, store};
 use crate::image::{Configuration, DOCUMENT_MAX, ImageConfig, Platform};
 use crate::process;
 use crate::reference::Reference;
-use crate::runner::{self, Spec, Tty, Userns, oci};
+use crate::runner::{self, Plan, Spec, Tty, Userns, oci};
 use crate::store::{Base, CreateOptions, Name, Node, Store};
 
 mod directory;
@@ -141,6 +141,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let root = store.open_root(node)?;
     let planned = wish.planned(&store, &shown, &root)?;
     let configuration = planned.configuration(making.path(), annotations)?;
+    runner::check_sources(&Plan::build(&planned.spec)?)?;
     making.write(&planned.spec, &configuration)?;
     let (node, path) = making.finish(mount_walls(&planned.wanted))?;
     store::remember(&store, &node);

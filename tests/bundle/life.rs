@@ -31,6 +31,10 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
         (&["--hostname", "a b", "base", &at("b")], "bad host name"),
         (&["-v", "/no/../where", "base", &at("b")], "-v"),
         (&["--device", "/etc/passwd:/dev/x", "base", &at("b")], "is no device"),
+        (&["-v", "/no/such:/x", "base", &at("b")], "make it first: mkdir -p /no/such"),
+        (&["-v", "/:/x", "base", &at("b")], "is the root of the machine"),
+        (&["-v", "/proc/sys:/x", "base", &at("b")], "is a view of the kernel's state"),
+        (&["-v", "/dev/null:/x", "base", &at("b")], "show it with --device"),
         (&["--sysctl", "vm.swappiness=1", "base", &at("b")], "is not the box's own"),
     ];
     for (arguments, says) in refused {
