@@ -82,7 +82,8 @@ pub use processes::Seen;
 pub use running::Running;
 pub use seal::{is_sealed, seal};
 pub use seccomp::{Choice as Seccomp, Filter as SeccompFilter};
-pub use spawn::{Outcome, run, run_detached};
+pub use sources::check as check_sources;
+pub use spawn::{Outcome, bounding_set, run, run_detached};
 pub use spec::{
     Bind, Device, FileAt, IdMap, Join, Namespace, Namespaces, Net, Owners, Process, Restrictions, Security,
     Spec, Time, Tmpfs, Tty, Ulimit, Userns,

@@ -21,7 +21,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use rootling_backends::{Access, Dir, Error, ErrorKind, Mount, Result, small_file};
+use rootling_backends::{Access, Dir, Error, ErrorKind, Mount, Result};
 use serde::Serialize;
 
 use super::pull::PullWhen;
@@ -32,7 +32,7 @@ use super::{Context, Materialize, live, mount, output, said, store};
 use crate::image::{Configuration, DOCUMENT_MAX, ImageConfig, Platform};
 use crate::process;
 use crate::reference::Reference;
-use crate::runner::{Spec, Tty, Userns, oci};
+use crate::runner::{self, Plan, Spec, Tty, Userns, oci};
 use crate::store::{Base, CreateOptions, Name, Node, Store};
 
 mod directory;
@@ -141,6 +141,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let root = store.open_root(node)?;
     let planned = wish.planned(&store, &shown, &root)?;
     let configuration = planned.configuration(making.path(), annotations)?;
+    runner::check_sources(&Plan::build(&planned.spec)?)?;
     making.write(&planned.spec, &configuration)?;
     let (node, path) = making.finish(mount_walls(&planned.wanted))?;
     store::remember(&store, &node);
@@ -219,7 +220,7 @@ impl Planned {
             &self.spec,
             Path::new(directory::ROOTFS),
             &files,
-            bounding_set()?,
+            runner::bounding_set()?,
             annotations,
         )
     }
@@ -254,13 +255,6 @@ fn has_place(root: &Dir, target: &Path) -> bool {
     let parent = target.parent().unwrap_or(Path::new("/"));
     let is_link = || root.open_in_root(target, OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok();
     there(target, OFlag::O_PATH) || (there(parent, OFlag::O_PATH | OFlag::O_DIRECTORY) && !is_link())
-}
-
-/// The capabilities that processes of this one can ever have.
-fn bounding_set() -> Result<u64> {
-    let status = small_file::read_record("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    Ok(line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(u64::MAX))
 }
 
 /// The name, or one with a number behind it.

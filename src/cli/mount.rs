@@ -25,6 +25,9 @@ const OWN_PLACES: &str = "/run/rootling/mounts";
 /// What users of the host who reach a mount can not do with it: what is set-user-id or a device in a tree is for boxes (CVE-2023-0386).
 pub(super) const WALLS: u64 = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
 
+/// How a person finds out.
+const WHERE: &str = "`rootling ls` shows what is, in the column IN USE";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct MountArguments {
     /// Which; a box is mounted for reading and writing, a committed tree for reading
@@ -61,11 +64,25 @@ pub(super) fn mount(context: &Context, arguments: &MountArguments) -> Result<()>
     let Some(directory) = &arguments.directory else {
         return mount_at_own_place(context, &store, &node, arguments.read_only);
     };
+    refuse_covering(&store, &node, directory)?;
     let (node, _used) = in_use(&store, &node)?;
     let access = show(&store, &node, directory, arguments.read_only, WALLS)?;
     let how = if access == Access::ReadOnly { "for reading" } else { "for reading and writing" };
     context.output.say(format!("mounted {} at {} {how}", node.label(), output::plain(directory)));
     Ok(())
+}
+
+/// Refuses a directory where a tree is mounted already: it would be covered, and be there again once this one is unmounted.
+fn refuse_covering(store: &Store, node: &Node, directory: &Path) -> Result<()> {
+    match directory.canonicalize() {
+        Ok(place) if store.shows_at(&place)? => {
+            let error = Error::new(ErrorKind::Busy, format!("a tree of this store is mounted at {place:?}"));
+            let hint = format!("rootling umount {}", place.display());
+            Err(error.hint(hint).context(format!("mount {}", node.label())))
+        }
+        // What is wrong with it shows when it is opened.
+        _ => Ok(()),
+    }
 }
 
 /// Prints where it is mounted, and nothing else: a second call finds it mounted.
@@ -141,6 +158,10 @@ pub(super) fn show(
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let target = nix::fcntl::openat(AT_FDCWD, directory, flags, Mode::empty())
         .context(|| format!("open({directory:?}, O_DIRECTORY)"))
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => error.hint(format!("make it first: mkdir -p {}", directory.display())),
+            _ => error,
+        })
         .context(intent)?;
     let mount = mount.open(access).context(intent)?;
     sys::mount_setattr(mount.as_fd(), walls, 0, true)
@@ -226,15 +247,15 @@ fn place_of(store: &Store, named: &Path) -> Result<PathBuf> {
             let error = Error::new(ErrorKind::InvalidInput, message);
             return Err(error.hint("umount(8) unmounts everything else"));
         }
-        (Some(Err(error)), _) | (None, Err(error)) => return Err(error),
+        (Some(Err(error)), _) => return Err(error),
+        (None, Err(error)) => return Err(error.hint(WHERE).context(format!("unmount {named:?}"))),
     };
     let places = store.mounted_at(&node)?;
     let is_own = |place: &&PathBuf| place.parent() == Some(Path::new(OWN_PLACES));
     match (places.as_slice(), places.iter().find(is_own)) {
         ([], _) => {
             let message = format!("{} is not mounted", node.label());
-            Err(Error::new(ErrorKind::FailedPrecondition, message)
-                .hint("`rootling ls` shows what is, in the column IN USE"))
+            Err(Error::new(ErrorKind::FailedPrecondition, message).hint(WHERE))
         }
         (_, Some(place)) | ([place], None) => Ok(place.clone()),
         (several, None) => {

@@ -3,7 +3,7 @@
 //!
 //! The same [`Spec`] that [`Plan`] puts in order for our own runner, so the walls are the same: capabilities, masks, the filter. What
 //! that form cannot say is refused by name, and nothing is left out in silence. What another runtime does itself is left to it: the usual
-//! devices, the order of steps, removing nothing that it made in the tree.
+//! devices, the order of steps, making a working directory that is missing, removing nothing that it made in the tree.
 //!
 //! | ours | there |
 //! |---|---|
@@ -26,7 +26,6 @@ use serde::Serialize;
 use super::caps;
 use super::cgroup::Resources;
 use super::plan::Plan;
-
 use super::spec::{IdMap, Join, Namespace, Net, Spec, Time, Tty, Ulimit, Userns};
 
 mod devices;
@@ -287,15 +286,18 @@ fn process(spec: &Spec, bounding: u64) -> Result<Process> {
         env: list(&process.env)?,
         cwd: text(process.cwd.as_os_str())?,
         capabilities: Capabilities { bounding: held.clone(), effective: held.clone(), permitted: held },
-        rlimits: spec.security.ulimits.iter().map(rlimit).collect(),
+        rlimits: spec.security.ulimits.iter().map(rlimit).collect::<Result<_>>()?,
         no_new_privileges: spec.security.no_new_privileges,
         oom_score_adj: spec.limits.oom_score_adj,
     })
 }
 
-fn rlimit(limit: &Ulimit) -> Rlimit {
-    let name = limit.name().unwrap_or_default();
-    Rlimit { kind: format!("RLIMIT_{}", name.to_ascii_uppercase()), soft: limit.soft, hard: limit.hard }
+fn rlimit(limit: &Ulimit) -> Result<Rlimit> {
+    let name = limit.name().ok_or_else(|| {
+        cannot(&format!("the limit {}", limit.resource), "leave out the limit that has no name")
+    })?;
+    let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    Ok(Rlimit { kind, soft: limit.soft, hard: limit.hard })
 }
 
 fn namespaces(spec: &Spec) -> Result<Vec<NamespaceOf>> {
@@ -380,4 +382,59 @@ fn text(bytes: &OsStr) -> Result<String> {
 
 fn cannot(what: &str, hint: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("a runtime configuration cannot say {what}")).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::{Namespaces, Security};
+    use super::super::{Limits, User as Who};
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            root: rootling_backends::Mount::Bind { source: "/tree".into() },
+            read_only: false,
+            process: super::super::Process {
+                args: vec!["tool".into()],
+                env: Vec::new(),
+                cwd: "/".into(),
+                user: Who::ROOT,
+                tty: Tty::Off,
+            },
+            hostname: "inside".into(),
+            namespaces: Namespaces::PRIVATE,
+            userns: Userns::Host,
+            security: Security { landlock: false, ..Security::default() },
+            limits: Limits::default(),
+            shm_bytes: None,
+            devices: Vec::new(),
+            sysctls: Vec::new(),
+            tmpfs: Vec::new(),
+            binds: Vec::new(),
+            make_dirs: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    fn configuration(spec: &Spec) -> Result<Configuration> {
+        Configuration::build(spec, Path::new("rootfs"), Path::new("/files"), u64::MAX, BTreeMap::new())
+    }
+
+    #[test]
+    fn shared_memory_has_the_size_that_was_asked_for() {
+        for (bytes, says) in [(None, "size=65536k"), (Some(1 << 20), "size=1048576")] {
+            let made = configuration(&Spec { shm_bytes: bytes, ..spec() }).unwrap();
+            let shm = made.mounts.iter().find(|mount| mount.destination == "/dev/shm").unwrap();
+            assert!(shm.options.iter().any(|option| option == says), "{shm:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_without_a_name_is_refused() {
+        let limit = Ulimit { resource: 99, soft: 1, hard: 1 };
+        let security = Security { ulimits: vec![limit], ..spec().security };
+        let error = configuration(&Spec { security, ..spec() }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("the limit 99"), "{error}");
+    }
 }

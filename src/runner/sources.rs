@@ -28,15 +28,32 @@ pub(super) fn open(plan: &Plan) -> Result<Vec<OwnedFd>> {
     plan.sources.iter().map(open).collect()
 }
 
+/// Refuses what cannot be shown, and shows nothing: for a box that another runtime makes, which would refuse less.
+pub fn check(plan: &Plan) -> Result<()> {
+    for source in &plan.sources {
+        if let Source::Path(source) = source
+            && source.tree.is_none()
+        {
+            open_suited(source).context(|| format!("show {:?}", source.path))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_suited(source: &PathSource) -> Result<(OwnedFd, FileStat)> {
+    let file = open_once(source)?;
+    let stat = fstat(&file).context(|| format!("fstat({:?})", source.path))?;
+    refuse_unsuited(&file, &stat, source)?;
+    Ok((file, stat))
+}
+
 fn open_path(source: &PathSource) -> Result<OwnedFd> {
     let PathSource { path, .. } = source;
     if let Some(tree) = &source.tree {
         // What comes late is made when the maps are there: until then something holds its place.
         return if source.comes_late() { placeholder() } else { part(tree.open(Access::ReadWrite)?, source) };
     }
-    let file = open_once(source)?;
-    let stat = fstat(&file).context(|| format!("fstat({path:?})"))?;
-    refuse_unsuited(&file, &stat, source)?;
+    let (file, stat) = open_suited(source)?;
     let recursive = source.recursive && !source.is_layered();
     let clone = kernel::open_tree_clone(file.as_fd(), c"", recursive).map_err(|errno| {
         let error = Error::call(format!("open_tree({path:?}, OPEN_TREE_CLONE)"), errno);

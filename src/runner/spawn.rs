@@ -453,6 +453,11 @@ fn write_maps(pid: libc::pid_t, uid_map: &[IdMap], gid_map: &[IdMap]) -> Result<
     Ok(())
 }
 
+/// Returns the capabilities that processes of this one can ever have.
+pub fn bounding_set() -> Result<u64> {
+    Ok(Facts::read()?.bounding)
+}
+
 /// What is read of this process before the clone, because the child cannot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {

@@ -31,6 +31,7 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
         (&["base", &at("full")], "is not empty"),
         (&["base", &at("file")], "file"),
         (&["base", &at("no/such/place")], "mkdir(\"DIR/no/such/place\")"),
+        (&["base", &at("no/such/place")], "make it first: mkdir -p DIR/no/such\n"),
         (&["base", &inside], "it is in the store"),
         (&["bsae", &at("b")], "did you mean base?"),
         (&["--user", "nobody", "base", &at("b")], "no user \"nobody\""),
@@ -39,6 +40,10 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
         (&["--hostname", "a b", "base", &at("b")], "bad host name"),
         (&["-v", "/no/../where", "base", &at("b")], "-v"),
         (&["--device", "/etc/passwd:/dev/x", "base", &at("b")], "is no device"),
+        (&["-v", "/no/such:/x", "base", &at("b")], "make it first: mkdir -p /no/such"),
+        (&["-v", "/:/x", "base", &at("b")], "is the root of the machine"),
+        (&["-v", "/proc/sys:/x", "base", &at("b")], "is a view of the kernel's state"),
+        (&["-v", "/dev/null:/x", "base", &at("b")], "show it with --device"),
         (&["--sysctl", "vm.swappiness=1", "base", &at("b")], "is not the box's own"),
     ];
     for (arguments, says) in refused {
@@ -46,6 +51,7 @@ fn what_is_there_already_is_not_touched_and_what_fails_leaves_nothing() {
         assert!(stderr.contains(says), "{arguments:?}: {stderr}");
         assert!(!environment.path("b").exists(), "{arguments:?}");
     }
+    assert!(!Path::new(&inside).exists());
     assert_eq!(fs::read_to_string(environment.path("full/file")).unwrap(), "mine");
     assert_eq!(fs::read_dir(environment.path("empty")).unwrap().count(), 0);
     environment.assert_tidy(&["base"]);

@@ -16,16 +16,20 @@ fn a_tree_is_mounted_at_a_place_of_its_own_and_found_there_again() {
             $R rm base 2>&1 | grep -c "is mounted at"; $R --format json mount dev | grep read_only
             $R umount dev 2>&1 | sed "s,$box,PLACE,"; test ! -e $box; $R umount dev 2>&1 || true; $R -q umount $place; test ! -e $place
             box=$($R mount --read-only dev); touch $box/x 2> /dev/null || echo closed; $R mount dev 2>&1 | grep -o 'for reading only'; $R -q umount dev
-            mkdir $D/m $D/n; $R -q mount base $D/m; $R -q mount base $D/n; $R umount base 2>&1 | sed "s,$D,DIR,g"; place=$($R mount base); $R -q umount base
+            mkdir $D/m $D/n; $R -q mount base $D/m; $R mount dev $D/m 2>&1 | sed "s,$D,DIR,g"; $R -q mount base $D/n; $R umount base 2>&1 | sed "s,$D,DIR,g"; place=$($R mount base); $R -q umount base
             test ! -e $place; $R -q umount $D/n; $R -q umount base; $R -q umount base 2>&1 | grep -c 'is not mounted'
             $R umount $D/m 2>&1 | grep -o 'is not a mount of a tree'; $R umount nothing 2>&1 | grep -o 'there is no nothing'
+            $R mount base $D/no 2>&1 | grep -o 'make it first: mkdir -p'; $R umount $D/no 2>&1 | sed "s,$D,DIR,g"
             $R diff dev; $R -q rm --now dev; rmdir $D/m $D/n; $R -q prune > $D/pruned"#;
         let printed = environment.script_ok(script);
         let expected = "welcome\nclosed\n700 root\n1\nnosuid,nodev\n\
             rootling: dev is mounted at \"PLACE\" for writing, too\n  hint: rootling umount dev\n2\n1\n1\n1\n  \"read_only\": false\n\
             unmounted PLACE\nrootling: dev is not mounted\n  hint: `rootling ls` shows what is, in the column IN USE\nclosed\nfor reading only\n\
+            rootling: mount dev\n  because: a tree of this store is mounted at \"DIR/m\"\n  hint: rootling umount DIR/m\n\
             rootling: base is mounted at DIR/m, DIR/n\n  hint: say which: rootling umount DIRECTORY\n1\n\
-            is not a mount of a tree\nthere is no nothing\nA /etc/new\n";
+            is not a mount of a tree\nthere is no nothing\nmake it first: mkdir -p\n\
+            rootling: unmount \"DIR/no\"\n  because: realpath(\"DIR/no\")\n  because: No such file or directory (os error 2)\n  \
+            hint: `rootling ls` shows what is, in the column IN USE\nA /etc/new\n";
         assert_eq!(printed, expected);
         environment.assert_tidy(&["base"]);
     });

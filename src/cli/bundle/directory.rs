@@ -44,10 +44,24 @@ impl<'a> Making<'a> {
         let made = match DirBuilder::new().mode(0o700).create(directory) {
             Ok(()) => true,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(error).context(|| format!("mkdir({directory:?})")).context(intent),
+            Err(error) => {
+                let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+                let error = Error::io(format!("mkdir({directory:?})"), error);
+                return Err(match (error.kind(), above) {
+                    (ErrorKind::NotFound, Some(above)) => {
+                        error.hint(format!("make it first: mkdir -p {}", above.display()))
+                    }
+                    _ => error,
+                })
+                .context(intent);
+            }
         };
         let path = directory.canonicalize().context(|| format!("realpath({directory:?})")).context(intent)?;
         if path.starts_with(store.root()) {
+            if made {
+                // Best effort: it is ours and empty.
+                fs::remove_dir(&path).unwrap_or_default();
+            }
             let error = Error::new(ErrorKind::InvalidInput, "it is in the store");
             return Err(error.hint("choose a directory outside of the store").context(intent()));
         }
@@ -182,7 +196,12 @@ pub(super) fn default_name(directory: &Path) -> Result<Name> {
 /// and a second call takes the rest away.
 pub(super) fn remove(context: &Context, store: &Store, directory: &Path, keep_box: bool) -> Result<()> {
     let intent = || format!("take the bundle {directory:?} away");
-    let path = directory.canonicalize().context(|| format!("realpath({directory:?})")).context(intent)?;
+    let path = directory.canonicalize().context(|| format!("realpath({directory:?})"));
+    let path = path.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => error.hint("`rootling show BOX` says where the bundle of a box is"),
+        _ => error,
+    });
+    let path = path.context(intent)?;
     let rootfs = path.join(ROOTFS);
     let node = store.box_of_bundle(&path, &rootfs).context(intent)?;
     if node.is_none() && !is_all_there_is(&path, &rootfs)? {

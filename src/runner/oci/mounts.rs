@@ -74,12 +74,13 @@ fn of_the_kernel(spec: &Spec) -> Vec<Mount> {
         _ => true,
     };
     let pts = "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620";
+    let shm_size = spec.shm_bytes.map_or_else(|| "65536k".to_owned(), |bytes| bytes.to_string());
     let shm = match all.ipc {
         // Whoever shares semaphores shares memory.
         Namespace::Host => host("/dev/shm", QUIET),
         _ => Mount {
             source: "shm".to_owned(),
-            ..Mount::new("/dev/shm", "tmpfs", &format!("{QUIET},mode=1777,size=65536k"))
+            ..Mount::new("/dev/shm", "tmpfs", &format!("{QUIET},mode=1777,size={shm_size}"))
         },
     };
     let mut mounts = vec![
