@@ -12,7 +12,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,13 +30,14 @@ use crate::links::Inode;
 use crate::merge::{Made, clear_umask, finish_by};
 use crate::walk::{self, vanishing};
 
-/// A tree that is copied from.
-#[derive(Debug)]
-pub struct Origin {
-    root: Dir,
-    /// The directories that a stack is made of, top first.
-    layers: Vec<Dir>,
-}
+mod origin;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use origin::Origin;
+use origin::Reading;
+use plan::{Plan, State, Task};
 
 /// What is done to the attributes of a copy before it is given them.
 pub type Change<'a> = &'a (dyn Fn(&mut Attributes, EntryType) + Sync);
@@ -53,70 +53,6 @@ pub struct Picked<'a> {
     pub on_the_way: bool,
     /// The inode of a file as it must still be once it is copied; anything else is an error of kind [`ErrorKind::Busy`].
     pub expected: Option<&'a FileStat>,
-}
-
-/// What is left of one that was in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It was just made: nothing is in it, and nothing shows from beneath.
-    Fresh,
-    /// It was there; does anything from beneath show in it?
-    Merged { beneath: bool },
-}
-
-/// Things that are in one directory, by their numbers; `None` is the directory that all are below.
-struct Task {
-    directory: Option<usize>,
-    state: State,
-    entries: Vec<usize>,
-}
-
-/// What is copied, by directory.
-struct Plan<'a> {
-    from: &'a Path,
-    to: &'a Path,
-    picked: &'a [Picked<'a>],
-    /// What is in the first directory, and in each of those that are picked.
-    children: Vec<Vec<usize>>,
-}
-
-impl<'a> Plan<'a> {
-    fn of(from: &'a Path, to: &'a Path, picked: &'a [Picked<'a>]) -> Self {
-        let mut children = vec![Vec::new(); picked.len() + 1];
-        // The directories that the present one is in, and how long their paths are.
-        let mut way: Vec<(usize, usize)> = vec![(0, 0)];
-        for (number, one) in picked.iter().enumerate() {
-            let bytes = one.path.as_os_str().as_bytes();
-            let above = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-            while way.len() > 1 && way.last().is_some_and(|(_, length)| *length > above) {
-                way.pop();
-            }
-            let (parent, _) = *way.last().expect("the first stays");
-            children[parent].push(number);
-            if one.kind == EntryType::Directory {
-                way.push((number + 1, bytes.len()));
-            }
-        }
-        Self { from, to, picked, children }
-    }
-
-    /// Returns where a directory is in the source and in the target.
-    fn paths(&self, directory: Option<usize>) -> (PathBuf, PathBuf) {
-        match directory {
-            None => (self.from.to_owned(), self.to.to_owned()),
-            Some(number) => {
-                let path = self.picked[number].path;
-                (self.from.join(path), self.to.join(path))
-            }
-        }
-    }
-
-    /// Returns the tasks of what is in a directory.
-    fn tasks(&self, directory: Option<usize>, state: State) -> Vec<Task> {
-        let entries = &self.children[directory.map_or(0, |number| number + 1)];
-        let task = |entries: &[usize]| Task { directory, state, entries: entries.to_vec() };
-        entries.chunks(walk::CHUNK).map(task).collect()
-    }
 }
 
 /// Puts things into a ground, and keeps the account.
@@ -157,51 +93,6 @@ struct Tally {
 }
 
 const REASONS: usize = 20;
-
-impl Origin {
-    /// A tree that is a directory.
-    pub fn plain(root: Dir) -> Self {
-        Self { root, layers: Vec::new() }
-    }
-
-    /// A tree that is shown by a mount: `layers` are the directories it is made of, top first, in which its files can be cloned. They
-    /// must not change meanwhile.
-    pub fn stacked(root: Dir, layers: Vec<Dir>) -> Self {
-        Self { root, layers }
-    }
-
-    /// Returns the root of the tree as it looks.
-    pub fn root(&self) -> &Dir {
-        &self.root
-    }
-
-    fn open(&self, path: &Path) -> Result<Reading> {
-        let dir = self.root.open_deep(path)?;
-        let mut layers = Vec::new();
-        for layer in &self.layers {
-            layers.extend(vanishing(layer.open_deep(path))?);
-        }
-        Ok(Reading { dir, layers })
-    }
-}
-
-/// A directory that is read.
-struct Reading {
-    dir: Dir,
-    layers: Vec<Dir>,
-}
-
-impl Reading {
-    /// Opens a file where it can be cloned: the topmost layer that has the name of something that shows has that.
-    fn open_file(&self, name: &OsStr) -> Result<File> {
-        for layer in &self.layers {
-            if let Some(file) = vanishing(layer.open_file(name))? {
-                return Ok(file);
-            }
-        }
-        self.dir.open_file(name)
-    }
-}
 
 impl<'a> Graft<'a> {
     /// Starts with an empty account.
@@ -295,7 +186,7 @@ impl<'a> Graft<'a> {
         walk::for_each(first, |task, more| run.task(&plan, &task, more))?;
         run.make_links()?;
         run.finish()?;
-        let (source, target) = (origin.root.open_deep(from)?, walk::open_below(self.ground.own(), to)?);
+        let (source, target) = (origin.root().open_deep(from)?, walk::open_below(self.ground.own(), to)?);
         let modified = Times::of(&source.stat_self()?).modified;
         target.set_times(".", Times { modified, ..Times::of(&target.stat_self()?) })?;
         self.note(run);
@@ -602,228 +493,4 @@ fn add(counter: &AtomicU64, number: u64) {
 /// Splits a path into the one it is in and its name.
 fn split(path: &Path) -> (&Path, &OsStr) {
     (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(OsStr::new(".")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mount::{Mount, Overlay};
-    use std::os::unix::fs::MetadataExt;
-
-    fn write(dir: &Dir, name: &str, text: &str) {
-        dir.create_file(name, 0o644).unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn make(dir: &Dir, name: &str) -> Dir {
-        dir.make_dir(name, 0o755).unwrap();
-        dir.open_dir(name).unwrap()
-    }
-
-    /// A source with a directory, a link, a file of two names and a pipe.
-    fn source(root: &Dir) -> Origin {
-        let source = make(root, "source");
-        let d = make(&source, "d");
-        write(&d, "one", "one");
-        d.make_link("two", &d, "one").unwrap();
-        d.make_symlink("link", OsStr::new("/nowhere")).unwrap();
-        d.make_node("pipe", libc::S_IFIFO | 0o600, 0).unwrap();
-        write(&d, "left-out", "");
-        let deep = make(&d, "deep");
-        write(&deep, "file", "deep");
-        d.set_mode_following_symlinks("deep", 0o2750).unwrap();
-        d.set_times("deep", Times { accessed: (1, 2), modified: (3, 4) }).unwrap();
-        source.set_times("d", Times { accessed: (5, 6), modified: (7, 8) }).unwrap();
-        Origin::plain(source)
-    }
-
-    const PICKED: &[(&str, EntryType)] = &[
-        ("deep", EntryType::Directory),
-        ("deep/file", EntryType::File),
-        ("gone", EntryType::File),
-        ("link", EntryType::Symlink),
-        ("one", EntryType::File),
-        ("pipe", EntryType::Fifo),
-        ("two", EntryType::File),
-    ];
-
-    fn put(ground: &Ground, origin: &Origin, to: &str) -> Result<Cost> {
-        let pick = |(path, kind): &(&'static str, EntryType)| Picked {
-            path: Path::new(*path),
-            kind: *kind,
-            on_the_way: false,
-            expected: None,
-        };
-        let picked: Vec<Picked<'_>> = PICKED.iter().map(pick).collect();
-        let graft = Graft::new(ground);
-        ground.make_dirs(Path::new(to), (own_ids().0, own_ids().1))?;
-        graft.content(origin, Path::new("d"), Path::new(to), &picked, &|_, _| {})?;
-        Ok(graft.cost())
-    }
-
-    fn own_ids() -> (u32, u32) {
-        (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
-    }
-
-    fn names(dir: &Dir) -> Vec<String> {
-        let mut names: Vec<_> =
-            dir.entries().unwrap().into_iter().map(|entry| entry.name.into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn what_is_picked_comes_with_its_attributes_and_links() {
-        let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open(temp.path()).unwrap();
-        let origin = source(&root);
-        let ground = Ground::full(make(&root, "target"));
-
-        let cost = put(&ground, &origin, "a/b").unwrap();
-
-        let made = ground.own().open_deep(Path::new("a/b")).unwrap();
-        assert_eq!(names(&made), ["deep", "link", "one", "pipe", "two"]);
-        assert_eq!(made.stat("one").unwrap().st_ino, made.stat("two").unwrap().st_ino);
-        let deep = made.stat("deep").unwrap();
-        assert_eq!((deep.st_mode & 0o7777, Times::of(&deep).modified), (0o2750, (3, 4)));
-        // The directory that is copied to has the time of the other, and its own mode.
-        let stat = made.stat_self().unwrap();
-        assert_eq!((stat.st_mode & 0o7777, Times::of(&stat).modified), (0o755, (7, 8)));
-        assert_eq!((cost.directories, cost.files_cloned + cost.files_copied, cost.others), (1, 2, 3));
-    }
-
-    #[test]
-    fn directories_become_one_and_other_types_clash() {
-        let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open(temp.path()).unwrap();
-        let origin = source(&root);
-        let target = make(&root, "target");
-        let deep = make(&target, "deep");
-        write(&deep, "stays", "stays");
-        target.make_symlink("one", OsStr::new("stays")).unwrap();
-        let ground = Ground::full(target);
-
-        put(&ground, &origin, "").unwrap();
-
-        assert_eq!(names(&ground.own().open_dir("deep").unwrap()), ["file", "stays"]);
-        assert_eq!(EntryType::of_mode(ground.own().stat("one").unwrap().st_mode), EntryType::File);
-        for name in ["link", "deep"] {
-            let other = Ground::full(make(&root, &format!("target-{name}")));
-            if name == "link" {
-                make(other.own(), "link");
-            } else {
-                other.own().make_symlink("deep", OsStr::new("elsewhere")).unwrap();
-            }
-            let error = put(&other, &origin, "").unwrap_err();
-            assert!(error.to_string().contains(&format!("/{name} ")), "{error}");
-        }
-    }
-
-    #[test]
-    fn ways_lead_where_a_process_in_the_tree_would_come_out() {
-        let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open(temp.path()).unwrap();
-        make(&root, "usr");
-        write(&root, "file", "");
-        root.make_symlink("bin", OsStr::new("usr/bin")).unwrap();
-        root.make_symlink("out", OsStr::new("../../../usr")).unwrap();
-        root.make_symlink("absolute", OsStr::new("/usr/../file")).unwrap();
-        root.make_symlink("loop", OsStr::new("loop")).unwrap();
-        let ground = Ground::full(root);
-        let lead = |path: &str| ground.lead(Path::new(path)).map(|led| (led.path, led.stat.is_some()));
-        for (path, to, is_there) in [
-            ("/", "", true),
-            ("/bin/x", "usr/bin/x", false),
-            ("/../out/.", "usr", true),
-            ("absolute", "file", true),
-            ("new/../usr", "usr", true),
-        ] {
-            assert_eq!(lead(path).unwrap(), (to.into(), is_there), "{path}");
-        }
-        assert_eq!(lead("/file/x").unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert_eq!(lead("/loop").unwrap_err().kind(), ErrorKind::InvalidInput);
-    }
-
-    /// The upper directory of a delta shows through a mount what a full tree would have.
-    #[test]
-    fn a_delta_is_written_without_being_mounted() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open(temp.path()).unwrap();
-        let origin = source(&root);
-        let [lower, upper] = ["lower", "upper"].map(|name| make(&root, name));
-        let usr = make(&lower, "usr");
-        let deep = make(&usr, "deep");
-        write(&deep, "below", "below");
-        write(&usr, "one", "old");
-        lower.set_mode_following_symlinks("usr", 0o1777).unwrap();
-        lower.set_owner("usr", 7, 8).unwrap();
-        lower.make_symlink("link", OsStr::new("usr")).unwrap();
-        // What was deleted, as a mount leaves it.
-        make(&lower, "gone");
-        write(&lower.open_dir("gone").unwrap(), "hidden", "");
-        upper.make_node("gone", libc::S_IFCHR, 0).unwrap();
-        let ground = Ground::delta(upper.try_clone().unwrap(), lower.try_clone().unwrap(), true);
-        let led = ground.lead(Path::new("/link")).unwrap();
-        assert_eq!((led.path.as_path(), led.is_directory()), (Path::new("usr"), true));
-        assert!(ground.lead(Path::new("/gone/x")).unwrap().stat.is_none());
-
-        put(&ground, &origin, "usr").unwrap();
-        put(&ground, &origin, "gone").unwrap();
-
-        let lowers = ["upper", "lower"].map(|name| temp.path().join(name)).to_vec();
-        let overlay = Overlay { lowers, upper: None, volatile: false, userxattr: true };
-        let shown = Mount::Overlay(overlay).open_root().unwrap();
-        let usr = shown.open_dir("usr").unwrap();
-        assert_eq!(names(&usr), ["deep", "link", "one", "pipe", "two"]);
-        assert_eq!(names(&usr.open_dir("deep").unwrap()), ["below", "file"]);
-        let stat = usr.stat_self().unwrap();
-        assert_eq!((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid), (0o1777, 7, 8));
-        assert_eq!(names(&shown.open_dir("gone").unwrap()), ["deep", "link", "one", "pipe", "two"]);
-        assert_eq!(usr.open_file("one").unwrap().metadata().unwrap().size(), 3);
-        // Nothing but what was copied and the directories on the way lies in the upper directory.
-        assert_eq!(names(&upper.open_dir("usr").unwrap().open_dir("deep").unwrap()), ["file"]);
-    }
-
-    /// What a mount shows is cloned out of the layer that has it.
-    #[test]
-    fn files_of_a_stack_are_opened_in_their_layers() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open(temp.path()).unwrap();
-        let [lower, upper, target] = ["lower", "upper", "target"].map(|name| make(&root, name));
-        for (layer, name) in [(&lower, "a"), (&lower, "b"), (&upper, "b")] {
-            if layer.stat_if_exists("d").unwrap().is_none() {
-                make(layer, "d");
-            }
-            write(&layer.open_dir("d").unwrap(), name, &format!("{:?}", layer.path().file_name()));
-        }
-        let lowers = ["upper", "lower"].map(|name| temp.path().join(name)).to_vec();
-        let overlay = Overlay { lowers, upper: None, volatile: false, userxattr: true };
-        let shown = Mount::Overlay(overlay).open_root().unwrap();
-        let layers = || vec![upper.try_clone().unwrap(), lower.try_clone().unwrap()];
-        let device = |origin: &Origin, name| {
-            origin
-                .open(Path::new("d"))
-                .unwrap()
-                .open_file(OsStr::new(name))
-                .unwrap()
-                .metadata()
-                .unwrap()
-                .ino()
-        };
-        let origin = Origin::stacked(shown, layers());
-        let inode = |dir: &Dir, name: &str| dir.open_dir("d").unwrap().stat(name).unwrap().st_ino;
-        assert_eq!(device(&origin, "a"), inode(&lower, "a"));
-        assert_eq!(device(&origin, "b"), inode(&upper, "b"));
-
-        let ground = Ground::full(target);
-        Graft::new(&ground).entry(&origin, Path::new("d/b"), Path::new("c"), None, &|_, _| {}).unwrap();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut ground.own().open_file("c").unwrap(), &mut text).unwrap();
-        assert_eq!(text, "Some(\"upper\")");
-    }
 }
