@@ -1,3 +1,5 @@
+//! Grafting: what comes over, what stays, what clashes.
+
 use super::*;
 use crate::mount::{Mount, Overlay};
 use std::os::unix::fs::MetadataExt;
