@@ -62,7 +62,7 @@ fn a_kill_in_the_middle_leaves_what_can_be_removed_and_made_again() {
             std::thread::sleep(Duration::from_millis(delay_ms));
             lab.server.kill();
             drop(lab.runtime.block_on(call).unwrap());
-            lab.server = lab::Server::start(&environment, backend, &lab.containerd.socket, &[]);
+            lab.serve_again(backend);
             lab.remove("key").unwrap();
         }
         assert_tree_eq(&lab.tree("bottom"), &base(), "what it stood on");
