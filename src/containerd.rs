@@ -1,7 +1,7 @@
 //! rootling as containerd's snapshotter and differ: its services on a unix socket.
 //!
-//! The one place with an async runtime, at its edge: each call is handed to a thread that may block, and what it does there is
-//! [`store`](crate::store)'s business.
+//! The one place with an async runtime, at its edge: a call is handed to a thread that may block, unless a glance into memory answers it,
+//! and what it does there is [`store`](crate::store)'s business.
 //!
 //! ```text
 //! socket ── server ── the runtime, the end
@@ -11,7 +11,7 @@
 //!            │    ├─ labels ── what an update changes
 //!            │    └─ mounts ── what a client calls mount(2) with
 //!            ├─ differ ── layers into trees, and trees into layers
-//!            ├─ calls ── a thread for each, counted (metrics), told as gRPC (status)
+//!            ├─ calls ── where each is done; counted (metrics), told as gRPC (status)
 //!            ├─ sweep ── when what was removed is destroyed
 //!            └─ page ── what was counted, over HTTP
 //! setup ── what systemd and containerd are told

@@ -1,11 +1,11 @@
 //! The server of containerd's snapshots, by way of its socket: a client like containerd's, and mounts as containerd does them.
 
-mod client;
+pub(crate) mod client;
 mod contract;
 mod end;
-mod grounds;
+pub(crate) mod grounds;
 mod kill;
-mod mounting;
+pub(crate) mod mounting;
 mod setup;
 mod suite;
 

@@ -89,8 +89,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 
 fn show(context: &Context, arguments: &Arguments, print: Print) -> Result<()> {
     let (root, address) = (absolute(&context.store_path()?)?, absolute(&arguments.address)?);
-    // A store that is yet to be made will most likely be able to.
-    let rebases = Store::open(&root).map_or(true, |store| can_rebase(&store, arguments));
+    // What a store is able to that is yet to be made is not known, and not promised.
+    let rebases = Store::open(&root).is_ok_and(|store| can_rebase(&store, arguments));
     let command = command(context, arguments)?;
     let setup = Setup { command: &command, root: &root, address: &address, rebases };
     let text = match print {
@@ -123,7 +123,11 @@ fn command(context: &Context, arguments: &Arguments) -> Result<Vec<OsString>> {
         words.extend(["--backend".into(), backend.get_name().into()]);
     }
     if let Some(metrics) = &arguments.metrics {
-        words.extend(["--metrics".into(), metrics.to_string().into()]);
+        let place = match metrics {
+            Place::Unix(path) => Place::Unix(absolute(path)?),
+            Place::Loopback(_) => metrics.clone(),
+        };
+        words.extend(["--metrics".into(), place.to_string().into()]);
     }
     Ok(words)
 }

@@ -1,4 +1,4 @@
-//! What the services have in common: each call is done by a thread that may block, counted, and its error told as gRPC's.
+//! What the services have in common: a call that may wait is done by a thread that may block; each is counted, and its error told as gRPC's.
 //!
 //! Calls that work on trees take one of so many places. There are more threads than places, so that one that only looks into memory
 //! never waits for them. A call that has begun is done to its end, whether the client waits for it or not.
@@ -37,8 +37,8 @@ impl Calls {
         Self { held: Arc::new(held), metrics: Arc::default(), sweep: Arc::default(), places }
     }
 
-    /// Does a call that looks into memory for a moment: at once, for handing it to a thread would take several times as long. containerd asks
-    /// so of every tree that it lists.
+    /// Does a call that looks into memory for a moment, and never at the disk: at once, for handing it to a thread would take several times
+    /// as long. containerd asks so of every tree that it lists.
     pub(super) fn glance<T>(
         &self,
         method: &'static str,

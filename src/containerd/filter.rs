@@ -299,8 +299,14 @@ mod tests {
         }
 
         #[test]
-        fn any_text_of_the_grammar_s_signs_is_read_or_refused(text in "[a. ,\"\\\\=!~/|x0u()*\u{e4}-]{0,24}") {
-            drop(Filters::parse(&[text]));
+        fn any_text_of_the_grammar_s_signs_is_read_or_refused_and_read_again_after_a_comma(text in "[a. ,\"\\\\=!~/|x0u()*\u{e4}-]{0,24}") {
+            if let Ok(once) = Filters::parse(&[&text]) && !text.trim().is_empty() {
+                // All selectors must match: to say them twice changes nothing.
+                let twice = Filters::parse(&[format!("{text},{text}")]).unwrap();
+                for value in [None, Some(""), Some(text.as_str())] {
+                    prop_assert_eq!(once.matches(|_| value), twice.matches(|_| value));
+                }
+            }
         }
 
         /// What was written is what is compared.

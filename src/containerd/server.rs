@@ -18,7 +18,7 @@ use super::services::Services;
 use super::socket::Socket;
 use crate::store::HeldTrees;
 
-/// How long calls may go on once the end was asked for.
+/// How long calls may go on once the end was asked for, whoever waits for them: less than `TimeoutStopSec` of the unit.
 const LAST: Duration = Duration::from_secs(20);
 
 /// How long an answer may take to be sent after that.
@@ -57,7 +57,7 @@ impl Server {
         Ok(Self { calls: Calls::new(held), containerd: containerd.to_owned() })
     }
 
-    /// Serves until SIGTERM or SIGINT; then calls that have begun are answered, for up to twenty seconds, and the socket is removed.
+    /// Serves until SIGTERM or SIGINT; then calls that have begun are answered, and the socket is removed: up to twenty seconds in all.
     ///
     /// What is in the way of a call is its own error. A kill leaves the store as a kill of any command does.
     pub fn run(&self, socket: Socket, metrics: Option<Listening>, told: &dyn Fn(Moment)) -> Result<()> {
@@ -81,11 +81,13 @@ impl Server {
             metrics.remove();
         }
         // Calls that nobody waits for any more, and what is being destroyed.
-        runtime.shutdown_timeout(LAST);
-        served
+        let left = served.as_ref().map_or(LAST, |asked| LAST.saturating_sub(asked.elapsed()));
+        runtime.shutdown_timeout(left);
+        served.map(drop)
     }
 
-    async fn serve(&self, listener: &UnixListener, told: &dyn Fn(Moment)) -> Result<()> {
+    /// Returns when the end was asked for.
+    async fn serve(&self, listener: &UnixListener, told: &dyn Fn(Moment)) -> Result<Instant> {
         let mut term = signal(SignalKind::terminate()).context(|| "sigaction(SIGTERM)")?;
         let mut int = signal(SignalKind::interrupt()).context(|| "sigaction(SIGINT)")?;
         let listener = listener.try_clone().context(|| "dup(listener)")?;
@@ -112,6 +114,7 @@ impl Server {
             _ = term.recv() => None,
             _ = int.recv() => None,
         };
+        let asked = Instant::now();
         let served = match served {
             Some(served) => served,
             None => {
@@ -119,23 +122,22 @@ impl Server {
                 drop(end);
                 tokio::select! {
                     served = serving => served,
-                    () = self.are_answered() => Ok(()),
+                    () = self.are_answered(asked) => Ok(()),
                 }
             }
         };
-        served.map_err(|error| Error::new(ErrorKind::Io, format!("serve: {error}")))
+        served.map(|()| asked).map_err(|error| Error::new(ErrorKind::Io, format!("serve: {error}")))
     }
 
     /// Waits until no call is running, and what was answered had time to be sent, to clients that do not hang up as well.
-    async fn are_answered(&self) {
-        let begun = Instant::now();
-        let mut quiet_since = begun;
+    async fn are_answered(&self, asked: Instant) {
+        let mut quiet_since = asked;
         while quiet_since.elapsed() < WORDS {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if self.calls.metrics.running() > 0 {
                 quiet_since = Instant::now();
             }
-            if begun.elapsed() > LAST {
+            if asked.elapsed() > LAST {
                 return log::warn!("calls go on after {} seconds: they are left", LAST.as_secs());
             }
         }

@@ -27,7 +27,7 @@ pub struct Setup<'a> {
 impl Setup<'_> {
     /// Returns the unit that starts the server.
     pub fn service(&self) -> Result<String> {
-        let word = |word: &OsString| text(Path::new(word)).map(systemd_word);
+        let word = |word: &OsString| text(Path::new(word)).map(|word| systemd_word(&word.replace('$', "$$")));
         let command: Vec<String> = self.command.iter().map(word).collect::<Result<_>>()?;
         let root = systemd_word(text(self.root)?);
         Ok(SERVICE.replace("@COMMAND@", &command.join(" ")).replace("@ROOT@", &root))
@@ -48,9 +48,9 @@ impl Setup<'_> {
     }
 }
 
-/// A word of a command line (systemd.service(5), "Command lines"; systemd.syntax(7), "Quoting").
+/// A word of a list (systemd.syntax(7), "Quoting"); in a command line a `$` is doubled besides (systemd.service(5), "Command lines").
 fn systemd_word(text: &str) -> String {
-    let text = text.replace('%', "%%").replace('$', "$$");
+    let text = text.replace('%', "%%");
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@:%$=".contains(c)) {
         return text;
     }
@@ -73,11 +73,11 @@ mod tests {
     #[test]
     fn a_unit_starts_the_command_word_by_word() {
         let command = ["/usr/bin/rootling", "--root", "/srv/my store/100%", "$x\"\\"].map(OsString::from);
-        let service = setup(&command, "/srv/my store/100%", true).service().unwrap();
+        let service = setup(&command, "/srv/my store/$100%", true).service().unwrap();
         let line = "ExecStart=/usr/bin/rootling --root \"/srv/my store/100%%\" \"$$x\\\"\\\\\"";
         assert!(service.lines().any(|found| found == line), "{service}");
         assert!(
-            service.lines().any(|found| found == "RequiresMountsFor=\"/srv/my store/100%%\""),
+            service.lines().any(|found| found == "RequiresMountsFor=\"/srv/my store/$100%%\""),
             "{service}"
         );
         assert!(!service.contains('@') && !setup(&[], "/s", true).socket().unwrap().contains('@'));

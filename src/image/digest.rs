@@ -5,6 +5,7 @@
 //! shows at once, so they are types of their own.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use rootling_backends::{Error, ErrorKind, Result};
@@ -85,6 +86,19 @@ impl Digest {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// Takes the digest of all that `reader` has left.
+    pub fn of_stream(algorithm: Algorithm, mut reader: impl Read) -> io::Result<Self> {
+        let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; 256 << 10]);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(read) => hasher.update(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Returns a SHA-256 that was taken elsewhere.
@@ -373,6 +387,7 @@ mod tests {
                 verifier.update(&bytes[..cut]).unwrap();
                 verifier.update(&bytes[cut..]).unwrap();
                 prop_assert!(verifier.finish().is_ok());
+                prop_assert_eq!(Digest::of_stream(algorithm, bytes[..cut].chain(&bytes[cut..])).unwrap(), digest.clone());
                 let text = serde_json::to_string(&digest).unwrap();
                 prop_assert_eq!(serde_json::from_str::<Digest>(&text).unwrap(), digest);
             }

@@ -9,7 +9,7 @@ use rootling_backends::attributes::{Attributes, Xattrs};
 use rootling_backends::{Context, Cost, Dir, Error, ErrorKind, Result};
 
 use super::index::Digests;
-use crate::image::{Algorithm, Descriptor, DiffId, Digest, Hasher};
+use crate::image::{Algorithm, Descriptor, DiffId, Digest};
 use crate::layer::{self, Applied, ApplyOptions, Content, Member, Whiteouts};
 
 /// What a layer is unpacked into.
@@ -84,14 +84,8 @@ fn require(expected: &Digest, sha256: [u8; 32], other: impl FnOnce() -> Result<D
     Err(Error::new(ErrorKind::Corrupt, format!("it has the digest {found}, not {expected}")))
 }
 
-fn digest_of(mut reader: impl Read, algorithm: Algorithm) -> Result<Digest> {
-    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; 256 << 10]);
-    loop {
-        match reader.read(&mut buffer).context(|| "read")? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
+fn digest_of(reader: impl Read, algorithm: Algorithm) -> Result<Digest> {
+    Digest::of_stream(algorithm, reader).context(|| "read")
 }
 
 impl Unpacked {

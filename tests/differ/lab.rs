@@ -6,27 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::MsFlags;
 use rootling::containerd::api::content::content_client::ContentClient;
 use rootling::containerd::api::content::{
     Info, InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest,
 };
 use rootling::containerd::api::diff::diff_client::DiffClient;
 use rootling::containerd::api::diff::{ApplyRequest, DiffRequest};
-use rootling::containerd::api::snapshots::snapshots_client::SnapshotsClient;
-use rootling::containerd::api::snapshots::{
-    CleanupRequest, CommitSnapshotRequest, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
-    RemoveSnapshotRequest, ViewSnapshotRequest,
-};
 use rootling::containerd::api::types::{Descriptor, Mount};
 use rootling::image::Digest;
 use rootling_backends::Kind;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
 use crate::environment::{Environment, found, skip};
-use crate::support::mounted::unmount;
+use crate::snapshotter::client::Client;
+use crate::snapshotter::grounds::Server;
+use crate::snapshotter::mounting::Mounted;
 use crate::support::tree::TreeValue;
 
 pub(crate) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -42,7 +38,7 @@ pub(crate) struct Lab<'a> {
     /// containerd's own.
     pub(crate) walking: DiffClient<Channel>,
     content: ContentClient<Channel>,
-    snapshots: SnapshotsClient<Channel>,
+    trees: Client,
 }
 
 /// Says why these tests cannot run, if so.
@@ -58,14 +54,20 @@ impl<'a> Lab<'a> {
     /// Trees are made by `backend`.
     pub(crate) fn new(environment: &'a Environment, backend: Kind) -> Self {
         let containerd = Containerd::start(environment);
-        let server = Server::start(environment, backend, &containerd.socket, &[]);
+        let server = serve(environment, backend, &containerd.socket);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().unwrap();
         let (ours, theirs) =
-            runtime.block_on(async { (channel(&server.socket), channel(&containerd.socket)) });
-        let (differ, walking) = (DiffClient::new(ours.clone()), DiffClient::new(theirs.clone()));
-        let (content, snapshots) = (ContentClient::new(theirs), SnapshotsClient::new(ours));
-        Self { environment, containerd, server, runtime, differ, walking, content, snapshots }
+            runtime.block_on(async { (channel(&server.address), channel(&containerd.socket)) });
+        let (differ, walking) = (DiffClient::new(ours), DiffClient::new(theirs.clone()));
+        let (content, trees) = (ContentClient::new(theirs), server.client());
+        Self { environment, containerd, server, runtime, differ, walking, content, trees }
+    }
+
+    /// Starts our server again, which was killed.
+    pub(crate) fn serve_again(&mut self, backend: Kind) {
+        self.server = serve(self.environment, backend, &self.containerd.socket);
+        self.trees = self.server.client();
     }
 
     // ------------------------------------------------------------ blobs
@@ -148,70 +150,36 @@ impl<'a> Lab<'a> {
 
     // ------------------------------------------------------------ trees
 
-    /// Asks for something of trees.
-    fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
-        &self,
-        call: impl FnOnce(SnapshotsClient<Channel>) -> F,
-    ) -> Result<T, Status> {
-        self.runtime.block_on(call(self.snapshots.clone())).map(Response::into_inner)
-    }
-
     /// Prepares a tree, and returns its mounts.
     pub(crate) fn prepare(&self, key: &str, parent: &str) -> Vec<Mount> {
-        let (key, parent) = (key.to_owned(), parent.to_owned());
-        let request = PrepareSnapshotRequest { key, parent, ..PrepareSnapshotRequest::default() };
-        self.ask(|mut client| async move { client.prepare(named(request)).await }).unwrap().mounts
+        self.trees.prepare(key, parent).unwrap()
     }
 
     pub(crate) fn view(&self, key: &str, parent: &str) -> Vec<Mount> {
-        let (key, parent) = (key.to_owned(), parent.to_owned());
-        let request = ViewSnapshotRequest { key, parent, ..ViewSnapshotRequest::default() };
-        self.ask(|mut client| async move { client.view(named(request)).await }).unwrap().mounts
+        self.trees.view(key, parent).unwrap()
     }
 
     pub(crate) fn mounts(&self, key: &str) -> Vec<Mount> {
-        let request = MountsRequest { key: key.to_owned(), ..MountsRequest::default() };
-        self.ask(|mut client| async move { client.mounts(named(request)).await }).unwrap().mounts
+        self.trees.mounts(key).unwrap()
     }
 
     pub(crate) fn commit(&self, name: &str, key: &str) {
-        self.commit_on(name, key, "").unwrap();
+        self.trees.commit(name, key).unwrap();
     }
 
-    /// Commits on another parent than the tree was prepared on; an empty one is that.
+    /// Commits on another parent than the tree was prepared on.
     pub(crate) fn commit_on(&self, name: &str, key: &str, parent: &str) -> Result<(), Status> {
-        let [name, key, parent] = [name, key, parent].map(str::to_owned);
-        let request = CommitSnapshotRequest { name, key, parent, ..CommitSnapshotRequest::default() };
-        self.ask(|mut client| async move { client.commit(named(request)).await })
+        self.trees.commit_with(name, key, parent, HashMap::new())
     }
 
     pub(crate) fn remove(&self, key: &str) -> Result<(), Status> {
-        let request = RemoveSnapshotRequest { key: key.to_owned(), ..RemoveSnapshotRequest::default() };
-        self.ask(|mut client| async move { client.remove(named(request)).await })
-    }
-
-    pub(crate) fn keys(&self) -> Vec<String> {
-        self.runtime.block_on(async {
-            let request = ListSnapshotsRequest::default();
-            let mut pages = self.snapshots.clone().list(named(request)).await.unwrap().into_inner();
-            let mut keys = Vec::new();
-            while let Some(page) = pages.message().await.unwrap() {
-                keys.extend(page.info.into_iter().map(|info| info.name));
-            }
-            keys
-        })
+        self.trees.remove(key)
     }
 
     /// Removes all that is held, and waits until nothing of it is left on disk.
     pub(crate) fn remove_all(&self) {
-        let mut left = self.keys();
-        while !left.is_empty() {
-            let count = left.len();
-            left.retain(|key| self.remove(key).is_err());
-            assert!(left.len() < count, "they cannot be removed: {left:?}");
-        }
-        let request = CleanupRequest::default();
-        self.ask(|mut client| async move { client.cleanup(named(request)).await }).unwrap();
+        self.trees.remove_all();
+        self.trees.cleanup().unwrap();
         for directory in ["o", "trash", "tmp"] {
             let place = self.environment.store().join(directory);
             let left: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -230,9 +198,8 @@ impl<'a> Lab<'a> {
 
     /// Returns what a tree shows: an active one, or what a view of a committed one does.
     pub(crate) fn tree(&self, key: &str) -> TreeValue {
-        let mounts = MountsRequest { key: key.to_owned(), ..MountsRequest::default() };
-        match self.ask(|mut client| async move { client.mounts(named(mounts)).await }) {
-            Ok(answer) => self.shown(&answer.mounts),
+        match self.trees.mounts(key) {
+            Ok(mounts) => self.shown(&mounts),
             Err(_) => {
                 let view = format!("view of {key}");
                 let tree = self.shown(&self.view(&view, key));
@@ -253,23 +220,8 @@ impl<'a> Lab<'a> {
 
     /// Mounts as containerd does.
     fn mounted<T>(&self, mounts: &[Mount], act: impl FnOnce(&Path) -> T) -> T {
-        let [mount] = mounts else { panic!("{mounts:?}") };
         let place = tempfile::tempdir_in(self.environment.path("")).unwrap();
-        let is_read_only = mount.options.iter().any(|option| option == "ro");
-        let options: Vec<&str> = mount
-            .options
-            .iter()
-            .map(String::as_str)
-            .filter(|option| !["ro", "rw", "rbind"].contains(option))
-            .collect();
-        let flags = if mount.r#type == "bind" { MsFlags::MS_BIND } else { MsFlags::empty() };
-        let read_only = if is_read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-        let (kind, source, data) = (mount.r#type.as_str(), mount.source.as_str(), options.join(","));
-        nix::mount::mount(Some(source), place.path(), Some(kind), flags | read_only, Some(data.as_str()))
-            .unwrap();
-        let done = act(place.path());
-        unmount(place.path());
-        done
+        act(Mounted::all(mounts, place.path()).path())
     }
 
     /// Returns the directory of a committed tree, which nobody should be told.
@@ -357,52 +309,10 @@ pub(crate) fn overlay(upper: Option<(&Path, &Path)>, lowers: &[&Path]) -> Vec<Mo
     vec![Mount { r#type: "overlay".to_owned(), source: "overlay".to_owned(), options, target: String::new() }]
 }
 
-/// `rootling snapshotter`; it ends with the test.
-pub(crate) struct Server {
-    pub(crate) socket: PathBuf,
-    child: Child,
-}
-
-impl Server {
-    pub(crate) fn start(
-        environment: &Environment,
-        backend: Kind,
-        containerd: &Path,
-        variables: &[(&str, &str)],
-    ) -> Self {
-        let socket = environment.path("rootling.sock");
-        // Best effort: that of one before is in the way.
-        drop(fs::remove_file(&socket));
-        let mut command = environment.command();
-        command.args(["--quiet", "snapshotter", "--backend", backend.name(), "--address"]).arg(&socket);
-        command.arg("--containerd").arg(containerd).envs(variables.iter().copied());
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let this = Self { socket, child };
-        await_socket(&this.socket, "rootling", &|| String::new());
-        this
-    }
-}
-
-impl Server {
-    /// Ends it, as a crash would.
-    pub(crate) fn kill(&mut self) {
-        // Best effort: it may have ended.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-
-    /// The most memory that it ever had, in KiB.
-    pub(crate) fn peak_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+/// Starts `rootling snapshotter` beside a containerd.
+fn serve(environment: &Environment, backend: Kind, containerd: &Path) -> Server {
+    let containerd = containerd.to_string_lossy();
+    Server::start(environment, &["--backend", backend.name(), "--containerd", &containerd])
 }
 
 fn await_socket(socket: &Path, who: &str, said: &dyn Fn() -> String) {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use rootling::containerd::api::snapshots::Info;
 use tonic::Code;
 
 use super::client::code;
@@ -42,8 +43,7 @@ fn one_server_serves_a_store_and_a_socket() {
     server.end();
     // What a killed one left is replaced.
     let mut killed = Server::start(&environment, &COPY);
-    killed.signal(Signal::SIGKILL);
-    killed.wait();
+    killed.kill();
     assert!(killed.address.exists());
     let next = Server::start(&environment, &COPY);
     next.client().remove("still").unwrap();
@@ -116,6 +116,32 @@ fn clients_that_stay_connected_do_not_hold_up_the_end() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     drop(silent);
     assert!(idle.stat("a").is_err());
+}
+
+#[test]
+fn a_call_that_goes_on_for_ever_is_left_before_a_service_manager_would_kill() {
+    let Some(environment) = environment() else { return };
+    let mut server = Server::start(&environment, &COPY);
+    let client = server.client();
+    let tree = std::path::PathBuf::from(&client.prepare("a", "").unwrap()[0].source);
+    // Somebody changes the record, and does not come to an end with it.
+    let mut options = std::fs::File::options();
+    let change =
+        options.create(true).truncate(false).write(true).open(tree.with_file_name("change")).unwrap();
+    let _held = nix::fcntl::Flock::lock(change, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let call = std::thread::spawn(move || {
+        let info = Info { name: "a".to_owned(), ..Info::default() };
+        client.update(info, &["labels.x"])
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    server.signal(Signal::SIGTERM);
+    let status = server.wait();
+    assert!(status.success(), "{status:?}: {}", server.said());
+    // As long as it may go on, and less than `TimeoutStopSec` of the unit.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(19) && took < Duration::from_secs(30), "{took:?}");
+    assert!(call.join().unwrap().is_err());
 }
 
 #[test]

@@ -68,6 +68,20 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// Ends it, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        // Best effort: it may have ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// The most memory that it ever had, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Asks it to end, and sees that it does so well.
     pub(crate) fn end(mut self) {
         self.signal(Signal::SIGTERM);
@@ -79,8 +93,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! A layer that fails leaves the tree half made: an ordinary tree, which its holder removes.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use rootling_backends::attributes::{Attributes, Xattrs};
@@ -16,7 +16,7 @@ use rootling_backends::{Access, Context, Dir, Error, ErrorKind, Result, reap};
 
 use super::content::Content;
 use super::mounts::{Ground, Layers, Shown, open_stack};
-use crate::image::{Algorithm, Descriptor, Digest, Hasher};
+use crate::image::{Algorithm, Descriptor, Digest};
 use crate::layer::{self, Applied, ApplyOptions, Sum, Whiteouts};
 
 /// Places the layer `blob` in a tree and returns the digest and the length of its tar. `sync`: it is durable on return.
@@ -73,7 +73,8 @@ impl Layer<'_> {
         let expected = &self.blob.digest;
         let found = match expected.algorithm() {
             Algorithm::Sha256 => Digest::from_sha256(read.sha256),
-            Algorithm::Sha512 => digest_of(self.content.read(expected)?, Algorithm::Sha512)?,
+            Algorithm::Sha512 => Digest::of_stream(Algorithm::Sha512, self.content.read(expected)?)
+                .context(|| "read the blob")?,
         };
         if found != *expected {
             return Err(Error::new(
@@ -131,16 +132,6 @@ impl Layer<'_> {
         let (sum, placed) = self.place(&root, Whiteouts::Delete)?;
         placed?;
         Ok((upper, sum))
-    }
-}
-
-fn digest_of(mut reader: impl Read, algorithm: Algorithm) -> Result<Digest> {
-    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; 256 << 10]);
-    loop {
-        match reader.read(&mut buffer).context(|| "read the blob")? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        }
     }
 }
 

@@ -103,7 +103,8 @@ impl Layers {
         for option in options {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             match (key, value) {
-                ("lowerdir", value) => {
+                // Two colons begin layers of data alone, which are no part of the tree by their own names.
+                ("lowerdir", value) if !value.contains("::") => {
                     layers.lowers = split(value).iter().map(|path| absolute(path)).collect::<Result<_>>()?
                 }
                 ("upperdir", value) => layers.upper = Some(one(value)?),
@@ -223,6 +224,7 @@ mod tests {
             ),
             (vec![overlay("redirect_dir=on")], ErrorKind::Unsupported),
             (vec![overlay("metacopy=on")], ErrorKind::Unsupported),
+            (vec![overlay("lowerdir=/a::/data")], ErrorKind::Unsupported),
             (vec![overlay("uidmap=0:1000:1")], ErrorKind::Unsupported),
             (vec![mount("overlay", "overlay", &["ro"])], ErrorKind::InvalidInput),
             (vec![mount("overlay", "overlay", &["lowerdir=a:/b"])], ErrorKind::InvalidInput),
